@@ -1,0 +1,174 @@
+"""Plain PyTorch versions of every operator: any dtype including float64, any device, differentiable twice.
+
+They define what is right; the compiled and Triton backends are tested against them in float64.
+Equation numbers are those of the DKPNet paper (ICCV 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import philox
+
+
+def select_centers(
+    mu: Tensor, centers: Tensor, *, seed: Tensor | None = None, dropout: float = 0.0, first: int = 0
+) -> Tensor:
+    """Eq. 8: the sub-component of every domain whose centre agrees most with mu.
+
+    Args:
+        mu: [B, d]; centers: [C, k, d]; seed: int64 [1], needed for dropout > 0.
+
+    Returns:
+        int64 [B, C], i*(c) = argmax_i dropout(u_{c,i} . mu); ties take the lowest index. Never differentiated.
+    """
+    num_domains, num_sub, _ = centers.shape
+    scores = torch.einsum("bd,ckd->bck", mu.detach(), centers.detach())
+    if dropout > 0 and num_sub > 1:
+        if seed is None:
+            raise ValueError("select_centers: dropout > 0 needs a seed")
+        elements = torch.arange(scores.numel(), device=mu.device) + first * num_domains * num_sub
+        kept = philox.words(seed, elements, philox.DROPOUT_STREAM) >= int(dropout * 2**32)
+        scores = torch.where(kept.view(scores.shape), scores / (1.0 - dropout), torch.zeros_like(scores))
+    # torch.argmax does not promise the first of equal values.
+    is_max = scores == scores.amax(dim=-1, keepdim=True)
+    order = torch.arange(num_sub, device=mu.device).expand_as(scores)
+    return torch.where(is_max, order, num_sub).amin(dim=-1).clamp_max(num_sub - 1)
+
+
+def variational(
+    mu: Tensor,
+    logvar: Tensor,
+    centers: Tensor,
+    prior_logvar: Tensor,
+    labels: Tensor,
+    *,
+    seed: Tensor | None,
+    eps: Tensor | None,
+    num_samples: int,
+    dropout: float,
+    first: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Sampling, KL (Eq. 3), log-sum-exp regulariser (Eq. 6) and log^2 det (Eq. 7, 9) of one batch.
+
+    Shapes as in `dkpnet_ext.ops.variational`; returns (z [N, B, d], kl [B], lse [B], logdet2 [B], selected [B, C]).
+    """
+    batch, dim = mu.shape
+    dtype = mu.dtype
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    mu, logvar, centers, prior_logvar = (t.to(wide) for t in (mu, logvar, centers, prior_logvar))
+    if eps is None:
+        assert seed is not None
+        index = torch.arange(batch * num_samples * dim, device=mu.device) + first * num_samples * dim
+        eps = philox.normals(seed, index.view(batch, num_samples, dim)).transpose(0, 1)
+    z = mu + torch.exp(0.5 * logvar) * eps.to(wide)
+
+    selected = select_centers(mu, centers, seed=seed, dropout=dropout, first=first)
+    domains = torch.arange(centers.shape[0], device=mu.device)
+    chosen = centers[domains, selected]  # [B, C, d]
+    own = chosen[torch.arange(batch, device=mu.device), labels]  # u_c, [B, d]
+    own_logvar = prior_logvar[labels]  # Lambda_c, [B, d]
+
+    precision = torch.exp(-own_logvar)
+    kl = 0.5 * (
+        own_logvar - logvar - 1.0 + torch.exp(logvar - own_logvar) + (own - mu).square() * precision
+    ).sum(-1)
+    logits = torch.einsum("nbd,bcd->nbc", z, chosen)
+    target = labels.expand(num_samples, batch).unsqueeze(-1)
+    lse = (torch.logsumexp(logits, -1) - logits.gather(-1, target).squeeze(-1)).mean(0)
+    logdet2 = own_logvar.sum(-1).square()
+    return z.to(dtype), kl, lse, logdet2, selected
+
+
+def reweight(x: Tensor, attention: Tensor) -> Tensor:
+    """Channel re-weighting: x [B, K, H, W] * attention [B, K]."""
+    return x * attention.to(x.dtype)[:, :, None, None]
+
+
+def _source_weights(source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """How much each of ``source`` pixels weighs in the mean of its bilinear upsampling to ``target`` pixels: [source]."""
+    if source == target:
+        return torch.full((source,), 1.0 / source, dtype=dtype, device=device)
+    ones = torch.eye(source, dtype=dtype, device=device).unsqueeze(0)  # [1, source, source]
+    return F.interpolate(ones, size=target, mode="linear", align_corners=False).mean(-1).squeeze(0)
+
+
+def pooled_features(
+    branches: Sequence[Tensor], neck_weight: Tensor, neck_bias: Tensor | None, size: tuple[int, int]
+) -> Tensor:
+    """Global average of the neck's output, computed from the branches: g = W1 pool(f) + b1, [B, K]."""
+    pools = []
+    for branch in branches:
+        wide = torch.float64 if branch.dtype == torch.float64 else torch.float32
+        rows = _source_weights(branch.shape[-2], size[0], wide, branch.device)
+        columns = _source_weights(branch.shape[-1], size[1], wide, branch.device)
+        pools.append(torch.einsum("bchw,h,w->bc", branch.to(wide), rows, columns))
+    pooled = torch.cat(pools, dim=1)
+    return F.linear(pooled, neck_weight.to(pooled.dtype), None if neck_bias is None else neck_bias.to(pooled.dtype))
+
+
+def attended_head(
+    branches: Sequence[Tensor],
+    attention: Tensor | None,
+    neck_weight: Tensor,
+    neck_bias: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    weight3: Tensor,
+    bias3: Tensor,
+    size: tuple[int, int],
+) -> Tensor:
+    """The folded head: per-image effective weights E_b = W2 diag(y_b) W1 act on each branch before upsampling."""
+    batch = branches[0].shape[0]
+    dtype = branches[0].dtype
+    scaled = weight1 if attention is None else weight1.unsqueeze(0) * attention.unsqueeze(1)
+    effective = (scaled @ neck_weight.to(scaled.dtype)).to(dtype)
+    bias = (scaled @ neck_bias.to(scaled.dtype)).to(dtype) + bias1.to(dtype)
+    hidden = bias.expand(batch, -1)[:, :, None, None]
+    start = 0
+    for branch in branches:
+        end = start + branch.shape[1]
+        weight = effective[..., start:end].expand(batch, -1, -1)
+        product = torch.bmm(weight, branch.flatten(2)).unflatten(2, branch.shape[2:])
+        if tuple(product.shape[2:]) != tuple(size):
+            product = F.interpolate(product, size=size, mode="bilinear", align_corners=False)
+        hidden = hidden + product
+        start = end
+    hidden = F.relu(hidden)
+    hidden = F.relu(F.conv2d(hidden, weight2.to(dtype)[:, :, None, None], bias2.to(dtype)))
+    return F.conv2d(hidden, weight3.to(dtype)[:, :, None, None], bias3.to(dtype))
+
+
+def density(
+    points: Tensor, offsets: Tensor, size: tuple[int, int], *, stride: int, sigma: float | Tensor, truncate: float
+) -> Tensor:
+    """Exact density targets [B, 1, ceil(H/stride), ceil(W/stride)], float32; see `dkpnet_ext.ops.density`."""
+    height, width = size
+    batch = offsets.numel() - 1
+    rows, columns = -(-height // stride), -(-width // stride)
+    pixel = torch.floor(points.double())
+    image = torch.bucketize(torch.arange(len(points), device=points.device), offsets[1:], right=True)
+    inside = (pixel >= 0).all(1) & (pixel[:, 0] < width) & (pixel[:, 1] < height)  # false for NaN, too
+    pixel, image = pixel[inside], image[inside]
+    sigmas = torch.as_tensor(sigma, dtype=torch.float64, device=points.device).expand(len(points))[inside]
+
+    def axis(center: Tensor, length: int, cells: int) -> Tensor:
+        """Each head's mass per output cell along one axis: [M, cells], rows sum to 1."""
+        distance = torch.arange(length, device=points.device).double() - center[:, None]
+        radius = torch.floor(truncate * sigmas + 0.5)[:, None]
+        weight = torch.exp(-0.5 * (distance / sigmas[:, None]).square()) * (distance.abs() <= radius)
+        weight = weight / weight.sum(1, keepdim=True)
+        return F.pad(weight, (0, cells * stride - length)).view(-1, cells, stride).sum(2)
+
+    out = torch.zeros(batch, 1, rows, columns, dtype=torch.float64, device=points.device)
+    by_row, by_column = axis(pixel[:, 1], height, rows), axis(pixel[:, 0], width, columns)
+    for b in range(batch):
+        mine = image == b
+        out[b, 0] = by_row[mine].T @ by_column[mine]
+    return out.float()
