@@ -1,0 +1,91 @@
+"""Channel attention: squeeze-and-excitation, variational (VA) and intrinsic variational (InVA)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+
+
+class AttentionOutput(NamedTuple):
+    """What an attention module says of a batch; the last five are None where they do not apply."""
+
+    attention: Tensor  # y [B, K] in (0, 1); [N * B, K] with N > 1 samples in training
+    mu: Tensor | None = None  # [B, d]
+    logvar: Tensor | None = None  # [B, d]
+    kl: Tensor | None = None  # [B]
+    lse: Tensor | None = None  # [B]
+    logdet2: Tensor | None = None  # [B]
+
+
+class SqueezeExcitation(nn.Module):
+    """y = sigmoid(MLP(g)) (Hu et al., CVPR 2018), the paper's comparison system.
+
+    Args:
+        channels: K; reduction: width of the hidden layer is K / reduction.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, channels // reduction), nn.ReLU(), nn.Linear(channels // reduction, channels)
+        )
+
+    def forward(self, pooled: Tensor, labels: Tensor | None = None, *, first: int = 0) -> AttentionOutput:
+        """pooled [B, K] -> attention [B, K]; the label plays no part."""
+        return AttentionOutput(torch.sigmoid(self.mlp(pooled)))
+
+
+class VariationalAttention(nn.Module):
+    """VA (num_sub = 1) and InVA (num_sub > 1): Eq. 1 to 8 of the DKPNet paper.
+
+    Args:
+        channels: K; latent_dim: d; num_domains: C; num_sub: k sub-components of a domain.
+        num_samples: N latent samples of an image in training.
+        dropout: Eq. 8's dropout of the sub-component scores in training.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        latent_dim: int,
+        num_domains: int,
+        num_sub: int = 1,
+        num_samples: int = 1,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.num_samples, self.dropout = num_samples, dropout
+        self.encoder = nn.Sequential(
+            nn.Linear(channels, 2 * latent_dim), nn.ReLU(), nn.Linear(2 * latent_dim, 2 * latent_dim)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(latent_dim, 2 * latent_dim), nn.ReLU(), nn.Linear(2 * latent_dim, channels)
+        )
+        # Unit-norm centres in expectation: z.u starts of order one, so the regulariser starts near ln C.
+        self.centers = nn.Parameter(torch.randn(num_domains, num_sub, latent_dim) * latent_dim**-0.5)
+        self.prior_logvar = nn.Parameter(torch.zeros(num_domains, latent_dim))
+
+    def forward(self, pooled: Tensor, labels: Tensor | None = None, *, first: int = 0) -> AttentionOutput:
+        """Attention of a batch, with its regularisers where labels are given.
+
+        Args:
+            pooled: g [B, K].
+            labels: int64 [B] domain of each image, or None (prediction needs none).
+            first: index of the batch's first image in the global batch of all processes.
+        """
+        mu, logvar = self.encoder(pooled).chunk(2, dim=-1)
+        if labels is None:
+            return AttentionOutput(torch.sigmoid(self.decoder(mu)), mu, logvar)
+        # Outside training z = mu (no noise) and Eq. 8 has no dropout.
+        samples = self.num_samples if self.training else 1
+        eps = None if self.training else torch.zeros_like(mu).unsqueeze(0)
+        out = ops.variational(
+            mu, logvar, self.centers, self.prior_logvar, labels,
+            eps=eps, num_samples=samples, dropout=self.dropout if self.training else 0.0, first=first,
+        )  # fmt: skip
+        attention = torch.sigmoid(self.decoder(out.z.to(mu.dtype).flatten(0, 1)))
+        return AttentionOutput(attention, mu, logvar, out.kl, out.lse, out.logdet2)

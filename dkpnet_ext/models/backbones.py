@@ -1,0 +1,141 @@
+"""Feature backbones: timm's networks, truncated where their features are as fine as a density map needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+
+# The part of timm's (and the official) HRNet up to stage 3: branches at 1/4, 1/8 and 1/16.
+_HRNET_PARTS = (
+    "conv1", "bn1", "act1", "conv2", "bn2", "act2",
+    "layer1", "transition1", "stage2", "transition2", "stage3",
+)  # fmt: skip
+
+
+class TruncatedHRNet(nn.Module):
+    """HRNet without stage 4 and classifier, as in the DKPNet paper (W40: 11,980,576 parameters).
+
+    Parameter names are timm's, which are the official checkpoint's.
+
+    Args:
+        name: a timm HRNet, such as ``hrnet_w40`` or ``hrnet_w18_small``.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        import timm
+
+        full = timm.create_model(name, pretrained=False)
+        for part in _HRNET_PARTS:
+            self.add_module(part, getattr(full, part))
+        self.reductions = (4, 8, 16)
+        # The last fusion's first convolution of each branch carries the branch's width.
+        self.channels = tuple(self.stage3[-1].num_in_chs)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x [B, 3, H, W], H and W multiples of 16 -> branches [B, C_j, H/4, W/4], [.., H/8, ..], [.., H/16, ..]."""
+        x = self.act1(self.bn1(self.conv1(x)))
+        x = self.act2(self.bn2(self.conv2(x)))
+        x = self.layer1(x)
+        branches = self.stage2([t(x) for t in self.transition1])
+        branches = [
+            branches[i] if isinstance(t, nn.Identity) else t(branches[-1])
+            for i, t in enumerate(self.transition2)
+        ]
+        return self.stage3(branches)
+
+
+class TimmFeatures(nn.Module):
+    """The 1/4, 1/8 and 1/16 features of any timm backbone that offers them; deeper blocks are dropped."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        import timm
+
+        try:
+            probe = timm.create_model(name, pretrained=False, features_only=True)
+            wanted = [i for i, r in enumerate(probe.feature_info.reduction()) if r in (4, 8, 16)]
+        except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+            raise UserError(f"backbone {name}: timm offers no feature pyramid for it ({error})") from None
+        if not wanted:
+            raise UserError(f"backbone {name}: no features at 1/4, 1/8 or 1/16; choose a convolutional network")
+        net = timm.create_model(name, pretrained=False, features_only=True, out_indices=wanted)
+        last = net.feature_info.module_name()[-1].split(".")
+        if last[0] == "blocks":  # EfficientNet-like features keep unused blocks
+            net.blocks = net.blocks[: int(last[1]) + 1]
+        self.net = net
+        self.reductions = tuple(net.feature_info.reduction())
+        self.channels = tuple(net.feature_info.channels())
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x [B, 3, H, W] -> one [B, C_j, H/r_j, W/r_j] per reduction r_j, finest first."""
+        return self.net(x)
+
+
+def create_backbone(name: str, weights: str | Path | None = None) -> TruncatedHRNet | TimmFeatures:
+    """Build a backbone by timm name and load its weights.
+
+    Args:
+        name: ``hrnet_*`` gives the truncated HRNet, any other timm name its 1/4 to 1/16 features.
+        weights: None (random), ``"imagenet"`` (timm's pretrained weights, needs a network or timm's cache) or a
+            file: safetensors, or a .pth such as the official HRNet's.
+
+    Raises:
+        UserError: unknown name; unreadable file; names that do not match the architecture (they are listed).
+    """
+    import timm
+
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8]) or "see timm.list_models()"
+        raise UserError(f"backbone {name}: timm knows no such model; near it: {near}")
+    backbone = TruncatedHRNet(name) if name.startswith("hrnet_") else TimmFeatures(name)
+    if weights is not None:
+        load_backbone_weights(backbone, name, weights)
+    return backbone
+
+
+def load_backbone_weights(backbone: nn.Module, name: str, weights: str | Path) -> None:
+    """Load ImageNet weights strictly: every parameter of the backbone, and no name that the full network lacks."""
+    import timm
+
+    if str(weights) == "imagenet":
+        try:
+            state = timm.create_model(name, pretrained=True).state_dict()
+        except Exception as error:  # timm and the hub raise many kinds; all mean "not to be had here"
+            raise UserError(
+                f"weights of {name}: cannot be fetched ({type(error).__name__}); give a local file with --weights"
+            ) from None
+    else:
+        state = _read_weights(Path(weights))
+    target = backbone.net if isinstance(backbone, TimmFeatures) else backbone
+    known = set(timm.create_model(name, pretrained=False).state_dict())
+    own = target.state_dict()
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unknown = [k for k in state if k not in known]
+    wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
+    for problem, names in (("lacks", missing), ("has unknown", unknown), ("has other shapes for", wrong)):
+        if names:
+            listed = ", ".join(names[:8]) + (f" ... ({len(names)} in all)" if len(names) > 8 else "")
+            raise UserError(f"weights {weights} do not fit {name}: the file {problem} {listed}")
+    target.load_state_dict({k: state[k] for k in own if k in state}, strict=False)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"weights {path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpicklable, truncated, not a checkpoint
+        raise UserError(f"weights {path}: not a readable weight file ({type(error).__name__})") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"weights {path}: holds no dictionary of tensors")
+    return {k.removeprefix("module."): v for k, v in state.items()}

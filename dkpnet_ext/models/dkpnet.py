@@ -1,0 +1,265 @@
+"""DKPNet and the paper's comparison systems: one network from images of any size to density maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .attention import AttentionOutput, SqueezeExcitation, VariationalAttention
+from .backbones import create_backbone, load_backbone_weights
+from .head import AttendedHead, Form
+
+Attention = Literal["none", "se", "va", "inva"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class CounterOutput(NamedTuple):
+    """A batch's result. With N > 1 latent samples in training, density and attention have N * B rows."""
+
+    density: Tensor  # [B, 1, ceil(H / stride), ceil(W / stride)], heads per cell
+    attention: Tensor | None = None  # [B, K]
+    mu: Tensor | None = None  # [B, d]
+    logvar: Tensor | None = None  # [B, d]
+    kl: Tensor | None = None  # [B], Eq. 3
+    lse: Tensor | None = None  # [B], Eq. 6
+    logdet2: Tensor | None = None  # [B], Eq. 7
+    domain_logits: Tensor | None = None  # [B, C], multi-branch only
+
+
+class CrowdCounter(nn.Module, PyTorchModelHubMixin, library_name="dkpnet_ext", tags=["crowd-counting"]):
+    """What every system shares: normalisation, padding, backbone, the Python interface for people.
+
+    Args:
+        backbone: a timm name; ``hrnet_*`` is truncated after stage 3.
+        channels: K, width after the neck.
+        domains: names of the domains, in label order.
+        out_stride: pixels per density cell and axis, 4 or 2.
+        density_scale: the head predicts density times this; `forward` divides by it.
+        weights: backbone weights, see `create_backbone`; never stored in the configuration of a saved model.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "hrnet_w40",
+        *,
+        channels: int = 512,
+        domains: Sequence[str] = (),
+        out_stride: int = 4,
+        density_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if out_stride not in (2, 4):
+            raise ValueError(f"out_stride is {out_stride}; 4 and 2 are possible")
+        self.backbone_name, self.channels, self.out_stride = backbone, channels, out_stride
+        self.domains, self.density_scale = tuple(domains), density_scale
+        self.backbone = create_backbone(backbone)
+        self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def load_backbone(self, weights: str | Path) -> None:
+        """Load ImageNet weights into the backbone: ``"imagenet"`` or a file (see `create_backbone`)."""
+        load_backbone_weights(self.backbone, self.backbone_name, weights)
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int], tuple[int, int]]:
+        """Normalise, pad to the backbone's stride and run it.
+
+        Args:
+            images: uint8 or float in [0, 1], RGB, [B, 3, H, W], any H and W.
+
+        Returns:
+            branches, the padded output size and the true output size (ceil(H / stride), ceil(W / stride)).
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be [B, 3, H, W], got {tuple(images.shape)}")
+        height, width = images.shape[-2:]
+        if images.dtype == torch.uint8:
+            images = images.to(self.pixel_mean.dtype) / 255
+        images = (images - self.pixel_mean) / self.pixel_std
+        multiple = max(self.backbone.reductions)
+        pad_h, pad_w = -height % multiple, -width % multiple
+        if pad_h or pad_w:
+            images = F.pad(images, (0, pad_w, 0, pad_h))  # zero is the mean colour
+        stride = self.out_stride
+        padded = ((height + pad_h) // stride, (width + pad_w) // stride)
+        # The convolutions take the memory format of their input; channels_last is chosen by model.to(...).
+        if next(self.backbone.parameters()).ndim == 4 and _is_channels_last(self.backbone):
+            images = images.contiguous(memory_format=torch.channels_last)
+        return self.backbone(images), padded, (-(-height // stride), -(-width // stride))
+
+    def _finish(self, density: Tensor, size: tuple[int, int]) -> Tensor:
+        return density[..., : size[0], : size[1]] / self.density_scale
+
+    @torch.inference_mode()
+    def density(self, image: Any) -> Tensor:
+        """Density map of one image, float32 [ceil(H / stride), ceil(W / stride)] in heads per cell.
+
+        Args:
+            image: a path, a PIL image, or a uint8 array or tensor ([H, W, 3] or [3, H, W]); any size.
+        """
+        from ..data.images import to_tensor
+
+        was_training = self.training
+        self.eval()
+        try:
+            return self(to_tensor(image).unsqueeze(0).to(self.pixel_mean.device)).density[0, 0].float()
+        finally:
+            self.train(was_training)
+
+    def count(self, image: Any) -> float:
+        """Number of people in one image (`density` summed); no label is needed."""
+        return float(self.density(image).sum())
+
+
+def _is_channels_last(backbone: nn.Module) -> bool:
+    weight = next(p for p in backbone.parameters() if p.ndim == 4 and p.shape[2] > 1)
+    return weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+
+
+class DKPNet(CrowdCounter):
+    """DKPNet (ICCV 2021): variational attention learns one counter from several data sets.
+
+    Args:
+        attention: ``inva`` (k sub-components), ``va`` (one), ``se`` (squeeze-and-excitation) or ``none`` (joint
+            training, or individual training on one data set).
+        num_domains: C, data sets in stage I, clusters in stage II; by default the number of ``domains``.
+        num_sub: k sub-components of a domain; latent_dim: d; num_samples: N latent samples in training.
+        head: ``folded`` or ``literal``, see `AttendedHead`; neck_norm: MDKNet-like batch norm and ReLU (literal only).
+    """
+
+    def __init__(
+        self,
+        backbone: str = "hrnet_w40",
+        attention: Attention = "inva",
+        num_domains: int = 0,
+        num_sub: int = 1,
+        latent_dim: int = 128,
+        num_samples: int = 1,
+        channels: int = 512,
+        domains: Sequence[str] = (),
+        out_stride: int = 4,
+        density_scale: float = 1.0,
+        head: Form = "folded",
+        neck_norm: bool = False,
+    ) -> None:
+        super().__init__(
+            backbone, channels=channels, domains=domains, out_stride=out_stride, density_scale=density_scale
+        )
+        num_domains = num_domains or len(domains)
+        self.head = AttendedHead(self.backbone.channels, channels, head, neck_norm)
+        self.attention: SqueezeExcitation | VariationalAttention | None
+        if attention in ("va", "inva"):
+            if num_domains < 1:
+                raise ValueError(f"attention={attention!r} needs num_domains or the domains' names")
+            if attention == "va" and num_sub != 1:
+                raise ValueError(f"attention='va' has one component per domain; num_sub={num_sub} is 'inva'")
+            self.attention = VariationalAttention(channels, latent_dim, num_domains, num_sub, num_samples)
+        elif attention == "se":
+            self.attention = SqueezeExcitation(channels)
+        elif attention == "none":
+            self.attention = None
+        else:
+            raise ValueError(f"attention {attention!r}: none, se, va and inva are possible")
+
+    def forward(self, images: Tensor, labels: Tensor | None = None, first: int = 0) -> CounterOutput:
+        """Count a batch.
+
+        Args:
+            images: uint8 or float in [0, 1], [B, 3, H, W], any size.
+            labels: int64 [B]; with them the regularisers are computed, without them the model just counts.
+            first: index of the batch's first image in the global batch of all processes (for the noise).
+        """
+        branches, padded, size = self.features(images)
+        if self.attention is None and self.head.form == "folded":
+            density = self.head(branches, None, padded, None)
+            return CounterOutput(self._finish(density, size))
+        pooled, x = self.head.pool(branches, padded)
+        if self.attention is None:
+            return CounterOutput(self._finish(self.head(branches, None, padded, x), size))
+        att: AttentionOutput = self.attention(pooled, labels, first=first)
+        samples = att.attention.shape[0] // max(images.shape[0], 1)
+        if samples > 1:  # every latent sample of an image meets the same features
+            branches = [b.repeat(samples, 1, 1, 1) for b in branches]
+            x = None if x is None else x.repeat(samples, 1, 1, 1)
+        density = self.head(branches, att.attention, padded, x)
+        return CounterOutput(
+            self._finish(density, size), att.attention, att.mu, att.logvar, att.kl, att.lse, att.logdet2
+        )
+
+
+class MultiBranch(CrowdCounter):
+    """MB, the paper's comparison: shared backbone and neck, one head per domain; a domain classifier picks the head.
+
+    In training the label picks the head and the classifier learns by cross entropy; at test time the classifier picks.
+
+    Args: as `DKPNet`; ``num_domains`` by default the number of ``domains``.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "hrnet_w40",
+        num_domains: int = 0,
+        channels: int = 512,
+        domains: Sequence[str] = (),
+        out_stride: int = 4,
+        density_scale: float = 1.0,
+    ) -> None:
+        super().__init__(
+            backbone, channels=channels, domains=domains, out_stride=out_stride, density_scale=density_scale
+        )
+        num_domains = num_domains or len(domains)
+        if num_domains < 1:
+            raise ValueError("MultiBranch needs num_domains or the domains' names")
+        self.heads = nn.ModuleList(AttendedHead(self.backbone.channels, channels) for _ in range(num_domains))
+        for head in self.heads:  # one neck for all
+            head.neck = self.heads[0].neck
+        self.classifier = nn.Linear(channels, num_domains)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None, first: int = 0) -> CounterOutput:
+        """As `DKPNet.forward`; ``domain_logits`` [B, C] are the classifier's."""
+        branches, padded, size = self.features(images)
+        pooled, _ = self.heads[0].pool(branches, padded)
+        logits = self.classifier(pooled)
+        chosen = logits.argmax(1) if labels is None else labels
+        # Every head runs on every image, so that all have gradients in every step (DDP asks for that).
+        densities = torch.stack([head(branches, None, padded, None) for head in self.heads])
+        density = densities[chosen, torch.arange(images.shape[0], device=images.device)]
+        return CounterOutput(self._finish(density, size), domain_logits=logits)
+
+
+def load_model(source: str | Path, **kwargs: Any) -> CrowdCounter:
+    """Load any saved counter: a folder (config.json + model.safetensors) or a hub id.
+
+    Raises:
+        UserError: no such folder, no configuration in it, or weights of another architecture.
+    """
+    import json
+
+    from huggingface_hub import hf_hub_download
+
+    folder = Path(source)
+    try:
+        if folder.is_dir():
+            config = json.loads((folder / "config.json").read_text())
+        elif "/" in str(source) and not folder.is_absolute() and not folder.exists() and len(folder.parts) == 2:
+            config = json.loads(Path(hf_hub_download(str(source), "config.json")).read_text())
+        else:
+            raise UserError(f"checkpoint {source}: no such folder; give one that holds config.json and model.safetensors")
+        kind = MultiBranch if "attention" not in config else DKPNet
+        model = kind.from_pretrained(source, strict=True, **kwargs)
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"checkpoint {source}: {Path(error.filename or '').name or 'a file'} is missing") from None
+    except Exception as error:  # the hub, JSON and safetensors each raise their own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"checkpoint {source}: cannot be loaded ({reason})") from None
+    return model.eval()

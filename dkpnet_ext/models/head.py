@@ -1,0 +1,73 @@
+"""The neck (1x1 convolution to K channels) and the density head 64-32-1, in its literal and its folded form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import ops
+
+Form = Literal["folded", "literal"]
+
+
+class AttendedHead(nn.Module):
+    """Backbone branches -> pooled features -> (attention from outside) -> density.
+
+    The literal form is the paper's text: upsample every branch, concatenate, 1x1 convolution to K channels, multiply
+    by the attention, 1x1 convolutions 64-32-1 with ReLU between them. The folded form computes the same from the
+    branches, without ever storing K channels (`ops.attended_head`): everything up to the 64 channels is linear.
+
+    Args:
+        in_channels: widths of the branches; channels: K.
+        form: how the forward pass runs; the parameters are the same.
+        neck_norm: batch norm and ReLU after the neck (as MDKNet has them); no longer linear, so literal only.
+    """
+
+    def __init__(
+        self, in_channels: Sequence[int], channels: int = 512, form: Form = "folded", neck_norm: bool = False
+    ) -> None:
+        super().__init__()
+        if neck_norm and form == "folded":
+            raise ValueError("AttendedHead: neck_norm breaks the linearity that form='folded' needs; use 'literal'")
+        self.form = form
+        self.neck = nn.Conv2d(sum(in_channels), channels, 1)
+        self.neck_norm = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU()) if neck_norm else None
+        self.conv1 = nn.Conv2d(channels, 64, 1)
+        self.conv2 = nn.Conv2d(64, 32, 1)
+        self.conv3 = nn.Conv2d(32, 1, 1)
+
+    def pool(self, branches: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """g [B, K], and in the literal form the features x [B, K, H, W] it was pooled from."""
+        if self.form == "folded":
+            return ops.pooled_features(branches, self.neck.weight.flatten(1), self.neck.bias, size), None
+        upsampled = [
+            b if b.shape[-2:] == size else F.interpolate(b, size=size, mode="bilinear", align_corners=False)
+            for b in branches
+        ]
+        x = self.neck(torch.cat(upsampled, dim=1))
+        if self.neck_norm is not None:
+            x = self.neck_norm(x)
+        return x.mean((2, 3)), x
+
+    def forward(
+        self, branches: Sequence[Tensor], attention: Tensor | None, size: tuple[int, int], x: Tensor | None
+    ) -> Tensor:
+        """Density [B, 1, H, W].
+
+        Args:
+            branches: list of [B, C_j, H_j, W_j]; attention: [B, K] or None (all ones); size: (H, W).
+            x: the features that `pool` returned.
+        """
+        if x is None:
+            return ops.attended_head(
+                branches, attention, self.neck.weight.flatten(1), self.neck.bias,
+                self.conv1.weight.flatten(1), self.conv1.bias, self.conv2.weight.flatten(1), self.conv2.bias,
+                self.conv3.weight.flatten(1), self.conv3.bias, size,
+            )  # fmt: skip
+        if attention is not None:
+            x = ops.reweight(x, attention)
+        return self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
