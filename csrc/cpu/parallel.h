@@ -1,0 +1,30 @@
+// Threads for the CPU loops. They live for one call: no pool, so no OpenMP runtime beside torch's, nothing to hang after
+// fork(), and nothing spinning while Python runs. Starting one costs some 20 us, hence `grain`.
+#pragma once
+
+#include <stdint.h>
+
+#include <thread>
+
+namespace dkpnet::cpu {
+
+// Calls body(begin, end) on disjoint ranges that cover [0, count): at most `threads` of them, each of at least `grain`
+// items. Which thread computes an item never changes what is computed, so results do not depend on `threads`.
+template <typename Body>
+static void parallel_for(int64_t count, int64_t grain, int threads, const Body& body) {
+  constexpr int most = 64;
+  int64_t parts = count / (grain > 0 ? grain : 1);
+  parts = parts < threads ? parts : threads;
+  parts = parts < most ? parts : most;
+  if (parts <= 1) {
+    if (count > 0) body(int64_t(0), count);
+    return;
+  }
+  std::thread workers[most];
+  for (int64_t p = 1; p < parts; ++p)
+    workers[p] = std::thread([&body, p, parts, count] { body(count * p / parts, count * (p + 1) / parts); });
+  body(int64_t(0), count / parts);
+  for (int64_t p = 1; p < parts; ++p) workers[p].join();
+}
+
+}  // namespace dkpnet::cpu

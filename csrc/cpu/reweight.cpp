@@ -1,0 +1,112 @@
+#include "cpu/reweight.h"
+
+#include "cpu/parallel.h"
+#include "math/reweight.h"
+
+namespace dkpnet::cpu::DKPNET_ISA {
+
+namespace rw = dkpnet::reweight;
+
+constexpr int64_t kGrain = 1 << 16;   // elements that are worth a thread
+constexpr int64_t kBlock = 512;       // elements of a partial sum: keeps a long float sum accurate
+constexpr int64_t kChannels = 64;     // channels_last: channels summed side by side
+
+static int64_t per_item(int64_t elements) { return elements > 0 ? (kGrain + elements - 1) / elements : 1; }
+
+template <typename T>
+static void forward(const T* x, const T* attention, T* out, int64_t batch, int64_t channels, int64_t pixels,
+                    bool channels_last, int threads) {
+  if (channels_last) {
+    parallel_for(batch * pixels, per_item(channels), threads, [=](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const T* y = attention + row / pixels * channels;
+        const T* from = x + row * channels;
+        T* to = out + row * channels;
+#pragma omp simd
+        for (int64_t c = 0; c < channels; ++c) to[c] = rw::scaled(from[c], widen(y[c]));
+      }
+    });
+  } else {
+    parallel_for(batch * channels, per_item(pixels), threads, [=](int64_t begin, int64_t end) {
+      for (int64_t plane = begin; plane < end; ++plane) {
+        const wide_t<T> y = widen(attention[plane]);
+        const T* from = x + plane * pixels;
+        T* to = out + plane * pixels;
+#pragma omp simd
+        for (int64_t i = 0; i < pixels; ++i) to[i] = rw::scaled(from[i], y);
+      }
+    });
+  }
+}
+
+template <typename T>
+static void backward(const T* grad, const T* x, const T* attention, T* dx, T* dattention, int64_t batch,
+                     int64_t channels, int64_t pixels, bool channels_last, int threads) {
+  using W = wide_t<T>;
+  if (channels_last) {
+    const int64_t groups = (channels + kChannels - 1) / kChannels;
+    parallel_for(batch * groups, per_item(kChannels * pixels), threads, [=](int64_t begin, int64_t end) {
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t b = item / groups, first = item % groups * kChannels;
+        const int64_t width = channels - first < kChannels ? channels - first : kChannels;
+        const T* y = attention + b * channels + first;
+        W total[kChannels] = {}, partial[kChannels] = {};
+        for (int64_t p = 0; p < pixels; ++p) {
+          const int64_t at = (b * pixels + p) * channels + first;
+#pragma omp simd
+          for (int64_t c = 0; c < width; ++c) {
+            dx[at + c] = rw::scaled(grad[at + c], widen(y[c]));
+            partial[c] += rw::share(grad[at + c], x[at + c]);
+          }
+          if ((p + 1) % kBlock == 0 || p + 1 == pixels) {
+            for (int64_t c = 0; c < kChannels; ++c) total[c] += partial[c], partial[c] = 0;
+          }
+        }
+        for (int64_t c = 0; c < width; ++c) dattention[b * channels + first + c] = narrow<T>(total[c]);
+      }
+    });
+  } else {
+    parallel_for(batch * channels, per_item(pixels), threads, [=](int64_t begin, int64_t end) {
+      for (int64_t plane = begin; plane < end; ++plane) {
+        const W y = widen(attention[plane]);
+        const T *g = grad + plane * pixels, *from = x + plane * pixels;
+        T* to = dx + plane * pixels;
+        W total = 0;
+        for (int64_t start = 0; start < pixels; start += kBlock) {
+          const int64_t stop = start + kBlock < pixels ? start + kBlock : pixels;
+          W partial = 0;
+#pragma omp simd reduction(+ : partial)
+          for (int64_t i = start; i < stop; ++i) {
+            to[i] = rw::scaled(g[i], y);
+            partial += rw::share(g[i], from[i]);
+          }
+          total += partial;
+        }
+        dattention[plane] = narrow<T>(total);
+      }
+    });
+  }
+}
+
+static void forward_any(DType dtype, const void* x, const void* attention, void* out, int64_t batch, int64_t channels,
+                        int64_t pixels, bool channels_last, int threads) {
+  with_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+    forward(static_cast<const T*>(x), static_cast<const T*>(attention), static_cast<T*>(out), batch, channels, pixels,
+            channels_last, threads);
+  });
+}
+
+static void backward_any(DType dtype, const void* grad, const void* x, const void* attention, void* dx,
+                         void* dattention, int64_t batch, int64_t channels, int64_t pixels, bool channels_last,
+                         int threads) {
+  with_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+    backward(static_cast<const T*>(grad), static_cast<const T*>(x), static_cast<const T*>(attention),
+             static_cast<T*>(dx), static_cast<T*>(dattention), batch, channels, pixels, channels_last, threads);
+  });
+}
+
+const ReweightKernels reweight{forward_any, backward_any};
+
+}  // namespace dkpnet::cpu::DKPNET_ISA

@@ -1,0 +1,33 @@
+// The module `_dkpnet_ext`: build information, and the functions of every stem.
+#include "bindings.h"
+#include "build_info.h"
+#include "cpu/isa.h"
+
+#define STEM(name) void bind_##name(py::module_& module);
+#include "stems.inc"
+#undef STEM
+
+PYBIND11_MODULE(_dkpnet_ext, module) {
+  module.doc() = "Compiled kernels of dkpnet_ext; use them through dkpnet_ext.ops.";
+  module.attr("__version__") = DKPNET_VERSION;
+  const char* isa[] = {"baseline", "avx2", "avx512"};
+  py::dict build;
+  build["fingerprint"] = DKPNET_FINGERPRINT;
+  build["compiler"] = DKPNET_COMPILER;
+  build["flags"] = DKPNET_FLAGS;
+  build["cpu_instruction_sets"] = DKPNET_ISAS;
+  build["cpu_in_use"] = isa[static_cast<int>(dkpnet::cpu::detected_isa())];
+#ifdef DKPNET_CUDA
+  build["cuda"] = true;
+#else
+  build["cuda"] = false;
+#endif
+  build["cuda_toolkit"] = DKPNET_CUDA_TOOLKIT;
+  build["cuda_archs"] = DKPNET_CUDA_ARCH_LIST;
+  build["cuda_missing"] = DKPNET_CUDA_MISSING;
+  module.attr("build_info") = build;
+
+#define STEM(name) bind_##name(module);
+#include "stems.inc"
+#undef STEM
+}
