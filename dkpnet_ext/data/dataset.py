@@ -1,0 +1,71 @@
+"""Items -> examples -> batches. Randomness comes from (seed, key) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .prepare import Item
+
+Transform = Callable[[np.ndarray, np.ndarray], tuple[Tensor, Tensor]]
+
+
+class Example(NamedTuple):
+    image: Tensor  # uint8 [3, H, W]
+    points: Tensor  # float32 [n, 2] (x, y)
+    label: int
+    name: str
+
+
+class Batch(NamedTuple):
+    images: Tensor  # uint8 [B, 3, H, W]
+    points: Tensor  # float32 [M, 2] (x, y) of all images, one after the other
+    offsets: Tensor  # int64 [B + 1]: image b has points[offsets[b] : offsets[b + 1]]
+    labels: Tensor  # int64 [B]
+    names: list[str]
+
+
+class CrowdDataset(Dataset[Example]):
+    """``dataset[index, key]``: item ``index``, transformed with randomness from (seed, key) and nothing else.
+
+    The same pair gives the same bits in any worker, process or order, so runs resume exactly. A plain index counts
+    as its own key. ``labels`` (one int per item; the domain at first, the cluster in stage II) may be replaced
+    between epochs.
+    """
+
+    def __init__(self, items: Sequence[Item], labels: Sequence[int], transform: Transform, seed: int = 0) -> None:
+        if len(items) != len(labels):
+            raise ValueError(f"{len(items)} items but {len(labels)} labels")
+        self.items = items
+        self.labels = [int(label) for label in labels]
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> Example:
+        index, key = index if isinstance(index, tuple) else (index, index)
+        item = self.items[index]
+        state = np.random.SeedSequence((self.seed, key)).generate_state(1, np.uint64)[0]
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(int(state))
+            image, points = self.transform(item.read(), item.points)
+        return Example(image, points, self.labels[index], item.name)
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Stack examples of one size. Points are concatenated, with the offsets of each image's part."""
+    counts = torch.tensor([0] + [len(example.points) for example in examples])
+    return Batch(
+        torch.stack([example.image for example in examples]),
+        torch.cat([example.points for example in examples]),
+        counts.cumsum(0),
+        torch.tensor([example.label for example in examples]),
+        [example.name for example in examples],
+    )

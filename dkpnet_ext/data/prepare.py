@@ -1,0 +1,241 @@
+"""From files to training data: checked records -> a cache of decoded, resized images -> `Item`s and `Domain`s.
+
+The cache holds one ``.npy`` per image (uint8 [H, W, 3] RGB, upright), so that a training crop is a slice of a
+memory-mapped file and touches only its own pages. A file's name is a hash of the source's content and of the cached
+size: the cache never goes stale, several runs share it, and it may be deleted at any time. Files are written under
+another name and renamed, so several processes may fill it at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from .readers import LAYOUTS, BadFile, OnBad, Record, Report, limited_size, read_domain, read_image
+
+log = logging.getLogger(__name__)
+
+_HASHED = 1 << 16  # bytes hashed at either end of a source file; its size and time stamp stand for the middle
+_HEADER = 128  # bytes before the pixels of a small .npy file
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image that is ready to be read, and its annotation."""
+
+    name: str  # "SHA/train/IMG_12.jpg": domain/split/file, unique
+    domain: str
+    image: Path  # cached .npy uint8 [H, W, 3] RGB, upright
+    size: tuple[int, int]  # (H, W) of the cached image
+    points: np.ndarray  # [N, 2] float32 (x, y) in cached pixels, all annotated points (also those outside)
+    scale: float  # cached pixels per original pixel
+    source: Path  # the original image file
+
+    @property
+    def count(self) -> int:
+        """Number of annotated points: the ground truth of every metric."""
+        return len(self.points)
+
+    def read(self) -> np.ndarray:
+        """The cached image, memory-mapped: uint8 [H, W, 3]."""
+        return np.load(self.image, mmap_mode="r")
+
+
+@dataclass
+class Domain:
+    """One data set. NWPU's labelled val list is ``test``; its unlabelled test images are ``unlabelled``."""
+
+    name: str
+    layout: str
+    root: Path
+    train: list[Item]
+    val: list[Item]
+    test: list[Item]
+    report: Report
+    unlabelled: list[Item] = field(default_factory=list)
+
+
+def default_cache() -> Path:
+    """``$DKPNET_CACHE``, else ``~/.cache/dkpnet_ext``."""
+    return Path(os.environ.get("DKPNET_CACHE") or Path.home() / ".cache" / "dkpnet_ext")
+
+
+def _cached_name(source: Path, size: tuple[int, int]) -> str:
+    stat = source.stat()
+    digest = hashlib.blake2b(f"1 {stat.st_size} {stat.st_mtime_ns} {size}".encode(), digest_size=16)
+    with source.open("rb") as file:
+        digest.update(file.read(_HASHED))
+        if stat.st_size > _HASHED:
+            file.seek(max(_HASHED, stat.st_size - _HASHED))
+            digest.update(file.read())
+    name = digest.hexdigest()
+    return f"{name[:2]}/{name}.npy"
+
+
+def _bytes(size: tuple[int, int]) -> int:
+    return _HEADER + 3 * size[0] * size[1]
+
+
+def _is_cached(target: Path, size: tuple[int, int]) -> bool:
+    try:
+        return target.stat().st_size == _bytes(size)  # a file cut off by a power failure is not taken
+    except OSError:
+        return False
+
+
+def _fill(source: Path, target: Path, size: tuple[int, int]) -> None:
+    """Decode, resize and write one image: atomically, so that nobody ever sees half a file."""
+    image = read_image(source, size)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.save(file, image)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _scale_points(points: np.ndarray | None, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """Points move with the pixels; what was inside the image stays inside, also after rounding to float32."""
+    if points is None:
+        return np.zeros((0, 2), np.float32)
+    old_wh, new_wh = np.array(old[::-1]), np.array(new[::-1])
+    limit = np.nextafter(new_wh.astype(np.float32), np.float32(0))
+    scaled = np.clip(points * (new_wh / old_wh), -1e9, 1e9).astype(np.float32)  # float32 cannot hold every float64
+    return np.where((points < old_wh) & (scaled > limit), limit, scaled)
+
+
+def cache_records(
+    domain: str, records: Sequence[Record], report: Report, cache: Path, min_side: int, max_side: int, progress: bool
+) -> list[Item]:
+    """Fill the cache where it lacks an image and return the items, in order; undecodable files go to the report."""
+    from tqdm import tqdm
+
+    sizes = [limited_size(record.size, min_side, max_side) for record in records]
+    targets = [cache / "images" / _cached_name(record.image, size) for record, size in zip(records, sizes, strict=True)]
+    todo = {target: i for i, target in enumerate(targets) if not _is_cached(target, sizes[i])}
+    bad: dict[Path, BadFile] = {}
+    try:
+        if todo:
+            needed = sum(_bytes(sizes[i]) for i in todo.values())
+            log.info("%s: caching %d images, %.2f GB, in %s", domain, len(todo), needed / 1e9, cache)
+            cache.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(cache).free
+            if needed > free:
+                raise UserError(
+                    f"{cache}: {domain} needs {needed / 1e9:.1f} GB here and {free / 1e9:.1f} GB are free; "
+                    "set DKPNET_CACHE to a larger disk"
+                )
+
+        def fill(target: Path) -> None:
+            i = todo[target]
+            try:
+                _fill(records[i].image, target, sizes[i])
+            except BadFile as error:
+                bad[target] = error
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow and file writes release the GIL
+            try:
+                for _ in tqdm(
+                    pool.map(fill, todo), f"caching {domain}", len(todo), unit="image", disable=not progress or not todo
+                ):
+                    pass
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    except OSError as error:
+        raise UserError(f"{cache}: cannot write the image cache ({error.strerror}); set DKPNET_CACHE") from None
+
+    items = []
+    for record, size, target in zip(records, sizes, targets, strict=True):
+        if target in bad:
+            report.bad.append((record.image, str(bad[target])))
+            continue
+        name = f"{domain}/{record.split}/{record.name}"
+        points = _scale_points(record.points, record.size, size)
+        items.append(Item(name, domain, target, size, points, max(size) / max(record.size), record.image))
+    return items
+
+
+def parse_spec(spec: str) -> tuple[str, Path, str | None]:
+    """``NAME=PATH`` or ``NAME=PATH:layout`` -> name, path, layout (None: to be recognised). Raises `UserError`."""
+    name, equals, rest = spec.partition("=")
+    if not equals or not re.fullmatch(r"[\w.+-]+", name) or not rest:
+        raise UserError(f"'{spec}' does not name data; write NAME=PATH, NAME=PATH:layout, or synthetic")
+    path, colon, layout = rest.rpartition(":")
+    if colon and not Path(rest).expanduser().exists() and re.fullmatch(r"[\w-]+", layout):
+        if layout not in LAYOUTS:
+            raise UserError(f"'{spec}': '{layout}' is not a layout (known: {', '.join(LAYOUTS)})")
+        return name, Path(path).expanduser(), layout
+    return name, Path(rest).expanduser(), None
+
+
+def load_domains(
+    specs: Sequence[str],
+    *,
+    cache: Path | None = None,
+    min_side: int = 416,
+    max_side: int = 2048,
+    on_bad: OnBad = "error",
+    progress: bool = True,
+) -> list[Domain]:
+    """Read, check and cache the data sets that ``specs`` name.
+
+    specs: "NAME=PATH" (layout recognised), "NAME=PATH:layout", or "synthetic" (every synthetic domain).
+    min_side, max_side: limits in pixels on the cached images' shortest and longest side; where both cannot hold,
+    the longest side wins. on_bad: "error" raises at the first unusable file, "skip" leaves such files out; either way
+    all of them stand in the domain's report. Raises `UserError`.
+    """
+    if not 0 < min_side <= max_side:
+        raise UserError(f"min_side {min_side} and max_side {max_side} leave no size; give 0 < min_side <= max_side")
+    cache = default_cache() if cache is None else Path(cache)
+    sources: list[tuple[str, Path, str | None]] = []
+    for spec in specs:
+        if spec == "synthetic":
+            from .synthetic import ensure
+
+            sources += [(name, path, "list") for name, path in ensure(cache / "synthetic", progress=progress).items()]
+        else:
+            sources.append(parse_spec(spec))
+    names = [name for name, _, _ in sources]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"two data sets are called '{twice[0]}'; give each its own name")
+
+    domains = []
+    for name, path, layout in sources:
+        records, report = read_domain(name, path, layout, progress)
+        report.check("error" if on_bad == "error" else "skip")
+        checked = len(report.bad)
+        items = {
+            split: cache_records(name, rows, report, cache, min_side, max_side, progress)
+            for split, rows in records.items()
+        }
+        if on_bad == "error" or len(report.bad) > checked:
+            report.check(on_bad)
+        domains.append(Domain(name, report.layout, report.root, report=report, **items))
+    return domains
+
+
+def split_validation(items: Sequence[Item], fraction: float = 0.1, seed: int = 0) -> tuple[list[Item], list[Item]]:
+    """Split off a validation part: (train, val), fixed by a hash of the names whatever the items' order.
+
+    ``fraction`` > 0 takes at least one item, and always leaves one for training when there are two.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"fraction must be in [0, 1), got {fraction}")
+    count = min(max(1, round(fraction * len(items))), len(items) - 1) if fraction > 0 and items else 0
+    ranked = sorted(items, key=lambda item: hashlib.blake2b(f"{seed}/{item.name}".encode()).digest())
+    chosen = {item.name for item in ranked[:count]}
+    return [item for item in items if item.name not in chosen], [item for item in items if item.name in chosen]

@@ -1,0 +1,64 @@
+"""From a cached image and its points to a training crop, or to the whole image.
+
+A head belongs to the pixel (floor x, floor y). Every step keeps that exactly: a head is inside a crop when its pixel
+is, and a mirrored head lies in its mirrored pixel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+
+class TrainTransform:
+    """Random crop, horizontal flip and colour jitter; draws from torch's default generator.
+
+    An image smaller than the crop gives a square of its shortest side, scaled up to the crop.
+
+    Args:
+        crop: side of the crop in pixels.
+        flip: probability of a horizontal flip.
+        jitter: range of brightness, contrast, saturation and hue alike; 0 leaves the colours alone.
+    """
+
+    def __init__(self, crop: int = 400, flip: float = 0.5, jitter: float = 0.2) -> None:
+        self.crop = crop
+        self.scale_up = v2.Resize((crop, crop), antialias=True)
+        self.augment = v2.Compose([v2.RandomHorizontalFlip(flip)])
+        if jitter:
+            self.augment.transforms.append(v2.ColorJitter(jitter, jitter, jitter, jitter))
+
+    def __call__(self, image: np.ndarray, points: np.ndarray) -> tuple[Tensor, Tensor]:
+        """uint8 [H, W, 3] (memory-mapped or not), [N, 2] -> uint8 [3, crop, crop], float32 [n, 2] inside the crop."""
+        height, width = image.shape[:2]
+        side = min(self.crop, height, width)
+        top = int(torch.randint(height - side + 1, ()))
+        left = int(torch.randint(width - side + 1, ()))
+        # Cut first: of a memory-mapped image only the crop's pages are ever read.
+        patch = np.ascontiguousarray(image[top : top + side, left : left + side].transpose(2, 0, 1))
+        points = points.astype(np.float32) - np.array([left, top], np.float32)
+        points = points[((points >= 0) & (points < side)).all(axis=1)]
+
+        pixels = tv_tensors.Image(torch.from_numpy(patch))
+        heads = tv_tensors.KeyPoints(torch.from_numpy(points), canvas_size=(side, side))
+        if side < self.crop:
+            pixels, heads = self.scale_up(pixels, heads)
+        # v2 mirrors pixel indices (x -> W - 1 - x), so it gets the indices; the fractions travel beside them, kept
+        # from rounding up to the next pixel.
+        heads = heads.clamp(0, np.nextafter(np.float32(self.crop), np.float32(0)))
+        cells = heads.floor()
+        fractions = (heads - cells).clamp(max=1 - 2**-10)
+        cells = tv_tensors.KeyPoints(cells, canvas_size=(self.crop, self.crop))
+        pixels, cells = self.augment(pixels, cells)
+        return pixels.as_subclass(Tensor), (cells + fractions).as_subclass(Tensor)
+
+
+class EvalTransform:
+    """The whole image: uint8 [H, W, 3], [N, 2] -> uint8 [3, H, W], float32 [N, 2] (also the points outside)."""
+
+    def __call__(self, image: np.ndarray, points: np.ndarray) -> tuple[Tensor, Tensor]:
+        pixels = np.array(image.transpose(2, 0, 1), order="C")
+        return torch.from_numpy(pixels), torch.from_numpy(points.astype(np.float32))
