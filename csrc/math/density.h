@@ -1,0 +1,89 @@
+// One head's stamp in a density target: a Gaussian on the pixels around the head, cut at the radius, renormalised over
+// the pixels that lie inside the image (MATH.md, "Exact density targets").
+//
+// The stamp is separable and so is the sum-pool to the output stride: a head adds rows[i] * columns[j] to cell (i, j),
+// where both vectors sum to 1. Everything here is therefore about one axis. Nothing at pixel resolution is ever stored.
+#pragma once
+
+#include <math.h>
+
+#include "math/common.h"
+
+namespace dkpnet {
+
+// What a density kernel gets. Sides and stride are at most 2^24, so that a pixel index is exact in float.
+struct DensityArgs {
+  const float* points;     // [num_points, 2], (x, y) in pixels, image after image
+  const int64_t* offsets;  // [batch + 1], image b owns points offsets[b] ... offsets[b + 1] - 1
+  const float* sigmas;     // [num_points], or null: `sigma` for all
+  float sigma, truncate;
+  int64_t batch, num_points;
+  int height, width, stride;
+  float* out;  // [batch, ceil(height / stride), ceil(width / stride)]
+};
+
+// Pixel index of a coordinate, floor(x); false for what lies outside [0, length), for NaN and for infinities.
+DKPNET_HD bool pixel_of(float coordinate, int length, int& pixel) {
+  if (!(coordinate >= 0.0f && coordinate < static_cast<float>(length))) return false;
+  pixel = static_cast<int>(coordinate);
+  return true;
+}
+
+// floor(truncate * sigma + 0.5), 7 for sigma 4 and truncate 1.75: the field's 15x15. The product of two float32 is exact
+// in double, so that every backend gets the same radius. A sigma of 0 (or below, or NaN) leaves the mass on one pixel;
+// `limit`, the longer side of the image, keeps an infinite sigma meaningful (a flat stamp over all of it).
+DKPNET_HD int stamp_radius(float sigma, float truncate, int limit) {
+  const double radius = static_cast<double>(truncate) * static_cast<double>(sigma) + 0.5;
+  if (!(radius >= 1.0)) return 0;
+  return radius < limit ? static_cast<int>(radius) : limit;
+}
+
+// Unnormalised weight of a pixel, by its distance from the head in pixels.
+struct StampWeight {
+  float scale;  // 1 / sigma, or 0 where the stamp is a single pixel: its weight is then exp(0) whatever sigma is
+
+#ifdef __CUDACC__
+  __host__ __device__
+#endif
+  float operator()(int distance) const {
+    const float t = static_cast<float>(distance) * scale;
+    return expf(-0.5f * t * t);
+  }
+};
+
+DKPNET_HD StampWeight stamp_weight(float sigma, int radius) { return {radius > 0 ? 1.0f / sigma : 0.0f}; }
+
+// Pixels or cells begin ... end - 1.
+struct Span {
+  int begin, end;
+};
+
+// The pixels of [0, length) within `radius` of `center`.
+DKPNET_HD Span stamp_span(int center, int radius, int length) {
+  return {center > radius ? center - radius : 0, center < length - radius ? center + radius + 1 : length};
+}
+
+// The part of a stamp's span that one output cell of `stride` pixels pools; begin >= end where they do not meet.
+DKPNET_HD Span cell_span(Span stamp, int cell, int stride) {
+  const int begin = cell * stride, end = begin + stride;
+  return {begin > stamp.begin ? begin : stamp.begin, end < stamp.end ? end : stamp.end};
+}
+
+// Sum of the weights of every `step`-th pixel of a span. The CPU takes all, from a table; the lanes of a warp share them.
+template <typename Weight>
+DKPNET_HD float span_mass(Span span, int step, int center, const Weight& weight) {
+  float mass = 0.0f;
+  for (int pixel = span.begin; pixel < span.end; pixel += step) mass += weight(pixel - center);
+  return mass;
+}
+
+// Adds `value` to `sum` and keeps what rounding lost in `lost` (Kahan): thousands of heads may share a cell, and equal
+// addends round to the same side.
+DKPNET_HD void add_compensated(float& sum, float& lost, float value) {
+  const float corrected = value - lost;
+  const float next = sum + corrected;
+  lost = (next - sum) - corrected;
+  sum = next;
+}
+
+}  // namespace dkpnet
