@@ -1,0 +1,293 @@
+// A tile of pixels goes through the whole tail while it is in the cache: 64 pixels x 64 channels are 16 KiB. All four
+// matrix products (fine branch, 64 -> 32, its two gradients) are one register-blocked loop, `multiply_add`.
+#include "cpu/head.h"
+
+#include "cpu/parallel.h"
+
+namespace dkpnet::cpu::DKPNET_ISA {
+
+using namespace head;
+
+// Vectors as wide as the instruction set's registers; kRows x kColumns of them are accumulators.
+#if defined(__AVX512F__)
+constexpr int kBytes = 64, kRows = 8;
+#elif defined(__AVX2__)
+constexpr int kBytes = 32, kRows = 4;
+#else
+constexpr int kBytes = 16, kRows = 4;
+#endif
+constexpr int kColumns = 2, kLanes = kBytes / 4;
+typedef float Vector __attribute__((vector_size(kBytes), aligned(4), may_alias));
+
+constexpr int kTile = 64;      // pixels; a multiple of kRows, and kPart is a multiple of it
+constexpr int kChunk = 64;     // channels of the fine branch at a time
+constexpr int kSide = kHeadMaxHidden;
+constexpr int kAlign = 64;
+
+// out[r, c] += sum_k a[r, k] * b[k, c] for kRows rows and Columns vectors of columns.
+template <int Columns>
+static inline void multiply_add_block(int depth, const float* a, int64_t a_row, int64_t a_depth, const float* b,
+                                      int64_t b_depth, float* out, int64_t out_row) {
+  Vector sum[kRows][Columns];
+  for (int r = 0; r < kRows; ++r)
+    for (int c = 0; c < Columns; ++c) sum[r][c] = *reinterpret_cast<Vector*>(out + r * out_row + c * kLanes);
+  for (int k = 0; k < depth; ++k) {
+    Vector right[Columns];
+    for (int c = 0; c < Columns; ++c) right[c] = *reinterpret_cast<const Vector*>(b + k * b_depth + c * kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      const float left = a[r * a_row + k * a_depth];
+      for (int c = 0; c < Columns; ++c) sum[r][c] += left * right[c];
+    }
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int c = 0; c < Columns; ++c) *reinterpret_cast<Vector*>(out + r * out_row + c * kLanes) = sum[r][c];
+}
+
+// The same for `rows` (a multiple of kRows) and `columns` (a multiple of 16); b and out are dense rows of `columns`.
+static void multiply_add(int rows, int columns, int depth, const float* a, int64_t a_row, int64_t a_depth,
+                         const float* b, float* out) {
+  int column = 0;
+  for (; column + kColumns * kLanes <= columns; column += kColumns * kLanes)
+    for (int row = 0; row < rows; row += kRows)
+      multiply_add_block<kColumns>(depth, a + row * a_row, a_row, a_depth, b + column, columns,
+                                   out + row * columns + column, columns);
+  for (; column < columns; column += kLanes)
+    for (int row = 0; row < rows; row += kRows)
+      multiply_add_block<1>(depth, a + row * a_row, a_row, a_depth, b + column, columns,
+                            out + row * columns + column, columns);
+}
+
+// Pixels [first, first + pixels) of one image, and what is computed of them.
+struct Tile {
+  int64_t image;
+  int first, pixels;
+  alignas(kAlign) float hidden1[kTile * kSide];  // [pixel][channel], after ReLU
+  alignas(kAlign) float hidden2[kTile * kSide];
+};
+
+// tile.hidden1 = bias + the products, interpolated.
+template <typename T>
+static void gather(const Problem& problem, Tile& tile) {
+  const int width = problem.hidden1;
+  const float* __restrict bias = problem.bias + tile.image * width;
+  for (int i = 0; i < tile.pixels; ++i) {
+    const int y = (tile.first + i) / problem.width, x = (tile.first + i) % problem.width;
+    float* __restrict out = tile.hidden1 + i * width;
+    memcpy(out, bias, width * sizeof(float));
+    for (int j = 0; j < problem.count; ++j) {
+      const Product& product = problem.products[j];
+      const Tap row = bilinear_tap(y, product.height, problem.height);
+      const Tap column = bilinear_tap(x, product.width, problem.width);
+      const T* source = static_cast<const T*>(product.data) +
+                        tile.image * product.height * product.width * width;
+      const T* __restrict top_left = source + (int64_t(row.low) * product.width + column.low) * width;
+      const T* __restrict top_right = source + (int64_t(row.low) * product.width + column.high) * width;
+      const T* __restrict bottom_left = source + (int64_t(row.high) * product.width + column.low) * width;
+      const T* __restrict bottom_right = source + (int64_t(row.high) * product.width + column.high) * width;
+      const float right = column.weight, left = 1.0f - right, bottom = row.weight, top = 1.0f - bottom;
+#pragma omp simd
+      for (int c = 0; c < width; ++c)
+        out[c] += top * (left * widen(top_left[c]) + right * widen(top_right[c])) +
+                  bottom * (left * widen(bottom_left[c]) + right * widen(bottom_right[c]));
+    }
+  }
+  // The rows that fill the last tile up only have to be finite.
+  for (int i = tile.pixels * width; i < kTile * width; ++i) tile.hidden1[i] = 0.0f;
+}
+
+// tile.hidden1 += fine_weight^T fine.
+template <typename T>
+static void multiply_fine(const Problem& problem, Tile& tile) {
+  alignas(kAlign) float values[kChunk * kTile];   // [channel][pixel]
+  alignas(kAlign) float weights[kChunk * kSide];  // [channel][hidden1]
+  const int width = problem.hidden1;
+  const int64_t by_pixel = problem.fine_pixel, by_channel = problem.fine_channel;
+  const T* fine = static_cast<const T*>(problem.fine) + tile.image * problem.fine_batch + tile.first * by_pixel;
+  const T* weight = static_cast<const T*>(problem.fine_weight) + tile.image * problem.fine_weight_batch;
+  for (int start = 0; start < problem.channels; start += kChunk) {
+    const int channels = problem.channels - start < kChunk ? problem.channels - start : kChunk;
+    const T* __restrict source = fine + start * by_channel;
+    if (by_pixel == 1) {
+      for (int c = 0; c < channels; ++c)
+#pragma omp simd
+        for (int i = 0; i < tile.pixels; ++i) values[c * kTile + i] = widen(source[c * by_channel + i]);
+    } else {
+      for (int i = 0; i < tile.pixels; ++i)
+        for (int c = 0; c < channels; ++c) values[c * kTile + i] = widen(source[i * by_pixel + c * by_channel]);
+    }
+    if (tile.pixels < kTile)
+      for (int c = 0; c < channels; ++c)
+        for (int i = tile.pixels; i < kTile; ++i) values[c * kTile + i] = 0.0f;
+    const T* __restrict rows = weight + int64_t(start) * width;
+#pragma omp simd
+    for (int i = 0; i < channels * width; ++i) weights[i] = widen(rows[i]);
+    multiply_add(kTile, width, channels, values, 1, kTile, weights, tile.hidden1);
+  }
+}
+
+// [hidden2, hidden1] -> [hidden1, hidden2]
+static void transpose_weight2(const Problem& problem, float* out) {
+  for (int r = 0; r < problem.hidden2; ++r)
+    for (int c = 0; c < problem.hidden1; ++c) out[c * problem.hidden2 + r] = problem.weight2[r * problem.hidden1 + c];
+}
+
+// Both hidden layers of a tile.
+template <typename T>
+static void compute_hidden(const Problem& problem, const float* weight2_transposed, Tile& tile) {
+  gather<T>(problem, tile);
+  if (problem.channels > 0) multiply_fine<T>(problem, tile);
+  for (int i = 0; i < kTile * problem.hidden1; ++i) tile.hidden1[i] = relu(tile.hidden1[i]);
+  for (int i = 0; i < kTile; ++i)
+    memcpy(tile.hidden2 + i * problem.hidden2, problem.bias2, problem.hidden2 * sizeof(float));
+  multiply_add(kTile, problem.hidden2, problem.hidden1, tile.hidden1, problem.hidden1, 1, weight2_transposed,
+               tile.hidden2);
+  for (int i = 0; i < kTile * problem.hidden2; ++i) tile.hidden2[i] = relu(tile.hidden2[i]);
+}
+
+// Calls body(tile, part) for the tiles of every part of every image; a part is worked on by one thread, in order.
+template <typename T, typename Body>
+static void for_each_tile(const Problem& problem, int threads, const Body& body) {
+  const int pixels = problem.height * problem.width;
+  const int64_t parts = (pixels + kPart - 1) / kPart;
+  parallel_for(problem.batch * parts, 1, threads, [&](int64_t begin, int64_t end) {
+    alignas(kAlign) float weight2_transposed[kSide * kSide];
+    transpose_weight2(problem, weight2_transposed);
+    Tile tile;
+    for (int64_t part = begin; part < end; ++part) {
+      tile.image = part / parts;
+      const int start = int(part % parts) * kPart, stop = start + kPart < pixels ? start + kPart : pixels;
+      for (tile.first = start; tile.first < stop; tile.first += kTile) {
+        tile.pixels = stop - tile.first < kTile ? stop - tile.first : kTile;
+        compute_hidden<T>(problem, weight2_transposed, tile);
+        body(tile, part);
+      }
+    }
+  });
+}
+
+template <typename T>
+static void forward_of(const Problem& problem, T* density, int threads) {
+  const int64_t pixels = int64_t(problem.height) * problem.width;
+  for_each_tile<T>(problem, threads, [&](const Tile& tile, int64_t) {
+    T* out = density + tile.image * pixels + tile.first;
+    for (int i = 0; i < tile.pixels; ++i) {
+      float sum = problem.bias3[0];
+      const float* hidden2 = tile.hidden2 + i * problem.hidden2;
+#pragma omp simd reduction(+ : sum)
+      for (int c = 0; c < problem.hidden2; ++c) sum += problem.weight3[c] * hidden2[c];
+      out[i] = narrow<T>(sum);
+    }
+  });
+}
+
+template <typename T>
+static void backward_of(const Problem& problem, const T* grad_density, T* grad_hidden, float* partials, int threads) {
+  const int width1 = problem.hidden1, width2 = problem.hidden2, size = gradient_size(width1, width2);
+  const int64_t pixels = int64_t(problem.height) * problem.width;
+  const int64_t parts = (pixels + kPart - 1) / kPart;
+  for_each_tile<T>(problem, threads, [&](const Tile& tile, int64_t part) {
+    alignas(kAlign) float grad1[kTile * kSide], grad2[kTile * kSide];
+    float* weight2 = partials + part * size;
+    float* __restrict bias2 = weight2 + width2 * width1;
+    float* __restrict weight3 = bias2 + width2;
+    float* __restrict bias = weight3 + width2;
+    float* bias3 = bias + width1;
+    if (tile.first == int(part % parts) * kPart) memset(weight2, 0, size * sizeof(float));
+
+    const int64_t start = tile.image * pixels + tile.first;
+    for (int i = 0; i < kTile; ++i) {
+      const float grad = i < tile.pixels ? widen(grad_density[start + i]) : 0.0f;
+      const float* __restrict hidden2 = tile.hidden2 + i * width2;
+      float* __restrict out = grad2 + i * width2;
+      bias3[0] += grad;
+#pragma omp simd
+      for (int c = 0; c < width2; ++c) {
+        out[c] = relu_gradient(grad * problem.weight3[c], hidden2[c]);
+        weight3[c] += grad * hidden2[c];
+        bias2[c] += out[c];
+      }
+    }
+    multiply_add(width2, width1, kTile, grad2, 1, width2, tile.hidden1, weight2);
+
+    memset(grad1, 0, kTile * width1 * sizeof(float));
+    multiply_add(kTile, width1, width2, grad2, width2, 1, problem.weight2, grad1);
+    for (int i = 0; i < tile.pixels; ++i) {
+      const float* __restrict hidden1 = tile.hidden1 + i * width1;
+      const float* __restrict row = grad1 + i * width1;
+      T* __restrict out = grad_hidden + (start + i) * width1;
+#pragma omp simd
+      for (int c = 0; c < width1; ++c) {
+        const float grad = relu_gradient(row[c], hidden1[c]);
+        bias[c] += grad;
+        out[c] = narrow<T>(grad);
+      }
+    }
+  });
+}
+
+template <typename T>
+static void downsample_of(const T* grad, T* out, int64_t batch, int channels, int height, int width, int rows,
+                          int columns, int threads) {
+  constexpr int kGroup = 64;  // channels at a time
+  parallel_for(batch * rows, 1, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) {
+      const int row = int(index % rows);
+      const T* image = grad + index / rows * height * width * channels;
+      const Reach down = bilinear_reach(row, rows, height);
+      for (int column = 0; column < columns; ++column) {
+        const Reach across = bilinear_reach(column, columns, width);
+        T* target = out + (index * columns + column) * channels;
+        for (int start = 0; start < channels; start += kGroup) {
+          const int count = channels - start < kGroup ? channels - start : kGroup;
+          float sum[kGroup] = {};
+          for (int y = down.begin; y < down.end; ++y) {
+            const float by_row = bilinear_weight(y, row, rows, height);
+            if (by_row == 0.0f) continue;
+            for (int x = across.begin; x < across.end; ++x) {
+              const float weight = by_row * bilinear_weight(x, column, columns, width);
+              const T* __restrict source = image + (int64_t(y) * width + x) * channels + start;
+#pragma omp simd
+              for (int c = 0; c < count; ++c) sum[c] += weight * widen(source[c]);
+            }
+          }
+          for (int c = 0; c < count; ++c) target[start + c] = narrow<T>(sum[c]);
+        }
+      }
+    }
+  });
+}
+
+// Calls body with a null pointer of the element type, its only use being that type.
+template <typename Body>
+static void with_type(DType dtype, const Body& body) {
+  if (dtype == DType::f32) body(static_cast<float*>(nullptr));
+  if (dtype == DType::bf16) body(static_cast<bf16*>(nullptr));
+  if (dtype == DType::f16) body(static_cast<f16*>(nullptr));
+}
+
+static void forward(const Problem& problem, void* density, int threads) {
+  with_type(problem.dtype, [&](auto* type) {
+    forward_of(problem, static_cast<decltype(type)>(density), threads);
+  });
+}
+
+static void backward(const Problem& problem, const void* grad_density, void* grad_hidden, float* partials,
+                     int threads) {
+  with_type(problem.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    backward_of(problem, static_cast<const T*>(grad_density), static_cast<T*>(grad_hidden), partials, threads);
+  });
+}
+
+static void downsample(DType dtype, const void* grad, void* out, int64_t batch, int channels, int height, int width,
+                       int rows, int columns, int threads) {
+  with_type(dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    downsample_of(static_cast<const T*>(grad), static_cast<T*>(out), batch, channels, height, width, rows, columns,
+                  threads);
+  });
+}
+
+const HeadKernels head_kernels{forward, backward, downsample};
+
+}  // namespace dkpnet::cpu::DKPNET_ISA
