@@ -43,8 +43,7 @@ class TruncatedHRNet(nn.Module):
         x = self.layer1(x)
         branches = self.stage2([t(x) for t in self.transition1])
         branches = [
-            branches[i] if isinstance(t, nn.Identity) else t(branches[-1])
-            for i, t in enumerate(self.transition2)
+            branches[i] if isinstance(t, nn.Identity) else t(branches[-1]) for i, t in enumerate(self.transition2)
         ]
         return self.stage3(branches)
 

@@ -114,9 +114,28 @@ class CrowdCounter(nn.Module, PyTorchModelHubMixin, library_name="dkpnet_ext", t
         finally:
             self.train(was_training)
 
+    @torch.inference_mode()
+    def attend(self, image: Any) -> Tensor:
+        """Attention y of one image in evaluation mode, float32 [K]; the image as for `density`.
+
+        Raises:
+            ValueError: a model without attention.
+        """
+        from ..data.images import to_tensor
+
+        was_training = self.training
+        self.eval()
+        try:
+            attention = self(to_tensor(image).unsqueeze(0).to(self.pixel_mean.device)).attention
+        finally:
+            self.train(was_training)
+        if attention is None:
+            raise ValueError("attend: this model has no attention")
+        return attention[0].float()
+
     def count(self, image: Any) -> float:
         """Number of people in one image (`density` summed); no label is needed."""
-        return float(self.density(image).sum())
+        return float(self.density(image).sum(dtype=torch.float64))
 
 
 def _is_channels_last(backbone: nn.Module) -> bool:
@@ -252,7 +271,9 @@ def load_model(source: str | Path, **kwargs: Any) -> CrowdCounter:
         elif "/" in str(source) and not folder.is_absolute() and not folder.exists() and len(folder.parts) == 2:
             config = json.loads(Path(hf_hub_download(str(source), "config.json")).read_text())
         else:
-            raise UserError(f"checkpoint {source}: no such folder; give one that holds config.json and model.safetensors")
+            raise UserError(
+                f"checkpoint {source}: no such folder; give one that holds config.json and model.safetensors"
+            )
         kind = MultiBranch if "attention" not in config else DKPNet
         model = kind.from_pretrained(source, strict=True, **kwargs)
     except UserError:

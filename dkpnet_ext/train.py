@@ -1,0 +1,50 @@
+"""Train a multi-domain crowd counter: `python -m dkpnet_ext.train [PRESET] [--data NAME=FOLDER ...]`."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import warnings
+
+from .errors import UserError, run_command
+from .training.config import PRESETS, Config
+
+
+def parse(arguments: list[str]) -> Config:
+    """A preset's name first (``quick`` by default), then anything to change in it."""
+    import tyro
+
+    name = "quick"
+    if arguments and not arguments[0].startswith("-"):
+        name, *arguments = arguments
+    if name not in PRESETS:
+        raise UserError(f"preset {name}: unknown; there are {', '.join(PRESETS)}")
+    presets = "\n".join(f"  {key}: {text}" for key, (text, _) in PRESETS.items())
+    return tyro.cli(
+        tyro.conf.OmitArgPrefixes[Config],
+        prog="python -m dkpnet_ext.train [PRESET]",
+        description=f"Train DKPNet or one of its comparison systems, in one or two stages.\n\nPresets:\n{presets}\n\n"
+        f"The defaults below are those of {name}.",
+        default=copy.deepcopy(PRESETS[name][1]),
+        args=arguments,
+    )
+
+
+def main() -> None:
+    config = parse(sys.argv[1:])
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    from .training.loop import Interrupted
+    from .training.run import train
+
+    try:
+        train(config)
+    except Interrupted:
+        print(
+            "\nstopped; the state is saved. Go on with:  python -m dkpnet_ext.train --resume RUN_FOLDER",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,61 @@
+"""Between the stages: cluster stage I's attention vectors into the intrinsic domains of stage II."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from ..errors import UserError
+
+# Attention vectors of 512 correlated channels from some hundred images: a full covariance in that space would be
+# singular, so the vectors are first projected on their leading principal components.
+_COMPONENTS = 16
+
+
+def cluster_attention(
+    vectors: np.ndarray, num_clusters: int, method: Literal["gmm", "kmeans", "dbscan"] = "gmm", seed: int = 0
+) -> np.ndarray:
+    """Cluster label of each image.
+
+    Args:
+        vectors: float [n, K], attention y of every training image.
+        num_clusters: c. DBSCAN finds its own number and keeps the c largest; images of other clusters and noise go
+            to the nearest kept centre.
+        method: Gaussian mixture (the paper's), k-means or DBSCAN (its footnote 3).
+
+    Returns:
+        int64 [n] in [0, c), clusters numbered from the largest to the smallest.
+
+    Raises:
+        UserError: fewer images than clusters, or DBSCAN finds fewer clusters than asked for.
+    """
+    from sklearn.cluster import DBSCAN, KMeans
+    from sklearn.decomposition import PCA
+    from sklearn.mixture import GaussianMixture
+    from sklearn.neighbors import NearestNeighbors
+
+    count = len(vectors)
+    if count < num_clusters:
+        raise UserError(f"clustering: {count} training images cannot form {num_clusters} clusters; lower num-clusters")
+    points = PCA(min(_COMPONENTS, count, vectors.shape[1]), random_state=seed).fit_transform(vectors.astype(np.float64))
+    points /= max(points[:, 0].std(), 1e-12)  # attention of an early model varies little; the scale means nothing
+    if method == "gmm":
+        model = GaussianMixture(num_clusters, covariance_type="diag", n_init=5, reg_covar=1e-4, random_state=seed)
+        labels = model.fit_predict(points)
+    elif method == "kmeans":
+        labels = KMeans(num_clusters, n_init=10, random_state=seed).fit_predict(points)
+    else:
+        neighbours = min(5, count - 1)
+        distances, _ = NearestNeighbors(n_neighbors=neighbours + 1).fit(points).kneighbors(points)
+        labels = DBSCAN(eps=float(np.quantile(distances[:, -1], 0.75)), min_samples=neighbours).fit_predict(points)
+        found, sizes = np.unique(labels[labels >= 0], return_counts=True)
+        if len(found) < num_clusters:
+            raise UserError(f"clustering: DBSCAN finds {len(found)} clusters, not {num_clusters}; use gmm or kmeans")
+        kept = found[np.argsort(-sizes)][:num_clusters]
+        centres = np.stack([points[labels == c].mean(0) for c in kept])
+        labels = np.linalg.norm(points[:, None] - centres[None], axis=-1).argmin(1)
+    order = np.argsort(-np.bincount(labels, minlength=num_clusters), kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[labels].astype(np.int64)

@@ -1,0 +1,206 @@
+"""Every setting of a training run, typed, with the presets people start from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ..errors import UserError
+
+System = Literal["dkpnet", "va", "se", "jt", "mb"]
+
+
+@dataclass
+class DataConfig:
+    """What to train on and how images become batches."""
+
+    data: tuple[str, ...] = ("synthetic",)
+    """Domains as NAME=FOLDER (layout recognised) or NAME=FOLDER:LAYOUT; `synthetic` is the embedded source."""
+    cache: Path | None = None
+    """Folder of decoded images; default $DKPNET_CACHE or ~/.cache/dkpnet_ext."""
+    min_side: int = 416
+    """Images are resized once so that the shorter side is at least this (pixels)."""
+    max_side: int = 2048
+    """... and the longer side at most this."""
+    on_bad: Literal["error", "skip"] = "error"
+    """A bad file stops the run, or is named and skipped."""
+    val_fraction: float = 0.1
+    """Part of the training images (fixed by their names) that chooses the checkpoint; never trained on."""
+    crop: int = 400
+    """Side of the training crops (pixels)."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    jitter: float = 0.2
+    """Strength of the colour jitter (brightness, contrast, saturation, hue)."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """How a batch mixes the domains: as many as there are, or equally many of each."""
+    workers: int = 2
+    """Processes that prepare batches; 0 prepares them in the training process."""
+
+
+@dataclass
+class ModelConfig:
+    """The network."""
+
+    system: System = "dkpnet"
+    """dkpnet: both stages; va: stage I alone; se, jt (none), mb: the paper's comparisons (jt on one data set is IT)."""
+    backbone: str = "hrnet_w40"
+    """A timm name; hrnet_* is truncated after stage 3."""
+    weights: str | None = "imagenet"
+    """Backbone weights: `imagenet` (timm's, needs a network once), a file, or None (random)."""
+    channels: int = 512
+    latent_dim: int = 128
+    num_samples: int = 1
+    """Latent samples per image in training."""
+    out_stride: Literal[2, 4] = 4
+    """Pixels per density cell."""
+    density_scale: float = 1.0
+    """The head predicts density times this; the density loss grows with its square (1 is the paper's)."""
+    head: Literal["folded", "literal"] = "folded"
+
+
+@dataclass
+class ClusterConfig:
+    """Between the stages: new domain labels from stage I's attention."""
+
+    num_clusters: int = 5
+    """c: clusters, the domains of stage II."""
+    num_sub: int = 2
+    """k: sub-components per cluster in stage II."""
+    method: Literal["gmm", "kmeans", "dbscan"] = "gmm"
+
+
+@dataclass
+class LossConfig:
+    """Weights of the terms of Eq. 9; the paper's are all 1."""
+
+    w_density: float = 1.0
+    """On 1/(2B) sum of squared errors; the authors' released baseline equals 2B here."""
+    w_kl: float = 1.0
+    w_lse: float = 1.0
+    w_logdet: float = 1.0
+    sigma: float = 4.0
+    """Standard deviation of a head's Gaussian (pixels); 0 adapts it to the three nearest heads."""
+
+
+@dataclass
+class OptimConfig:
+    """Optimisation of one stage."""
+
+    epochs: int = 450
+    """Per stage."""
+    batch: int = 32
+    """Images per optimiser step, over all processes."""
+    accumulate: int = 1
+    """Split each step into this many passes to save memory."""
+    lr: float = 5e-5
+    weight_decay: float = 0.0
+    """Above 0 the optimiser is AdamW, else Adam."""
+    schedule: Literal["step", "onecycle"] = "step"
+    """step: lr / 2.5 at 250/450 of the epochs (paper); onecycle: warm-up over a tenth, then cosine to zero."""
+    batch_norm: Literal["train", "frozen"] = "train"
+    """frozen keeps the backbone's ImageNet statistics."""
+    bn_momentum: float = 0.01
+    sync_batch_norm: bool = False
+    """Share batch statistics among GPUs."""
+
+
+@dataclass
+class Config:
+    """One training run."""
+
+    preset: Annotated[str, tyro.conf.Suppress] = "quick"
+    output: Path | None = None
+    """Run folder; default runs/PRESET-DATE-TIME."""
+    resume: Path | None = None
+    """Continue the run in this folder, with its own settings."""
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    eval_every: int = 1
+    """Epochs between validations."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = True
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n")
+
+    @staticmethod
+    def load(path: Path) -> Config:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: not a run folder's configuration, or one of another version.
+        """
+        try:
+            return _build(Config, json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path}: not a run's configuration ({error}); give the folder of a run") from None
+
+
+def _build(kind: type, values: dict[str, Any]) -> Any:
+    """Rebuild nested dataclasses from JSON."""
+    built = {}
+    for item in dataclasses.fields(kind):
+        value = values[item.name]
+        if isinstance(value, dict):
+            value = _build(item.default_factory, value)  # the nested class is its own factory
+        elif "Path" in str(item.type) and value is not None:
+            value = Path(value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        built[item.name] = value
+    return kind(**built)
+
+
+def _paper(name: str, clusters: int, sub: int) -> Config:
+    return Config(
+        preset=name,
+        data=DataConfig(data=(), workers=8),
+        cluster=ClusterConfig(num_clusters=clusters, num_sub=sub),
+        optim=OptimConfig(),
+        eval_every=5,
+    )
+
+
+PRESETS: dict[str, tuple[str, Config]] = {
+    "quick": (
+        "synthetic scenes, a small network from scratch; minutes on two CPU cores",
+        Config(
+            preset="quick",
+            data=DataConfig(crop=192, min_side=0, workers=1),
+            model=ModelConfig(backbone="hrnet_w18_small", weights=None, density_scale=100.0),
+            cluster=ClusterConfig(num_clusters=4, num_sub=2),
+            optim=OptimConfig(epochs=30, batch=16, lr=2e-3, weight_decay=1e-4, schedule="onecycle", bn_momentum=0.1),
+            eval_every=5,
+        ),
+    ),
+    "small": (
+        "real images on a small machine: EfficientNet-Lite0, crops of 256, frozen batch norm",
+        Config(
+            preset="small",
+            data=DataConfig(data=(), crop=256, min_side=256, sampling="balanced", workers=1),
+            model=ModelConfig(backbone="tf_efficientnet_lite0", density_scale=100.0),
+            cluster=ClusterConfig(num_clusters=3, num_sub=2),
+            optim=OptimConfig(
+                epochs=15, batch=12, lr=1e-3, weight_decay=1e-4, schedule="onecycle", batch_norm="frozen"
+            ),
+            eval_every=3,
+        ),
+    ),
+    "paper-3joint": ("the paper's SHA + SHB + QNRF: HRNet-W40, c=3, k=3", _paper("paper-3joint", 3, 3)),
+    "paper-4joint": (
+        "the paper's SHA + SHB + QNRF + NWPU: HRNet-W40, c=5, k=2",
+        _paper("paper-4joint", 5, 2),
+    ),
+}

@@ -1,0 +1,256 @@
+"""A whole run: stage I, clustering, stage II, evaluation of every domain's test images."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch.utils.tensorboard import SummaryWriter
+
+from ..data import Domain, Item, load_domains, split_validation
+from ..errors import UserError
+from ..evaluation.baselines import mean_baseline, ridge_baseline
+from ..evaluation.inference import attention_vectors
+from ..evaluation.metrics import Metrics, markdown_table, summarize
+from ..evaluation.plots import overlay, tsne_plot
+from ..models import CrowdCounter, DKPNet, MultiBranch, load_model
+from .clustering import cluster_attention
+from .config import Config
+from .loop import predict_all, train_stage, write_jsonl
+
+_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def build_model(config: Config, stage: int, domains: list[str]) -> CrowdCounter:
+    """The network of a stage, with its pretrained backbone.
+
+    Args:
+        stage: 1 (labels are data sets) or 2 (labels are clusters); domains: names of the data sets.
+    """
+    m = config.model
+    common: dict[str, Any] = dict(
+        backbone=m.backbone,
+        channels=m.channels,
+        domains=domains,
+        out_stride=m.out_stride,
+        density_scale=m.density_scale,
+    )
+    model: CrowdCounter
+    if m.system == "mb":
+        model = MultiBranch(num_domains=len(domains), **common)
+    else:
+        common |= dict(head=m.head, latent_dim=m.latent_dim, num_samples=m.num_samples)
+        if stage == 2:
+            model = DKPNet(
+                attention="inva",
+                num_domains=config.cluster.num_clusters,
+                num_sub=config.cluster.num_sub,
+                **common,
+            )
+        else:
+            attention = {"dkpnet": "va", "va": "va", "se": "se", "jt": "none"}[m.system]
+            model = DKPNet(attention=attention, num_domains=len(domains), **common)
+    if m.weights is not None:
+        model.load_backbone(m.weights)
+    return model
+
+
+def make_fabric(config: Config) -> Fabric:
+    """Devices and precision; several processes when torchrun started them."""
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: this machine has no usable GPU; use --device cpu")
+    if config.precision == "fp16" and device == "cpu":
+        raise UserError("precision fp16: needs a GPU (gradient scaling); use bf16 or fp32 on the CPU")
+    world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    fabric = Fabric(
+        accelerator=device,
+        devices=local,
+        num_nodes=max(world // local, 1),
+        strategy="ddp" if world > 1 else "auto",
+        precision=_PRECISION[config.precision],
+    )
+    fabric.launch()
+    return fabric
+
+
+def train(config: Config) -> Path:
+    """Run or continue a training run; returns its folder.
+
+    Raises:
+        UserError: bad settings or data. Interrupted: see `train_stage`.
+    """
+    if config.resume is not None:
+        folder = config.resume
+        config = Config.load(folder / "config.json")
+    else:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        folder = config.output or Path("runs") / f"{config.preset}-{stamp}"
+    if not config.data.data:
+        raise UserError("no data: give --data NAME=FOLDER ... (or --data synthetic)")
+    fabric = make_fabric(config)
+    folder = Path(fabric.broadcast(str(folder)))
+    if fabric.is_global_zero:
+        if config.resume is None and (folder / "config.json").exists() and not (folder / "results.md").exists():
+            raise_if_other(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            config.save(folder / "config.json")
+        except OSError as error:
+            raise UserError(
+                f"output {folder}: cannot be written ({error.strerror}); choose another with --output"
+            ) from None
+        print(f"run folder: {folder}", flush=True)
+    fabric.seed_everything(config.seed, verbose=False)
+    began = time.monotonic()
+
+    board = SummaryWriter(str(folder / "tensorboard")) if fabric.is_global_zero else None
+
+    def log(record: dict[str, Any]) -> None:
+        if board is not None:
+            write_jsonl(folder / "metrics.jsonl", record)
+            for key, value in record.items():
+                if isinstance(value, float):
+                    board.add_scalar(f"{record['stage']}/{key}", value, record.get("epoch", 0))
+            board.flush()
+
+    with fabric.rank_zero_first():  # the first process fills the cache
+        domains = load_domains(
+            config.data.data, cache=config.data.cache, min_side=config.data.min_side, max_side=config.data.max_side,
+            on_bad=config.data.on_bad, progress=fabric.is_global_zero,
+        )  # fmt: skip
+    train_items, val_items, labels = split(domains, config)
+    names = [d.name for d in domains]
+
+    single = config.model.system != "dkpnet"
+    stage1 = folder / "stage1"
+    stage1.mkdir(exist_ok=True)
+    clusters_file = folder / "clusters.json"
+    if not clusters_file.exists():
+        fabric.seed_everything(config.seed, verbose=False)
+        model = build_model(config, 1, names)
+        train_stage(fabric, model, train_items, labels, labels, val_items, config, stage1, log)
+    best = stage1 / "best"
+    if not single:
+        if not clusters_file.exists():
+            if fabric.is_global_zero:
+                _cluster(best, train_items, labels, names, config, fabric.device, folder)
+            fabric.barrier()
+        clusters = json.loads(clusters_file.read_text())
+        new_labels = [clusters[item.name] for item in train_items]
+        stage2 = folder / "stage2"
+        stage2.mkdir(exist_ok=True)
+        fabric.seed_everything(config.seed + 1, verbose=False)
+        model = build_model(config, 2, names)
+        train_stage(fabric, model, train_items, new_labels, labels, val_items, config, stage2, log)
+        best = stage2 / "best"
+
+    final = load_model(best).to(fabric.device)
+    table, rows = evaluate_domains(fabric, final, domains, config)
+    if fabric.is_global_zero:
+        log(
+            {"stage": "test", "seconds": time.monotonic() - began} | {f"test/{k}": m._asdict() for k, m in rows.items()}
+        )
+        (folder / "results.md").write_text(f"# {folder.name}: {config.model.system}, test images\n\n{table}")
+        _pictures(final, domains, train_items, labels, names, folder, fabric.device)
+        print(f"\n{table}\nmodel: {best}\nminutes: {(time.monotonic() - began) / 60:.1f}", flush=True)
+    fabric.barrier()
+    return folder
+
+
+def raise_if_other(folder: Path) -> None:
+    """Never write a new run over an unfinished one."""
+    raise UserError(
+        f"output {folder}: holds an unfinished run; continue it with --resume {folder} or choose another folder"
+    )
+
+
+def split(domains: list[Domain], config: Config) -> tuple[list[Item], list[Item], list[int]]:
+    """Training items, validation items (the data set's own, else a fixed part of the training images), labels."""
+    train_items: list[Item] = []
+    val_items: list[Item] = []
+    labels: list[int] = []
+    for label, domain in enumerate(domains):
+        mine, held = (
+            (domain.train, domain.val) if domain.val else split_validation(domain.train, config.data.val_fraction)
+        )
+        if not mine:
+            raise UserError(f"{domain.name}: no training images in {domain.root}")
+        train_items += mine
+        val_items += held
+        labels += [label] * len(mine)
+    if not val_items:
+        raise UserError("no validation images: set --val-fraction above 0")
+    return train_items, val_items, labels
+
+
+def _cluster(
+    best: Path,
+    items: list[Item],
+    labels: list[int],
+    names: list[str],
+    config: Config,
+    device: torch.device,
+    folder: Path,
+) -> None:
+    """Cluster stage I's attention of every training image; writes clusters.json and says who went where."""
+    vectors = attention_vectors(load_model(best).to(device), items, device=device)
+    clusters = cluster_attention(vectors, config.cluster.num_clusters, config.cluster.method, config.seed)
+    for c in range(config.cluster.num_clusters):
+        counts = np.bincount(np.array(labels)[clusters == c], minlength=len(names))
+        print(f"cluster {c}: " + ", ".join(f"{n} {k}" for n, k in zip(names, counts, strict=True)), flush=True)
+    partial = folder / "clusters.tmp"
+    partial.write_text(json.dumps({item.name: int(c) for item, c in zip(items, clusters, strict=True)}, indent=0))
+    os.replace(partial, folder / "clusters.json")
+
+
+def evaluate_domains(
+    fabric: Fabric, model: CrowdCounter, domains: list[Domain], config: Config
+) -> tuple[str, dict[str, Metrics]]:
+    """The final table: the model and two baselines on every domain's test images."""
+    rows: dict[str, Metrics] = {}
+    for domain in (d for d in domains if d.test):
+        annotated = np.array([item.count for item in domain.test])
+        rows[domain.name] = summarize(predict_all(fabric, model, domain.test, config), annotated)
+        rows[f"{domain.name}, always its training mean"] = summarize(
+            mean_baseline(domain.train, domain.test), annotated
+        )
+        rows[f"{domain.name}, ridge on image statistics"] = summarize(
+            ridge_baseline(domain.train, domain.test), annotated
+        )
+    return markdown_table(rows), rows
+
+
+def _pictures(
+    model: CrowdCounter,
+    domains: list[Domain],
+    train_items: list[Item],
+    labels: list[int],
+    names: list[str],
+    folder: Path,
+    device: torch.device,
+) -> None:
+    """Density maps of two test images per domain, and where the attention vectors lie."""
+    pictures = folder / "density"
+    pictures.mkdir(exist_ok=True)
+    for domain in domains:
+        for item in domain.test[:2]:
+            image = np.load(item.image)
+            density = model.density(image).cpu().numpy()
+            picture = overlay(image, density, float(density.sum()))
+            picture.save(pictures / f"{domain.name}-{item.source.stem}.png")
+    if isinstance(model, DKPNet) and model.attention is not None:
+        groups = {"data set": [names[i] for i in labels]}
+        if (folder / "clusters.json").exists():
+            clusters = json.loads((folder / "clusters.json").read_text())
+            groups["cluster"] = [str(clusters[item.name]) for item in train_items]
+        tsne_plot(attention_vectors(model, train_items, device=device), groups, folder / "tsne.png")
