@@ -1,0 +1,1 @@
+"""Metrics, whole-image and tiled inference, baselines, plots, regions, video, submission file."""

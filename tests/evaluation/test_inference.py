@@ -1,0 +1,57 @@
+"""Counting and attention over items, and the baselines they are compared with."""
+
+import numpy as np
+import pytest
+import torch
+
+from dkpnet_ext.evaluation.baselines import image_statistics, mean_baseline, ridge_baseline
+from dkpnet_ext.evaluation.inference import attention_vectors, predict_counts
+
+
+def test_counts_are_the_forward_pass(model, items):
+    counts = predict_counts(model, items[:3])
+    for count, item in zip(counts, items, strict=False):
+        image = torch.from_numpy(np.load(item.image)).permute(2, 0, 1).unsqueeze(0)
+        with torch.no_grad():
+            assert count == pytest.approx(float(model(image).density.double().sum()), rel=1e-5)
+
+
+def test_bf16_is_near_fp32_and_the_mode_is_kept(make_model, items):
+    model = make_model().train()
+    full, half = predict_counts(model, items[:2]), predict_counts(model, items[:2], precision="bf16")
+    assert model.training
+    assert not np.array_equal(full, half)
+    np.testing.assert_allclose(half, full, rtol=0.05)
+
+
+def test_attention_vectors(make_model, model, items):
+    vectors = attention_vectors(model, items[:2])
+    assert vectors.shape == (2, 64) and vectors.dtype == np.float32
+    image = torch.from_numpy(np.load(items[1].image)).permute(2, 0, 1).unsqueeze(0)
+    with torch.no_grad():
+        np.testing.assert_allclose(vectors[1], model(image).attention[0].numpy(), rtol=1e-5)
+    with pytest.raises(ValueError, match="no attention"):
+        attention_vectors(make_model(attention="none"), items[:1])
+
+
+def test_mean_baseline_is_per_domain(items):
+    train, test = items[:8], items[8:]
+    expected = {"A": (1 + 3 + 5 + 7) / 4, "B": 10 * (2 + 4 + 6 + 8) / 4}
+    np.testing.assert_allclose(mean_baseline(train, test), [expected[i.domain] for i in test])
+
+
+def test_ridge_beats_the_mean_where_edges_tell_the_count(items):
+    counts = np.array([i.count for i in items])
+    ridge = np.abs(ridge_baseline(items, items) - counts).mean()
+    assert ridge < 0.5 * np.abs(mean_baseline(items, items) - counts).mean()
+
+
+def test_image_statistics_of_a_known_picture(items, tmp_path):
+    picture = np.zeros((10, 20, 3), np.uint8)
+    picture[:, 10:] = 255
+    np.save(items[0].image, picture)
+    values = image_statistics(items[0])
+    # One vertical edge: 9 of 9 x 19 gradients; half black, half white.
+    np.testing.assert_allclose(values[:3], 1 / 19, rtol=1e-5)
+    np.testing.assert_allclose(values[4:8], [0.5, 0.5, 0.0, 1.0], atol=1e-5)
+    assert values[8] == pytest.approx(np.log(200))
