@@ -3,9 +3,11 @@
 #include "build_info.h"
 #include "cpu/isa.h"
 
+namespace dkpnet {
 #define STEM(name) void bind_##name(py::module_& module);
 #include "stems.inc"
 #undef STEM
+}  // namespace dkpnet
 
 PYBIND11_MODULE(_dkpnet_ext, module) {
   module.doc() = "Compiled kernels of dkpnet_ext; use them through dkpnet_ext.ops.";
@@ -27,7 +29,7 @@ PYBIND11_MODULE(_dkpnet_ext, module) {
   build["cuda_missing"] = DKPNET_CUDA_MISSING;
   module.attr("build_info") = build;
 
-#define STEM(name) bind_##name(module);
+#define STEM(name) dkpnet::bind_##name(module);
 #include "stems.inc"
 #undef STEM
 }

@@ -4,7 +4,7 @@
 #include "cuda/reweight.h"
 #endif
 
-using namespace dkpnet;
+namespace dkpnet {
 
 void bind_reweight(py::module_& module) {
   module.def("reweight_forward_cpu", [](int dtype, Pointer x, Pointer attention, Pointer out, int64_t batch,
@@ -40,3 +40,5 @@ void bind_reweight(py::module_& module) {
              });
 #endif
 }
+
+}  // namespace dkpnet

@@ -1,0 +1,114 @@
+"""Which implementation of an operator runs: compiled CUDA, Triton, compiled CPU loops, or plain PyTorch.
+
+`DKPNET_BACKEND=<name>` or `with use_backend(<name>):` forces one for the whole process; what is forced and cannot run
+is an error that says why. Otherwise the first of `ORDER` that can run is taken, and if that is not the first of all,
+one warning says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from . import native
+
+BACKENDS = ("cuda", "triton", "cpp", "reference")
+ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "reference")}
+
+# An operator's own limits: limit(backend) -> why it cannot take these arguments, or None.
+Limit = Callable[[str], str | None]
+
+_TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
+_TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+_NATIVE_DTYPES = tuple(native.DTYPES)
+_TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+_warned: set[tuple[str, str, str]] = set()
+
+
+def _known(name: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")
+    return name
+
+
+_forced = _known(os.environ["DKPNET_BACKEND"]) if os.environ.get("DKPNET_BACKEND") else ""
+
+
+def forced() -> str:
+    """The backend that is forced at present, "" for the automatic choice."""
+    return _forced
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Force the backend ``name`` ("cuda", "triton", "cpp" or "reference") inside the block, in every thread."""
+    global _forced
+    before, _forced = _forced, _known(name)
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def can_run(backend: str, op: str, device: str, dtype: torch.dtype = torch.float32) -> str | None:
+    """Why ``backend`` cannot run operator ``op`` on tensors of this device type and dtype; None if it can.
+
+    Depends on nothing but its arguments, the installation, and the machine.
+    """
+    if _known(backend) == "reference":
+        return None
+    if backend == "triton":
+        if not _TRITON_INSTALLED:
+            return "the package triton is not installed"
+        if dtype not in _TRITON_DTYPES:
+            return f"the Triton kernels have no {dtype}"
+        if device == "cpu":
+            return None if _TRITON_INTERPRETED else "on the CPU Triton needs TRITON_INTERPRET=1 set before Python starts"
+        return None if device == "cuda" else f"Triton kernels run on cuda, not on {device}"
+    needed = "cuda" if backend == "cuda" else "cpu"
+    if device != needed:
+        return f"it runs on {needed} tensors, not on {device}"
+    if dtype not in _NATIVE_DTYPES:
+        return f"the compiled kernels have no {dtype}"
+    return native.cuda_missing if backend == "cuda" else native.missing
+
+
+def choose(op: str, device: str, dtype: torch.dtype, limit: Limit | None = None, force: str = "") -> str:
+    """The backend that runs ``op``: ``force`` or the forced one, else the first of `ORDER` that can.
+
+    Raises:
+        RuntimeError: a forced backend cannot run; the message says why.
+    """
+    name = force or _forced
+    if name:
+        reason = can_run(name, op, device, dtype) or (limit(name) if limit else None)
+        if reason:
+            raise RuntimeError(f"dkpnet_ext: {op} cannot run on the forced backend {name!r}: {reason}")
+        return name
+    skipped = ""
+    for name in ORDER.get(device, ("reference",)):
+        reason = can_run(name, op, device, dtype) or (limit(name) if limit else None)
+        if reason is None:
+            break
+        skipped += f" {name}: {reason}."
+    if skipped and not torch.compiler.is_compiling() and (op, device, name) not in _warned:
+        _warned.add((op, device, name))
+        warnings.warn(f"dkpnet_ext: {op} on {device} runs on {name!r}.{skipped}", stacklevel=3)
+    return name
+
+
+def forbid_double_backward(library: torch.library.Library, op: str) -> None:
+    """Makes differentiating ``dkpnet::<op>`` one clear error: the compiled and Triton backward passes have no gradient."""
+
+    def grad(ctx, *grads):
+        raise RuntimeError(
+            f"dkpnet_ext: {op} has no second derivative; run the forward pass under use_backend('reference') for it"
+        )
+
+    torch.library.register_autograd(f"dkpnet::{op}", grad, lib=library)

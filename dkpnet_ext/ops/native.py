@@ -1,0 +1,64 @@
+"""The compiled module `_dkpnet_ext`: loaded if it is there, with a reason where it is not.
+
+`module` is the module or None; `missing` says why there is no compiled CPU code, `cuda_missing` why there are no
+compiled CUDA kernels (None: they are there). The module knows nothing of torch: it takes addresses and sizes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from .._version import __version__
+
+# Numbers of dkpnet::DType (csrc/math/common.h).
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+
+
+def source_fingerprint() -> str | None:
+    """Digest of csrc/ and python/ beside the package, as CMakeLists.txt computes it; None where there are no sources."""
+    root = Path(__file__).resolve().parents[2]
+    suffixes = {".h", ".cpp", ".cu"}
+    paths = sorted(
+        path.relative_to(root).as_posix()
+        for folder in ("csrc", "python")
+        for path in (root / folder).rglob("*")
+        if path.suffix in suffixes and not (folder == "python" and path.suffix == ".cu")
+    )
+    if not paths:
+        return None
+    lines = (f"{path} {hashlib.sha256((root / path).read_bytes()).hexdigest()}\n" for path in paths)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
+def _load() -> tuple[ModuleType | None, str | None, str | None]:
+    try:
+        import _dkpnet_ext as loaded
+    except ImportError as error:
+        reason = f"the compiled module cannot be imported ({error}); install dkpnet_ext where a C++17 compiler is found"
+        return None, reason, reason
+    if loaded.__version__ != __version__:
+        reason = f"the compiled module is of version {loaded.__version__}, the package of {__version__}: install it again"
+        return None, reason, reason
+    if source_fingerprint() not in (None, loaded.build_info["fingerprint"]):
+        warnings.warn("dkpnet_ext: csrc/ has changed since the compiled module was built: install it again", stacklevel=2)
+    return loaded, None, loaded.build_info["cuda_missing"] or None
+
+
+module, missing, cuda_missing = _load()
+
+
+def dtype_number(tensor: Tensor) -> int:
+    """The number of the tensor's dtype in `dkpnet::DType`."""
+    return DTYPES[tensor.dtype]
+
+
+def cuda_stream(tensor: Tensor) -> tuple[int, int]:
+    """The device index and the current stream's handle there, as every CUDA function of the module takes them last."""
+    index = tensor.get_device()
+    return index, torch.cuda.current_stream(index).cuda_stream
