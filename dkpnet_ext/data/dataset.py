@@ -33,12 +33,14 @@ class Batch(NamedTuple):
 class CrowdDataset(Dataset[Example]):
     """``dataset[index, key]``: item ``index``, transformed with randomness from (seed, key) and nothing else.
 
-    The same pair gives the same bits in any worker, process or order, so runs resume exactly. A plain index counts
-    as its own key. ``labels`` (one int per item; the domain at first, the cluster in stage II) may be replaced
-    between epochs.
+    The same pair gives the same bits in any worker, process or order, so runs resume exactly. A plain index
+    counts as its own key. ``labels`` (one int per item; the domain at first, the cluster in stage II) may be
+    replaced between epochs.
     """
 
-    def __init__(self, items: Sequence[Item], labels: Sequence[int], transform: Transform, seed: int = 0) -> None:
+    def __init__(
+        self, items: Sequence[Item], labels: Sequence[int], transform: Transform, seed: int = 0
+    ) -> None:
         if len(items) != len(labels):
             raise ValueError(f"{len(items)} items but {len(labels)} labels")
         self.items = items

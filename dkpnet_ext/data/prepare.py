@@ -1,18 +1,18 @@
-"""From files to training data: checked records -> a cache of decoded, resized images -> `Item`s and `Domain`s.
+"""Checked records -> a cache of decoded, resized images -> `Item`s and `Domain`s.
 
 The cache holds one ``.npy`` per image (uint8 [H, W, 3] RGB, upright), so that a training crop is a slice of a
-memory-mapped file and touches only its own pages. A file's name is a hash of the source's content and of the cached
-size: the cache never goes stale, several runs share it, and it may be deleted at any time. Files are written under
-another name and renamed, so several processes may fill it at once.
+memory-mapped file and touches only its own pages. A file's name is a hash of the source's content and of the
+cached size: the cache never goes stale, several runs share it, and it may be deleted at any time. Files are
+written under another name and renamed, so several processes may fill it at once.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 import shutil
+import sys
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +23,6 @@ import numpy as np
 
 from ..errors import UserError
 from .readers import LAYOUTS, BadFile, OnBad, Record, Report, limited_size, read_domain, read_image
-
-log = logging.getLogger(__name__)
 
 _HASHED = 1 << 16  # bytes hashed at either end of a source file; its size and time stamp stand for the middle
 _HEADER = 128  # bytes before the pixels of a small .npy file
@@ -113,24 +111,36 @@ def _scale_points(points: np.ndarray | None, old: tuple[int, int], new: tuple[in
         return np.zeros((0, 2), np.float32)
     old_wh, new_wh = np.array(old[::-1]), np.array(new[::-1])
     limit = np.nextafter(new_wh.astype(np.float32), np.float32(0))
-    scaled = np.clip(points * (new_wh / old_wh), -1e9, 1e9).astype(np.float32)  # float32 cannot hold every float64
+    # float32 cannot hold every float64
+    scaled = np.clip(points * (new_wh / old_wh), -1e9, 1e9).astype(np.float32)
     return np.where((points < old_wh) & (scaled > limit), limit, scaled)
 
 
 def cache_records(
-    domain: str, records: Sequence[Record], report: Report, cache: Path, min_side: int, max_side: int, progress: bool
-) -> list[Item]:
-    """Fill the cache where it lacks an image and return the items, in order; undecodable files go to the report."""
+    domain: str,
+    records: Sequence[Record],
+    report: Report,
+    cache: Path,
+    min_side: int,
+    max_side: int,
+    progress: bool,
+) -> list[tuple[str, Item]]:
+    """Fill the cache where it lacks an image; (split, item) in order. Undecodable files go to the report."""
     from tqdm import tqdm
 
     sizes = [limited_size(record.size, min_side, max_side) for record in records]
-    targets = [cache / "images" / _cached_name(record.image, size) for record, size in zip(records, sizes, strict=True)]
+    targets = [
+        cache / "images" / _cached_name(record.image, size)
+        for record, size in zip(records, sizes, strict=True)
+    ]
     todo = {target: i for i, target in enumerate(targets) if not _is_cached(target, sizes[i])}
     bad: dict[Path, BadFile] = {}
     try:
         if todo:
             needed = sum(_bytes(sizes[i]) for i in todo.values())
-            log.info("%s: caching %d images, %.2f GB, in %s", domain, len(todo), needed / 1e9, cache)
+            if progress:
+                text = f"{domain}: caching {len(todo)} images, {needed / 1e9:.2f} GB, in {cache}"
+                print(text, file=sys.stderr)
             cache.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(cache).free
             if needed > free:
@@ -146,17 +156,21 @@ def cache_records(
             except BadFile as error:
                 bad[target] = error
 
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow and file writes release the GIL
+        # Threads, as Pillow and file writes release the GIL.
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             try:
+                hide = not progress or not todo
                 for _ in tqdm(
-                    pool.map(fill, todo), f"caching {domain}", len(todo), unit="image", disable=not progress or not todo
+                    pool.map(fill, todo), f"caching {domain}", len(todo), unit="image", disable=hide
                 ):
                     pass
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
     except OSError as error:
-        raise UserError(f"{cache}: cannot write the image cache ({error.strerror}); set DKPNET_CACHE") from None
+        raise UserError(
+            f"{cache}: cannot write the image cache ({error.strerror}); set DKPNET_CACHE"
+        ) from None
 
     items = []
     for record, size, target in zip(records, sizes, targets, strict=True):
@@ -165,12 +179,13 @@ def cache_records(
             continue
         name = f"{domain}/{record.split}/{record.name}"
         points = _scale_points(record.points, record.size, size)
-        items.append(Item(name, domain, target, size, points, max(size) / max(record.size), record.image))
+        scale = max(size) / max(record.size)
+        items.append((record.split, Item(name, domain, target, size, points, scale, record.image)))
     return items
 
 
 def parse_spec(spec: str) -> tuple[str, Path, str | None]:
-    """``NAME=PATH`` or ``NAME=PATH:layout`` -> name, path, layout (None: to be recognised). Raises `UserError`."""
+    """``NAME=PATH`` or ``NAME=PATH:layout`` -> name, path, layout or None. Raises `UserError`."""
     name, equals, rest = spec.partition("=")
     if not equals or not re.fullmatch(r"[\w.+-]+", name) or not rest:
         raise UserError(f"'{spec}' does not name data; write NAME=PATH, NAME=PATH:layout, or synthetic")
@@ -194,19 +209,23 @@ def load_domains(
     """Read, check and cache the data sets that ``specs`` name.
 
     specs: "NAME=PATH" (layout recognised), "NAME=PATH:layout", or "synthetic" (every synthetic domain).
-    min_side, max_side: limits in pixels on the cached images' shortest and longest side; where both cannot hold,
-    the longest side wins. on_bad: "error" raises at the first unusable file, "skip" leaves such files out; either way
-    all of them stand in the domain's report. Raises `UserError`.
+    min_side, max_side: limits in pixels on the cached images' shortest and longest side; where both cannot
+    hold, the longest side wins. on_bad: "error" raises at the first unusable file, "skip" leaves such files
+    out; either way all of them stand in the domain's report. Raises `UserError`.
     """
     if not 0 < min_side <= max_side:
-        raise UserError(f"min_side {min_side} and max_side {max_side} leave no size; give 0 < min_side <= max_side")
+        raise UserError(
+            f"min_side {min_side} and max_side {max_side} leave no size; give 0 < min_side <= max_side"
+        )
     cache = default_cache() if cache is None else Path(cache)
     sources: list[tuple[str, Path, str | None]] = []
     for spec in specs:
         if spec == "synthetic":
             from .synthetic import ensure
 
-            sources += [(name, path, "list") for name, path in ensure(cache / "synthetic", progress=progress).items()]
+            sources += [
+                (name, path, "list") for name, path in ensure(cache / "synthetic", progress=progress).items()
+            ]
         else:
             sources.append(parse_spec(spec))
     names = [name for name, _, _ in sources]
@@ -216,19 +235,27 @@ def load_domains(
     domains = []
     for name, path, layout in sources:
         records, report = read_domain(name, path, layout, progress)
-        report.check("error" if on_bad == "error" else "skip")
+        if progress:
+            print(report, file=sys.stderr)
+        if on_bad == "error":
+            report.raise_if_bad()  # before hours of decoding
         checked = len(report.bad)
-        items = {
-            split: cache_records(name, rows, report, cache, min_side, max_side, progress)
-            for split, rows in records.items()
-        }
-        if on_bad == "error" or len(report.bad) > checked:
-            report.check(on_bad)
-        domains.append(Domain(name, report.layout, report.root, report=report, **items))
+        splits: dict[str, list[Item]] = {split: [] for split in records}
+        everything = [record for rows in records.values() for record in rows]
+        for split, item in cache_records(name, everything, report, cache, min_side, max_side, progress):
+            splits[split].append(item)
+        for file, reason in report.bad[checked:] if progress else ():
+            print(f"  BAD {file}: {reason}", file=sys.stderr)
+        if on_bad == "error":
+            report.raise_if_bad()
+        report.heads = {split: [item.count for item in items] for split, items in splits.items() if items}
+        domains.append(Domain(name, report.layout, report.root, report=report, **splits))
     return domains
 
 
-def split_validation(items: Sequence[Item], fraction: float = 0.1, seed: int = 0) -> tuple[list[Item], list[Item]]:
+def split_validation(
+    items: Sequence[Item], fraction: float = 0.1, seed: int = 0
+) -> tuple[list[Item], list[Item]]:
     """Split off a validation part: (train, val), fixed by a hash of the names whatever the items' order.
 
     ``fraction`` > 0 takes at least one item, and always leaves one for training when there are two.
@@ -238,4 +265,6 @@ def split_validation(items: Sequence[Item], fraction: float = 0.1, seed: int = 0
     count = min(max(1, round(fraction * len(items))), len(items) - 1) if fraction > 0 and items else 0
     ranked = sorted(items, key=lambda item: hashlib.blake2b(f"{seed}/{item.name}".encode()).digest())
     chosen = {item.name for item in ranked[:count]}
-    return [item for item in items if item.name not in chosen], [item for item in items if item.name in chosen]
+    return [item for item in items if item.name not in chosen], [
+        item for item in items if item.name in chosen
+    ]

@@ -1,15 +1,15 @@
-"""Readers: an annotated data set as it lies on a user's disk -> checked `Record`s (image path, upright size, points).
+"""Readers: an annotated data set as it lies on a user's disk -> checked `Record`s.
 
-Every layout is one row of `LAYOUTS`: how to recognise its folder, and a walk that yields an `Entry` for each image.
-`read_domain` checks every entry once. It reads image headers only (the pixels are decoded once, by `prepare`), so
-that 5000 images take seconds, and it collects what it saw in a `Report`.
+Every layout is one row of `LAYOUTS`: how to recognise its folder, and a walk that yields an `Entry` for each
+image. `read_domain` checks every entry once. It reads image headers only (the pixels are decoded once, by
+`prepare`), so that 5000 images take seconds, and it collects what it saw in a `Report`.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-import logging
 import math
 import re
 import threading
@@ -24,12 +24,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
-
-log = logging.getLogger(__name__)
+from .images import to_rgb
 
 OnBad = Literal["error", "skip"]
 
-# Formats by content, with the suffixes that fit. Others that Pillow knows (EPS, PDF ...) start foreign programs.
+# Formats by content, with the suffixes that fit. Others that Pillow knows (EPS, PDF ...) start foreign
+# programs.
 SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".jpg", ".jpeg", ".mpo"),
@@ -53,12 +53,12 @@ class BadFile(Exception):
         self.path = path
 
 
-# ---------------------------------------------------------------------------------------------------------- images
+# ---------------------------------------------------------------------------------------------------------- i
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What an image's header says. ``size`` is (H, W) as people see it, after the EXIF ``orientation`` (1 to 8)."""
+    """What an image's header says. ``size`` (H, W) is upright: after the EXIF ``orientation`` (1 to 8)."""
 
     size: tuple[int, int]
     orientation: int
@@ -73,7 +73,9 @@ def _open(path: Path) -> Image.Image:
         if path.stat().st_size == 0:
             raise BadFile(path, "empty file (0 bytes)")
         with _open_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's note on 89 to 178 megapixels; on odd EXIF, on odd TIFF tags
+            warnings.simplefilter(
+                "ignore"
+            )  # Pillow's note on 89 to 178 megapixels; on odd EXIF, on odd TIFF tags
             return Image.open(path, formats=list(SUFFIXES))
     except FileNotFoundError:
         raise BadFile(path, "no such image") from None
@@ -88,9 +90,15 @@ def _open(path: Path) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    # For a PNG without an early eXIf chunk Pillow would decode the whole picture to look for a late one.
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1
+    # When a PNG has no EXIF before its pixels, Pillow decodes all of them to look for one behind: spare it
+    # that where there is none.
+    if image.format == "PNG" and "exif" not in image.info and "Raw profile type exif" not in image.info:
+        position = image.fp.tell()
+        image.fp.seek(-min(1 << 16, image.fp.seek(0, 2)), 2)
+        late = b"eXIf" in image.fp.read()
+        image.fp.seek(position)
+        if not late:
+            return 1
     try:
         value = image.getexif().get(0x0112, 1)
     except Exception:  # broken EXIF is common in the wild and says nothing about the pixels
@@ -101,66 +109,59 @@ def _orientation(image: Image.Image) -> int:
 def inspect_image(path: Path) -> ImageInfo:
     """Check an image by its header alone. Raises `BadFile`."""
     with _open(path) as image:
-        width, height = image.size
-        if min(width, height) < MIN_PIXELS:
-            raise BadFile(path, f"{width}x{height} px is too small (at least {MIN_PIXELS} px a side)")
-        if image.format != "MPO" and getattr(image, "is_animated", False):  # phones write MPO: the first is the photo
-            raise BadFile(path, "animated or several pages: save one frame as a still image")
-        sixteen = image.mode.startswith("I;16") or any("16" in str(tile[3]) for tile in image.tile)
-        if image.mode in ("I", "F"):
-            raise BadFile(path, f"32-bit pixels (mode {image.mode}): save it with 8 bits per channel")
-        orientation = _orientation(image)
-        notes = {
-            "grayscale": image.mode in ("1", "L", "LA") or image.mode.startswith("I;16"),
-            "16-bit": sixteen,
-            "CMYK": image.mode == "CMYK",
-            "EXIF orientation": orientation != 1,
-            "wrong suffix": path.suffix.lower() not in SUFFIXES[image.format or ""],
-        }
+        try:
+            return _inspect(image, path)
+        except BadFile:
+            raise
+        except Exception as error:  # looking for a second frame parses more of a broken file
+            raise BadFile(path, f"unreadable image ({error})") from None
+
+
+def _inspect(image: Image.Image, path: Path) -> ImageInfo:
+    width, height = image.size
+    if min(width, height) < MIN_PIXELS:
+        raise BadFile(path, f"{width}x{height} px is too small (at least {MIN_PIXELS} px a side)")
+    if image.format != "MPO" and getattr(
+        image, "is_animated", False
+    ):  # phones write MPO: photo first, then extras
+        raise BadFile(path, "animated or several pages: save one frame as a still image")
+    if image.mode == "F":
+        raise BadFile(path, "floating-point pixels: save it with 8 bits per channel")
+    orientation = _orientation(image)
+    notes = {
+        "grayscale": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
+        "16-bit": image.mode.startswith("I") or any("16" in str(tile[3]) for tile in image.tile),
+        "CMYK": image.mode == "CMYK",
+        "EXIF orientation": orientation != 1,
+        "wrong suffix": path.suffix.lower() not in SUFFIXES[image.format or ""],
+    }
     size = (height, width) if orientation < 5 else (width, height)
     return ImageInfo(size, orientation, tuple(note for note, holds in notes.items() if holds))
 
 
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
 def read_image(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Decode an image as people see it: uint8 [H, W, 3] RGB, upright by EXIF, 16-bit to 8, CMYK and gray to RGB.
+    """Decode an image as people see it: uint8 [H, W, 3] RGB, upright (see `images.to_rgb`).
 
-    ``size`` (H, W) resizes it; a JPEG much larger than that is decoded at a fraction of its size, which saves time
-    and memory. Raises `BadFile`.
+    ``size`` (H, W) resizes it; a JPEG much larger than that is decoded at a fraction of its size, which saves
+    time and memory. Raises `BadFile`.
     """
     with _open(path) as image:
-        orientation = _orientation(image)
-        stored = image.size
         if size is not None:
-            stored = (size[1], size[0]) if orientation < 5 else size
-            image.draft(None, (2 * stored[0], 2 * stored[1]))
+            height, width = size if _orientation(image) < 5 else size[::-1]
+            image.draft(None, (2 * width, 2 * height))
         try:
-            image.load()
-            if image.mode.startswith("I;16"):
-                picture = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-            else:
-                picture = image.convert("RGB")
-        except Exception as error:  # OSError, SyntaxError, struct.error ...: whatever the broken file provokes
+            picture = to_rgb(image)
+        except (
+            Exception
+        ) as error:  # OSError, SyntaxError, struct.error ...: whatever the broken file provokes
             raise BadFile(path, f"cut off or corrupt ({error})") from None
-    if picture.size != stored:
-        picture = picture.resize(stored, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    if orientation in _UPRIGHT:
-        picture = picture.transpose(_UPRIGHT[orientation])
+    if size is not None and picture.size != (size[1], size[0]):
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return np.asarray(picture)
 
 
 def mirror(values: np.ndarray, length: int) -> np.ndarray:
-    """Mirror coordinates as pixels are mirrored: pixel floor(v) -> length - 1 - floor(v), the fraction stays."""
+    """Mirror coordinates like pixels: floor(v) -> length - 1 - floor(v); the fraction stays."""
     cell = np.floor(values)
     return (length - 1 - cell) + (values - cell)
 
@@ -178,7 +179,7 @@ def turn_points(points: np.ndarray, orientation: int, size: tuple[int, int]) -> 
     return np.stack([x, y], axis=1)
 
 
-# ------------------------------------------------------------------------------------------------------ annotations
+# ------------------------------------------------------------------------------------------------------ annot
 
 
 def as_points(value: Any, path: Path) -> np.ndarray:
@@ -187,7 +188,7 @@ def as_points(value: Any, path: Path) -> np.ndarray:
         array = np.asarray(value)
     except (ValueError, TypeError, OverflowError):
         raise BadFile(path, "points are not pairs of numbers") from None
-    if array.size == 0 and array.dtype.kind in "iufO":
+    if array.shape == (0,):
         return np.zeros((0, 2))
     if array.dtype.kind not in "iuf":
         raise BadFile(path, "points are not pairs of numbers")
@@ -232,6 +233,8 @@ def read_mat(path: Path, key: str) -> np.ndarray:
             value = value[0, 0][0, 0][0]
         except (IndexError, TypeError, KeyError, ValueError):
             raise BadFile(path, "image_info does not hold its points at [0,0][0,0][0]") from None
+    if isinstance(value, np.ndarray) and value.size == 0:  # MATLAB's [] may be 0x0, 0x2 or 1x0
+        return np.zeros((0, 2))
     return as_points(value, path)
 
 
@@ -270,7 +273,7 @@ def read_jhu_text(path: Path) -> np.ndarray:
 def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, row) of a CSV file whose header has ``columns``."""
     csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than an inline list of 10,000 points
-    reader = csv.DictReader(_text(path).splitlines(), strict=True)
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         if missing := [column for column in columns if column not in (reader.fieldnames or ())]:
             raise BadFile(path, f"no column '{missing[0]}' in its first line (expected {','.join(columns)})")
@@ -293,7 +296,7 @@ def read_xy_csv(path: Path) -> np.ndarray:
 
 
 def _list_points(value: Any, path: Path, where: str) -> np.ndarray:
-    """The ``points`` of a list: a list of pairs, such a list as JSON text, or the relative path of an x,y CSV file."""
+    """The ``points`` of a list: pairs, pairs as JSON text, or the relative path of an x,y CSV file."""
     try:
         if isinstance(value, str):
             if not value.strip():
@@ -313,7 +316,7 @@ def _list_points(value: Any, path: Path, where: str) -> np.ndarray:
         raise BadFile(path, f"{where}: {bad}") from None
 
 
-# ---------------------------------------------------------------------------------------------------------- layouts
+# ---------------------------------------------------------------------------------------------------------- l
 
 
 class Entry(NamedTuple):
@@ -330,8 +333,8 @@ class Layout:
     name: str
     recognise: Callable[[Path], bool]
     entries: Callable[[Path], Iterable[Entry]]
-    # Research sets were annotated on the stored pixels (MATLAB and Pillow ignore EXIF); people's own lists come from
-    # tools that show the picture upright.
+    # Research sets were annotated on the stored pixels (MATLAB and Pillow ignore EXIF); people's own lists
+    # come from tools that show the picture upright.
     upright_points: bool = False
 
 
@@ -350,7 +353,7 @@ def _fail(path: Path, reason: str) -> np.ndarray:
 def _pairs(
     split: str, images: Path, truths: Path, pattern: str, read: Callable[[Path], np.ndarray]
 ) -> Iterator[Entry]:
-    """An image ``X.*`` goes with the annotation ``pattern`` with X for its star. Leftovers of either kind are bad."""
+    """Image ``X.*`` goes with annotation ``pattern``, X for its star. A leftover of either kind is bad."""
     leftover = set(_files(truths, pattern))
     for image in _files(images):
         if image.suffix.lower() in IMAGE_SUFFIXES:
@@ -378,8 +381,8 @@ def _ucf_qnrf(root: Path) -> Iterator[Entry]:
 
 
 def _ucf_cc_50(root: Path) -> Iterator[Entry]:
-    # The set has no split; papers cross-validate over five folds of ten. `test` is the fifth fold in the order of
-    # the numbers (41 to 50), `train` the other four.
+    # The set has no split; papers cross-validate over five folds of ten. `test` is the fifth fold in the
+    # order of the numbers (41 to 50), `train` the other four.
     for entry in _pairs("train", root, root, "*_ann.mat", partial(read_mat, key="annPoints")):
         number = re.match(r"\d+", entry.name)
         yield entry._replace(split="test" if number and int(number[0]) > 40 else "train")
@@ -388,7 +391,9 @@ def _ucf_cc_50(root: Path) -> Iterator[Entry]:
 def _beijing_brt(root: Path) -> Iterator[Entry]:
     for split in ("train", "test"):
         folder = root / split
-        yield from _pairs(split, folder / "frame", folder / "ground_truth", "*.mat", partial(read_mat, key="loc"))
+        yield from _pairs(
+            split, folder / "frame", folder / "ground_truth", "*.mat", partial(read_mat, key="loc")
+        )
 
 
 def _jhu_crowd(root: Path) -> Iterator[Entry]:
@@ -397,9 +402,12 @@ def _jhu_crowd(root: Path) -> Iterator[Entry]:
 
 
 def _nwpu(root: Path) -> Iterator[Entry]:
-    # The public labels end with val: it serves as `test` here; test.txt's images go to the challenge's server.
+    # The public labels end with val: it serves as `test` here; test.txt's images go to the challenge's
+    # server.
     folders = [path for path in _files(root, "images*") if path.is_dir()]
-    images = {path.stem: path for folder in folders for path in _files(folder) if path.suffix.lower() == ".jpg"}
+    images = {
+        path.stem: path for folder in folders for path in _files(folder) if path.suffix.lower() == ".jpg"
+    }
     mats = _has(root, "mats")
     for split, listing in (("train", "train.txt"), ("test", "val.txt"), ("unlabelled", "test.txt")):
         path = root / listing
@@ -434,7 +442,7 @@ def _lists(root: Path) -> Iterator[Entry]:
 
 
 def _list(split: str, path: Path) -> Iterator[Entry]:
-    """One list file: CSV with the columns image,points, or JSON ``[{"image": ..., "points": [[x, y], ...]}, ...]``."""
+    """A list: CSV with the columns image,points, or JSON ``[{"image": ..., "points": [[x, y], ...]}, ...]``."""
     rows: Iterable[tuple[str, Any]]
     try:
         if path.suffix.lower() == ".csv":
@@ -463,19 +471,32 @@ def _list(split: str, path: Path) -> Iterator[Entry]:
 LAYOUTS = {
     layout.name: layout
     for layout in (
-        Layout("shanghaitech", lambda root: _has(root, "train_data/images", "test_data/images"), _shanghaitech),
+        Layout(
+            "shanghaitech", lambda root: _has(root, "train_data/images", "test_data/images"), _shanghaitech
+        ),
         Layout("beijing-brt", lambda root: _has(root, "train/frame", "test/frame"), _beijing_brt),
         Layout("jhu-crowd", lambda root: _has(root, "train/gt", "val/gt", "test/gt"), _jhu_crowd),
-        Layout("nwpu", lambda root: _has(root, "mats", "jsons") and _has(root, "train.txt", "val.txt"), _nwpu),
-        Layout("ucf-qnrf", lambda root: any(_files(root, "Train/*_ann.mat") + _files(root, "Test/*_ann.mat")), _ucf_qnrf),
+        Layout(
+            "nwpu", lambda root: _has(root, "mats", "jsons") and _has(root, "train.txt", "val.txt"), _nwpu
+        ),
+        Layout(
+            "ucf-qnrf",
+            lambda root: any(_files(root, "Train/*_ann.mat") + _files(root, "Test/*_ann.mat")),
+            _ucf_qnrf,
+        ),
         Layout("ucf-cc-50", lambda root: any(_files(root, "[0-9]*_ann.mat")), _ucf_cc_50),
-        Layout("list", lambda root: root.suffix.lower() in (".csv", ".json") or _has(root, *_LIST_FILES), _lists, True),
+        Layout(
+            "list",
+            lambda root: root.suffix.lower() in (".csv", ".json") or _has(root, *_LIST_FILES),
+            _lists,
+            True,
+        ),
     )
 }
 
 
 def find_layout(path: Path, layout: str | None = None) -> tuple[Path, Layout]:
-    """The folder that holds the data (``path`` or its only sub-folder that does) and its layout, forced or recognised.
+    """The folder that holds the data (``path``, or its only sub-folder that does) and its layout.
 
     Raises `UserError` when nothing or more than one thing is recognised.
     """
@@ -491,18 +512,22 @@ def find_layout(path: Path, layout: str | None = None) -> tuple[Path, Layout]:
     if found and found[0][0] == path:
         return found[0]
     if not found:
-        raise UserError(f"{path}: no known data set layout here ({known}; see the README for what each looks like)")
+        raise UserError(
+            f"{path}: no known data set layout here ({known}; see the README for what each looks like)"
+        )
     if len(found) > 1:
-        raise UserError(f"{path}: several data sets here, name one of them: {', '.join(str(root) for root, _ in found)}")
+        raise UserError(
+            f"{path}: several data sets here, name one of them: {', '.join(str(root) for root, _ in found)}"
+        )
     return found[0]
 
 
-# ----------------------------------------------------------------------------------------------------------- checks
+# -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Record:
-    """One checked image. ``points`` [N, 2] float64 (x, y) in the pixels of the upright image; None: unlabelled."""
+    """A checked image. ``points``: float64 [N, 2] (x, y) in the upright image's pixels; None: unlabelled."""
 
     split: str
     name: str
@@ -525,21 +550,22 @@ class Report:
     def note(self, what: str, name: str) -> None:
         self.notes.setdefault(what, []).append(name)
 
-    def check(self, on_bad: OnBad) -> None:
-        """Say what is bad: raise `UserError` with the first one, or log every one that is skipped."""
-        if on_bad == "error" and self.bad:
+    def raise_if_bad(self) -> None:
+        """Raise `UserError` with the first bad file, if there is one."""
+        if self.bad:
             path, reason = self.bad[0]
             more = f" (and {len(self.bad) - 1} more bad files)" if len(self.bad) > 1 else ""
-            raise UserError(f"{self.domain}: {path}: {reason}{more}; repair or remove it, or skip with --on-bad skip")
-        for path, reason in self.bad:
-            log.warning("%s: skipped %s: %s", self.domain, path, reason)
+            raise UserError(
+                f"{self.domain}: {path}: {reason}{more}; repair it, or skip such with --on-bad skip"
+            )
 
     def __str__(self) -> str:
-        lines = [f"{self.domain}: {self.layout} in {self.root}"]
+        lines = [f"{self.domain}: layout {self.layout} in {self.root}"]
         for split, heads in self.heads.items():
             line = f"  {split:<10} {len(heads):>6} images"
             if split != "unlabelled":
-                line += f"  {sum(heads):>9,} heads  ({min(heads)} to {max(heads)}, mean {np.mean(heads):.1f} per image)"
+                per_image = f"{min(heads)} to {max(heads)}, mean {np.mean(heads):.1f} per image"
+                line += f"  {sum(heads):>9,} heads  ({per_image})"
             lines.append(line)
         lines += [f"  {what}: {_some(names)}" for what, names in sorted(self.notes.items())]
         lines += [f"  BAD {path}: {reason}" for path, reason in self.bad]
@@ -559,14 +585,15 @@ def _check(entry: Entry, layout: Layout) -> tuple[Record, tuple[str, ...]]:
         if not layout.upright_points:
             points = turn_points(points, info.orientation, info.size)
         height, width = info.size
-        # More than a tenth of the image away is no annotator's slip. Most points there: not this image's annotation.
-        far = ((points < -0.1 * np.array([width, height])) | (points > 1.1 * np.array([width, height]))).any(axis=1)
+        # More than a tenth of the image away is no annotator's slip. Most points there: not this image's
+        # annotation.
+        far = ((points < -0.1 * np.array([width, height])) | (points > 1.1 * np.array([width, height]))).any(
+            axis=1
+        )
         if far.sum() > 0.5 * len(points):
             x, y = points[far][0]
-            raise BadFile(
-                entry.image,
-                f"{far.sum()} of {len(points)} points lie far outside the {width}x{height} image, like ({x:g}, {y:g})",
-            )
+            where = f"far outside the {width}x{height} image, like ({x:g}, {y:g})"
+            raise BadFile(entry.image, f"{far.sum()} of {len(points)} points lie {where}")
         outside = ((points < 0) | (points >= [width, height])).any(axis=1)
         notes += ["no heads"] * (len(points) == 0) + ["points outside"] * bool(outside.any())
     return Record(entry.split, entry.name, entry.image, info.size, points), tuple(notes)
@@ -577,19 +604,20 @@ def read_domain(
 ) -> tuple[dict[str, list[Record]], Report]:
     """Check every image and annotation of one data set.
 
-    Returns the usable records by split and the report, in which unusable files are listed: what to do with those
-    (`Report.check`) is the caller's choice. Raises `UserError` when there is no data set at ``path``.
+    Returns the usable records by split and the report, in which unusable files are listed: what to do with
+    those (`Report.raise_if_bad`) is the caller's choice. Raises `UserError` when there is no data set at ``path``.
     """
     from tqdm import tqdm
 
     root, row = find_layout(path, layout)
-    log.info("%s: layout '%s' %s in %s", domain, row.name, "as told" if layout else "recognised", root)
     report = Report(domain, row.name, root)
     records: dict[str, list[Record]] = {"train": [], "val": [], "test": [], "unlabelled": []}
     try:
         entries = list(row.entries(root))
     except BadFile as bad:
         raise UserError(f"{bad.path}: {bad}") from None
+    except OSError as error:
+        raise UserError(f"{root}: cannot be read ({error.strerror})") from None
     for entry in tqdm(entries, f"checking {domain}", unit="image", disable=not progress, leave=False):
         try:
             record, notes = _check(entry, row)
@@ -606,7 +634,7 @@ def read_domain(
 
 
 def limited_size(size: tuple[int, int], min_side: int, max_side: int) -> tuple[int, int]:
-    """(H, W) with its aspect kept, shortest side >= ``min_side`` and longest <= ``max_side``; in conflict the latter."""
+    """(H, W), aspect kept: shortest side >= ``min_side``, longest <= ``max_side``; in conflict the latter."""
     scale = max(1.0, min_side / min(size))
     scale = min(scale, max_side / max(size))
     height, width = (max(1, math.floor(side * scale + 0.5)) for side in size)

@@ -14,15 +14,17 @@ Mode = Literal["natural", "balanced", "ratio"]
 class MixSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (index, key) for `CrowdDataset`, to be given as a DataLoader's ``batch_sampler``.
 
-    - ``natural``: every epoch shuffles all items; each occurs once (the last batch is filled up from the front).
+    - ``natural``: every epoch shuffles all items; each occurs once (the last batch is filled up from the
+    front).
     - ``balanced``: every domain has the same share of the images drawn.
     - ``ratio``: domain d has the share ``ratio[d] / sum(ratio)``.
 
-    In the latter two a domain's items are shuffled, and shuffled again once all were drawn; shares hold to one image
-    at every point of the epoch. An epoch has ``batches`` batches, by default as many as one pass over all items.
+    In the latter two a domain's items are shuffled, and shuffled again once all were drawn; shares hold to
+    one image at every point of the epoch. An epoch has ``batches`` batches, by default as many as one pass
+    over all items.
 
-    (seed, epoch) fixes the list. ``key`` is unique over all epochs. ``batch_size`` is the *global* batch: of each,
-    rank r of n takes the contiguous part [r * batch_size / n, (r + 1) * batch_size / n).
+    (seed, epoch) fixes the list. ``key`` is unique over all epochs. ``batch_size`` is the *global* batch: of
+    each, rank r of n takes the contiguous part [r * batch_size / n, (r + 1) * batch_size / n).
     """
 
     def __init__(
@@ -52,8 +54,14 @@ class MixSampler(Sampler[list[tuple[int, int]]]):
             self.shares = None
         else:
             weights = np.ones(len(self.members)) if ratio is None else np.asarray(ratio, dtype=float)
-            if len(weights) != len(self.members) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
-                raise ValueError(f"ratio needs {len(self.members)} weights, none negative, not all zero: {ratio}")
+            if (
+                len(weights) != len(self.members)
+                or not (weights >= 0).all()
+                or not 0 < weights.sum() < np.inf
+            ):
+                raise ValueError(
+                    f"ratio needs {len(self.members)} weights, none negative, not all zero: {ratio}"
+                )
             if empty := [d for d, items in enumerate(self.members) if len(items) == 0 and weights[d] > 0]:
                 raise ValueError(f"domain {empty[0]} has no items")
             self.shares = weights / weights.sum()
@@ -87,8 +95,8 @@ class MixSampler(Sampler[list[tuple[int, int]]]):
 
     def _mixed(self, rng: np.random.Generator, shares: np.ndarray) -> np.ndarray:
         total = self.batches * self.batch_size
-        # The domain of each draw: always the one that lags most behind its share. Mixed inside the batch, or each
-        # rank would get its own domains.
+        # The domain of each draw: always the one that lags most behind its share. Mixed inside the batch, or
+        # each rank would get its own domains.
         drawn = np.zeros(len(shares))
         domains = np.empty(total, np.int64)
         for draw in range(total):

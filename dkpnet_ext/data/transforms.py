@@ -1,7 +1,7 @@
 """From a cached image and its points to a training crop, or to the whole image.
 
-A head belongs to the pixel (floor x, floor y). Every step keeps that exactly: a head is inside a crop when its pixel
-is, and a mirrored head lies in its mirrored pixel.
+A head belongs to the pixel (floor x, floor y). Every step keeps that exactly: a head is inside a crop when
+its pixel is, and a mirrored head lies in its mirrored pixel.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TrainTransform:
             self.augment.transforms.append(v2.ColorJitter(jitter, jitter, jitter, jitter))
 
     def __call__(self, image: np.ndarray, points: np.ndarray) -> tuple[Tensor, Tensor]:
-        """uint8 [H, W, 3] (memory-mapped or not), [N, 2] -> uint8 [3, crop, crop], float32 [n, 2] inside the crop."""
+        """uint8 [H, W, 3], memory-mapped or not, [N, 2] -> uint8 [3, crop, crop], float32 [n, 2] in it."""
         height, width = image.shape[:2]
         side = min(self.crop, height, width)
         top = int(torch.randint(height - side + 1, ()))
@@ -46,8 +46,8 @@ class TrainTransform:
         heads = tv_tensors.KeyPoints(torch.from_numpy(points), canvas_size=(side, side))
         if side < self.crop:
             pixels, heads = self.scale_up(pixels, heads)
-        # v2 mirrors pixel indices (x -> W - 1 - x), so it gets the indices; the fractions travel beside them, kept
-        # from rounding up to the next pixel.
+        # v2 mirrors pixel indices (x -> W - 1 - x), so it gets the indices; the fractions travel beside them,
+        # kept from rounding up to the next pixel.
         heads = heads.clamp(0, np.nextafter(np.float32(self.crop), np.float32(0)))
         cells = heads.floor()
         fractions = (heads - cells).clamp(max=1 - 2**-10)
@@ -57,7 +57,7 @@ class TrainTransform:
 
 
 class EvalTransform:
-    """The whole image: uint8 [H, W, 3], [N, 2] -> uint8 [3, H, W], float32 [N, 2] (also the points outside)."""
+    """The whole image: uint8 [H, W, 3], [N, 2] -> uint8 [3, H, W], float32 [N, 2] (points outside too)."""
 
     def __call__(self, image: np.ndarray, points: np.ndarray) -> tuple[Tensor, Tensor]:
         pixels = np.array(image.transpose(2, 0, 1), order="C")
