@@ -74,9 +74,7 @@ def variational(
     own_logvar = prior_logvar[labels]  # Lambda_c, [B, d]
 
     precision = torch.exp(-own_logvar)
-    kl = 0.5 * (
-        own_logvar - logvar - 1.0 + torch.exp(logvar - own_logvar) + (own - mu).square() * precision
-    ).sum(-1)
+    kl = 0.5 * (own_logvar - logvar - 1.0 + torch.exp(logvar - own_logvar) + (own - mu).square() * precision).sum(-1)
     logits = torch.einsum("nbd,bcd->nbc", z, chosen)
     target = labels.expand(num_samples, batch).unsqueeze(-1)
     lse = (torch.logsumexp(logits, -1) - logits.gather(-1, target).squeeze(-1)).mean(0)
@@ -150,25 +148,45 @@ def density(
 ) -> Tensor:
     """Exact density targets [B, 1, ceil(H/stride), ceil(W/stride)], float32; see `dkpnet_ext.ops.density`."""
     height, width = size
-    batch = offsets.numel() - 1
+    batch = len(offsets) - 1
     rows, columns = -(-height // stride), -(-width // stride)
     pixel = torch.floor(points.double())
     image = torch.bucketize(torch.arange(len(points), device=points.device), offsets[1:], right=True)
     inside = (pixel >= 0).all(1) & (pixel[:, 0] < width) & (pixel[:, 1] < height)  # false for NaN, too
     pixel, image = pixel[inside], image[inside]
-    sigmas = torch.as_tensor(sigma, dtype=torch.float64, device=points.device).expand(len(points))[inside]
+    # Rounded to float32 first, as the kernels get them: the product is then exact, and so is the radius.
+    spread = torch.as_tensor(sigma, dtype=torch.float32, device=points.device).expand(len(points))[inside].double()
+    reach = torch.floor(torch.tensor(truncate, dtype=torch.float32).item() * spread + 0.5)
+    wide = reach >= 1  # false for a sigma of 0, below 0 or NaN: all mass on one pixel
+    radius = torch.where(wide, reach, 0.0).clamp_max(max(size))[:, None]
+    scale = torch.where(wide, 1.0 / spread, 0.0)[:, None]
 
-    def axis(center: Tensor, length: int, cells: int) -> Tensor:
-        """Each head's mass per output cell along one axis: [M, cells], rows sum to 1."""
-        distance = torch.arange(length, device=points.device).double() - center[:, None]
-        radius = torch.floor(truncate * sigmas + 0.5)[:, None]
-        weight = torch.exp(-0.5 * (distance / sigmas[:, None]).square()) * (distance.abs() <= radius)
+    def axis(center: Tensor, mine: Tensor, length: int, cells: int) -> Tensor:
+        """Mass per output cell along one axis of every head of an image: [n, cells], rows sum to 1."""
+        distance = torch.arange(length, device=points.device).double() - center[mine, None]
+        weight = torch.exp(-0.5 * (distance * scale[mine]).square()) * (distance.abs() <= radius[mine])
         weight = weight / weight.sum(1, keepdim=True)
         return F.pad(weight, (0, cells * stride - length)).view(-1, cells, stride).sum(2)
 
     out = torch.zeros(batch, 1, rows, columns, dtype=torch.float64, device=points.device)
-    by_row, by_column = axis(pixel[:, 1], height, rows), axis(pixel[:, 0], width, columns)
     for b in range(batch):
         mine = image == b
-        out[b, 0] = by_row[mine].T @ by_column[mine]
+        out[b, 0] = axis(pixel[:, 1], mine, height, rows).T @ axis(pixel[:, 0], mine, width, columns)
     return out.float()
+
+
+def knn_sigma(points: Tensor, offsets: Tensor, k: int, beta: float, default: float) -> Tensor:
+    """Geometry-adaptive sigmas [M], float32, by brute force in blocks of rows; see `dkpnet_ext.ops.density`."""
+    index = torch.arange(len(points), device=points.device)
+    image = torch.bucketize(index, offsets[1:], right=True)
+    finite = points.isfinite().all(1)
+    sigmas = [points.new_empty(0)]
+    for rows in index.split(1024):
+        # The matrix-product form of cdist would cancel: heads are close to each other and far from the origin.
+        distance = torch.cdist(points[rows], points, compute_mode="donot_use_mm_for_euclid_dist")
+        other = (image[rows, None] == image) & (rows[:, None] != index) & finite & finite[rows, None]
+        nearest = torch.where(other, distance, torch.inf).topk(min(k, len(points)), largest=False).values
+        found = nearest.isfinite()
+        mean = torch.where(found, nearest, 0.0).sum(1) / found.sum(1)
+        sigmas.append(torch.where(found.any(1), beta * mean, default))
+    return torch.cat(sigmas)

@@ -100,7 +100,7 @@ def density_kernel(
     tl.store(here, total, mask=(row < rows) & (column < columns))
 
 
-def density(
+def forward(
     points: Tensor,
     offsets: Tensor,
     sigmas: Tensor | None,
@@ -110,7 +110,7 @@ def density(
     width: int,
     stride: int,
 ) -> Tensor:
-    """See `dkpnet_ext.ops.density`; contiguous CUDA tensors, already checked."""
+    """See `dkpnet_ext/ops/density.py`."""
     batch = len(offsets) - 1
     rows, columns = -(-height // stride), -(-width // stride)
     out = torch.empty(batch, 1, rows, columns, dtype=torch.float32, device=points.device)
