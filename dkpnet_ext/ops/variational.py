@@ -15,3 +15,283 @@ logdet2 [B], their upstream gradients and probabilities [N, B, C] (softmax of th
 ((first + b) * N + n) * d + j and ((first + b) * C + c) * k + i. B may be 0. An image whose label is outside [0, C) has
 NaN in kl, lse, logdet2 and probabilities, and hence in the gradients that they reach; nothing is read out of bounds.
 """
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import native, reference
+from .backend import choose, forbid_double_backward, forced
+
+_library = torch.library.Library("dkpnet", "FRAGMENT")
+_library.define(
+    "variational(Tensor mu, Tensor logvar, Tensor centers, Tensor prior_logvar, Tensor labels, Tensor? seed,"
+    " Tensor? eps, int num_samples, float dropout, SymInt first, str backend)"
+    " -> (Tensor z, Tensor kl, Tensor lse, Tensor logdet2, Tensor selected, Tensor probabilities)"
+)
+_library.define(
+    "variational_backward(Tensor? dz, Tensor? dkl, Tensor? dlse, Tensor? dlogdet2, Tensor mu, Tensor logvar,"
+    " Tensor centers, Tensor prior_logvar, Tensor labels, Tensor? seed, Tensor? eps, Tensor selected,"
+    " Tensor probabilities, SymInt first, str backend)"
+    " -> (Tensor dmu, Tensor dlogvar, Tensor dcenters, Tensor dprior_logvar)"
+)
+
+
+class VariationalOutput(NamedTuple):
+    """z [N, B, d] in mu's dtype; kl, lse, logdet2 [B] float32 (float64 for float64); selected [B, C] int64."""
+
+    z: Tensor
+    kl: Tensor
+    lse: Tensor
+    logdet2: Tensor
+    selected: Tensor
+
+
+def variational(
+    mu: Tensor,
+    logvar: Tensor,
+    centers: Tensor,
+    prior_logvar: Tensor,
+    labels: Tensor,
+    *,
+    seed: Tensor | None = None,
+    eps: Tensor | None = None,
+    num_samples: int = 1,
+    dropout: float = 0.0,
+    first: int = 0,
+) -> VariationalOutput:
+    """Latent samples and their three regularisers, per image (Eq. 3, 6, 7 and 8 of the DKPNet paper).
+
+    z = mu + exp(logvar / 2) * noise; KL (Eq. 3) against the Gaussian of the image's own domain; the log-sum-exp
+    regulariser (Eq. 6) over all domains' selected centres, averaged over the samples; the squared log-determinant of
+    the own prior (Eq. 7, 9). In every domain the sub-component whose centre agrees most with mu is selected (Eq. 8),
+    ties take the lowest index; gradients flow into selected centres only. Differentiable with respect to mu, logvar,
+    centers and prior_logvar, once; twice under ``use_backend("reference")``. Computed in float32 (float64 for
+    float64), under autocast in float32 from end to end.
+
+    Args:
+        mu, logvar: [B, d], one floating dtype for them and the parameters (float32, bfloat16, float16, float64).
+        centers: [C, k, d], the prior means.
+        prior_logvar: [C, d], log of the prior variances.
+        labels: [B] int64 in [0, C). On the CPU an error otherwise, and for NaN in any input; on CUDA, where looking
+            would stall the stream, such an image's terms and gradients are NaN.
+        seed: [1] int64 on mu's device, the noise's and the dropout's; drawn from PyTorch's default generator if None.
+        eps: [N, B, d] noise to use instead; no gradient flows into it.
+        num_samples: N, where eps is not given.
+        dropout: probability of zeroing a score before the selection, for k > 1; those kept are scaled by 1/(1-p).
+        first: index of this process' first image in the global batch, so that DDP ranks draw what one process would.
+
+    Raises:
+        ValueError, TypeError: shapes, values, devices or dtypes that do not fit.
+    """
+    if torch.is_autocast_enabled(mu.device.type):
+        mu, logvar, centers, prior_logvar = (_autocast(t) for t in (mu, logvar, centers, prior_logvar))
+        eps = None if eps is None else _autocast(eps)
+    _check(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout)
+    if eps is not None:
+        num_samples = eps.shape[0]
+        eps = eps.detach().to(mu.dtype)
+    if seed is None and (eps is None or (dropout > 0 and centers.shape[1] > 1)):
+        seed = torch.randint(torch.iinfo(torch.int64).max, (1,), device=mu.device)
+    limit = _limit(mu.shape[1], centers.shape[0])
+    if choose("variational", mu.device.type, mu.dtype, limit) == "reference":
+        if mu.device.type == "cpu" and not torch.compiler.is_compiling():
+            _check_values(mu, logvar, centers, prior_logvar, labels)
+        with torch.autocast(mu.device.type, enabled=False):
+            out = reference.variational(
+                mu, logvar, centers, prior_logvar, labels,
+                seed=seed, eps=eps, num_samples=num_samples, dropout=dropout, first=first,
+            )  # fmt: skip
+        return VariationalOutput(*out)
+    out = torch.ops.dkpnet.variational(
+        mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, first, forced()
+    )
+    return VariationalOutput(*out[:5])
+
+
+def _autocast(t: Tensor) -> Tensor:
+    return t.float() if t.dtype in (torch.bfloat16, torch.float16) else t
+
+
+def _check(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout) -> None:
+    if mu.dim() != 2 or centers.dim() != 3 or mu.shape[1] != centers.shape[2] or 0 in (*centers.shape, mu.shape[1]):
+        raise ValueError(
+            f"variational: needs mu [B, d] and centers [C, k, d] with C, k, d >= 1, "
+            f"got {list(mu.shape)} and {list(centers.shape)}"
+        )
+    batch, dim = mu.shape
+    if logvar.shape != mu.shape:
+        raise ValueError(f"variational: logvar must have the shape of mu, {list(mu.shape)}, got {list(logvar.shape)}")
+    if prior_logvar.dim() != 2 or prior_logvar.shape[0] != centers.shape[0] or prior_logvar.shape[1] != dim:
+        raise ValueError(
+            f"variational: prior_logvar must be [C, d] = {[centers.shape[0], dim]}, got {list(prior_logvar.shape)}"
+        )
+    if labels.dim() != 1 or labels.shape[0] != batch:
+        raise ValueError(f"variational: labels must be [B] = [{batch}], got {list(labels.shape)}")
+    if labels.dtype != torch.int64:
+        raise TypeError(f"variational: labels must be int64, got {labels.dtype}")
+    if mu.dtype not in native.DTYPES:
+        raise TypeError(f"variational: mu must be float32, bfloat16, float16 or float64, got {mu.dtype}")
+    for name, t in (("logvar", logvar), ("centers", centers), ("prior_logvar", prior_logvar)):
+        if t.dtype != mu.dtype:
+            raise TypeError(f"variational: {name} must have the dtype of mu, {mu.dtype}, got {t.dtype}")
+        if t.device != mu.device:
+            raise ValueError(f"variational: {name} is on {t.device}, mu on {mu.device}")
+    if labels.device != mu.device:
+        raise ValueError(f"variational: labels are on {labels.device}, mu on {mu.device}")
+    if seed is not None:
+        if seed.dtype != torch.int64 or seed.numel() != 1:
+            raise TypeError(f"variational: seed must be one int64, got {seed.dtype} {list(seed.shape)}")
+        if seed.device != mu.device:
+            raise ValueError(f"variational: seed is on {seed.device}, mu on {mu.device}")
+    if eps is not None:
+        if eps.dim() != 3 or eps.shape[1:] != mu.shape or eps.shape[0] < 1:
+            raise ValueError(f"variational: eps must be [N, B, d] with B, d = {list(mu.shape)}, got {list(eps.shape)}")
+        if eps.device != mu.device:
+            raise ValueError(f"variational: eps is on {eps.device}, mu on {mu.device}")
+    elif num_samples < 1:
+        raise ValueError(f"variational: num_samples must be at least 1, got {num_samples}")
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"variational: dropout must be in [0, 1), got {dropout}")
+
+
+def _check_values(mu: Tensor, logvar: Tensor, centers: Tensor, prior_logvar: Tensor, labels: Tensor) -> None:
+    """What the compiled CPU code checks as it goes, for the reference backend."""
+    wrong = (labels < 0) | (labels >= centers.shape[0])
+    if wrong.any():
+        b = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"variational: label {int(labels[b])} of image {b} is outside [0, {centers.shape[0]})"
+        )
+    for name, t in (("mu", mu), ("logvar", logvar), ("centers", centers), ("prior_logvar", prior_logvar)):
+        if t.isnan().any():
+            raise ValueError(f"variational: {name} contains NaN")
+
+
+def _limit(dim: int, domains: int):
+    """The CUDA kernels keep a row of z and the logits of one image in shared memory."""
+
+    def limit(backend: str) -> str | None:
+        if backend == "cuda" and dim + 2 * domains > 4096:
+            return f"its kernels hold d + 2 C <= 4096, not {dim + 2 * domains}"
+        return None
+
+    return limit
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _pointer(t: Tensor | None) -> int:
+    return 0 if t is None else t.data_ptr()
+
+
+def _where(t: Tensor) -> tuple[int, ...]:
+    """The last arguments of a native call: threads on the CPU, device and stream on CUDA."""
+    return native.cuda_stream(t) if t.is_cuda else (torch.get_num_threads(),)
+
+
+def _forward(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, first, backend):
+    mu, logvar, centers, prior_logvar = (t.contiguous() for t in (mu, logvar, centers, prior_logvar))
+    labels, eps = labels.contiguous(), None if eps is None else eps.contiguous()
+    (batch, dim), (domains, subs, _) = mu.shape, centers.shape
+    name = choose("variational", mu.device.type, mu.dtype, _limit(dim, domains), backend)
+    if name == "triton":
+        from .triton import variational as kernels
+
+        return kernels.forward(
+            mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, first
+        )
+    out = _empty_outputs(mu, centers, num_samples)
+    run = native.module.variational_forward_cuda if mu.is_cuda else native.module.variational_forward_cpu
+    run(
+        native.DTYPES[mu.dtype],
+        (batch, dim, domains, subs, num_samples, first),
+        tuple(map(_pointer, (mu, logvar, centers, prior_logvar, labels, seed, eps))),
+        dropout,
+        tuple(map(_pointer, out)),
+        *_where(mu),
+    )
+    return out
+
+
+def _empty_outputs(mu: Tensor, centers: Tensor, num_samples: int) -> tuple[Tensor, ...]:
+    (batch, dim), domains, wide = mu.shape, centers.shape[0], _wide(mu.dtype)
+    kl, lse, logdet2 = (mu.new_empty(batch, dtype=wide) for _ in range(3))
+    return (
+        mu.new_empty((num_samples, batch, dim)), kl, lse, logdet2,
+        mu.new_empty((batch, domains), dtype=torch.int64),
+        mu.new_empty((num_samples, batch, domains), dtype=wide),
+    )  # fmt: skip
+
+
+def _backward(
+    dz, dkl, dlse, dlogdet2, mu, logvar, centers, prior_logvar, labels, seed, eps, selected, probabilities, first, backend
+):  # fmt: skip
+    mu, logvar, centers, prior_logvar = (t.contiguous() for t in (mu, logvar, centers, prior_logvar))
+    labels, eps = labels.contiguous(), None if eps is None else eps.contiguous()
+    (batch, dim), (domains, subs, _), num_samples = mu.shape, centers.shape, probabilities.shape[0]
+    wide = _wide(mu.dtype)
+    dz = mu.new_zeros((num_samples, batch, dim)) if dz is None else dz.contiguous()
+    dkl, dlse, dlogdet2 = (
+        mu.new_zeros(batch, dtype=wide) if t is None else t.contiguous() for t in (dkl, dlse, dlogdet2)
+    )
+    name = choose("variational", mu.device.type, mu.dtype, _limit(dim, domains), backend)
+    if name == "triton":
+        from .triton import variational as kernels
+
+        return kernels.backward(
+            dz, dkl, dlse, dlogdet2, mu, logvar, centers, prior_logvar, labels, seed, eps, selected, probabilities, first
+        )  # fmt: skip
+    out = tuple(torch.empty_like(t) for t in (mu, logvar, centers, prior_logvar))
+    workspace = mu.new_empty((num_samples, batch, dim), dtype=wide)
+    run = native.module.variational_backward_cuda if mu.is_cuda else native.module.variational_backward_cpu
+    run(
+        native.DTYPES[mu.dtype],
+        (batch, dim, domains, subs, num_samples, first),
+        tuple(map(_pointer, (mu, logvar, centers, prior_logvar, labels, seed, eps))),
+        tuple(map(_pointer, (dz, dkl, dlse, dlogdet2, selected, probabilities, workspace, *out))),
+        *_where(mu),
+    )
+    return out
+
+
+for _key in ("CPU", "CUDA"):
+    _library.impl("variational", _forward, _key)
+    _library.impl("variational_backward", _backward, _key)
+
+
+@torch.library.register_fake("dkpnet::variational", lib=_library)
+def _(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, first, backend):
+    return _empty_outputs(mu, centers, num_samples)
+
+
+@torch.library.register_fake("dkpnet::variational_backward", lib=_library)
+def _(
+    dz, dkl, dlse, dlogdet2, mu, logvar, centers, prior_logvar, labels, seed, eps, selected, probabilities, first, backend
+):  # fmt: skip
+    return tuple(t.new_empty(t.shape) for t in (mu, logvar, centers, prior_logvar))
+
+
+def _setup(ctx, inputs, output) -> None:
+    *tensors, _, _, first, backend = inputs
+    ctx.save_for_backward(*tensors, output[4], output[5])
+    ctx.first, ctx.backend = first, backend
+    ctx.mark_non_differentiable(output[4], output[5])
+    ctx.set_materialize_grads(False)
+
+
+def _grad(ctx, dz, dkl, dlse, dlogdet2, _selected, _probabilities):
+    grads = torch.ops.dkpnet.variational_backward(dz, dkl, dlse, dlogdet2, *ctx.saved_tensors, ctx.first, ctx.backend)
+    return *grads, *(None,) * 7
+
+
+torch.library.register_autograd("dkpnet::variational", _grad, setup_context=_setup, lib=_library)
+forbid_double_backward(_library, "variational_backward")
+# Eq. 3 to 9 take exponentials: never in half precision under autocast.
+for _device in ("cpu", "cuda"):
+    torch.library.register_autocast("dkpnet::variational", _device, torch.float32, lib=_library)

@@ -1,0 +1,267 @@
+#include "cpu/variational.h"
+
+#include "cpu/parallel.h"
+
+namespace dkpnet::cpu::DKPNET_ISA {
+
+namespace va = dkpnet::variational;
+
+constexpr int64_t kChunk = 256;        // latent coordinates worked on at a time; a multiple of 4
+constexpr int64_t kGrain = 1 << 17;    // multiply-adds, roughly, that are worth a thread
+
+// Normals of elements [start, start + count), count <= kChunk.
+static void fill_normals(uint64_t seed, uint64_t start, int64_t count, float* out) {
+  constexpr int64_t most = kChunk / 4 + 1;
+  uint32_t word[4][most];
+  float normals[4][most];
+  const uint64_t q = start >> 2;
+  const int64_t offset = static_cast<int64_t>(start & 3u), blocks = (offset + count + 3) / 4;
+#pragma omp simd
+  for (int64_t i = 0; i < blocks; ++i) {
+    const PhiloxBlock block = philox(seed, q + static_cast<uint64_t>(i), kNormalStream);
+    word[0][i] = block.word[0];
+    word[1][i] = block.word[1];
+    word[2][i] = block.word[2];
+    word[3][i] = block.word[3];
+  }
+#pragma omp simd
+  for (int64_t i = 0; i < blocks; ++i) normal_pair(word[0][i], word[1][i], normals[0][i], normals[1][i]);
+#pragma omp simd
+  for (int64_t i = 0; i < blocks; ++i) normal_pair(word[2][i], word[3][i], normals[2][i], normals[3][i]);
+  for (int64_t i = 0; i < count; ++i) out[i] = normals[(offset + i) & 3][(offset + i) >> 2];
+}
+
+// One (image, sample) row of noise, a chunk at a time: explicit, or drawn from the seed.
+template <typename T>
+struct Noise {
+  const T* eps;
+  uint64_t seed, start;
+  Noise(const VariationalSizes& s, const VariationalInputs& in, int64_t n, int64_t b)
+      : eps(in.eps ? static_cast<const T*>(in.eps) + (n * s.batch + b) * s.dim : nullptr),
+        seed(in.seed ? static_cast<uint64_t>(*in.seed) : 0),
+        start(static_cast<uint64_t>(((s.first + b) * s.samples + n) * s.dim)) {}
+  void fill(int64_t j, int64_t count, wide_t<T>* out) const {
+    if (eps) {
+      for (int64_t i = 0; i < count; ++i) out[i] = widen(eps[j + i]);
+    } else {
+      float normals[kChunk];
+      fill_normals(seed, start + static_cast<uint64_t>(j), count, normals);
+      for (int64_t i = 0; i < count; ++i) out[i] = normals[i];
+    }
+  }
+};
+
+template <typename A, typename B>
+static wide_t<B> dot(const A* a, const B* b, int64_t count) {
+  wide_t<B> sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t j = 0; j < count; ++j) sum += widen(a[j]) * widen(b[j]);
+  return sum;
+}
+
+// Eq. 8 for one image: the first of the sub-components with the greatest score, of every domain.
+template <typename T>
+static void select(const VariationalSizes& s, const VariationalInputs& in, double dropout, int64_t b, int64_t* selected) {
+  using W = wide_t<T>;
+  const T *mu = static_cast<const T*>(in.mu) + b * s.dim, *centers = static_cast<const T*>(in.centers);
+  const uint32_t threshold = static_cast<uint32_t>(dropout * 4294967296.0);
+  for (int64_t c = 0; c < s.domains; ++c) {
+    W best = 0;
+    selected[c] = 0;
+    for (int64_t i = 0; i < s.subs && s.subs > 1; ++i) {
+      W score = dot(mu, centers + (c * s.subs + i) * s.dim, s.dim);
+      if (dropout > 0) {
+        const int64_t element = ((s.first + b) * s.domains + c) * s.subs + i;
+        score = va::dropped(score, static_cast<uint64_t>(*in.seed), static_cast<uint64_t>(element), threshold,
+                            W(1.0 - dropout));
+      }
+      if (i == 0 || score > best) {
+        best = score;
+        selected[c] = i;
+      }
+    }
+  }
+}
+
+template <typename T>
+static void forward_image(const VariationalSizes& s, const VariationalInputs& in, double dropout,
+                          const VariationalOutputs& out, int64_t b) {
+  using W = wide_t<T>;
+  const T *mu = static_cast<const T*>(in.mu) + b * s.dim, *logvar = static_cast<const T*>(in.logvar) + b * s.dim;
+  const T* centers = static_cast<const T*>(in.centers);
+  int64_t* selected = out.selected + b * s.domains;
+  select<T>(s, in, dropout, b, selected);
+  const int64_t label = in.labels[b];
+  const bool valid = label >= 0 && label < s.domains;
+  auto center = [&](int64_t c) { return centers + (c * s.subs + selected[c]) * s.dim; };
+
+  W kl = NAN, logdet = NAN, lse = valid ? W(0) : W(NAN);
+  if (valid) {
+    const T *own = center(label), *prior = static_cast<const T*>(in.prior_logvar) + label * s.dim;
+    kl = logdet = 0;
+#pragma omp simd reduction(+ : kl, logdet)
+    for (int64_t j = 0; j < s.dim; ++j) {
+      kl += va::kl(widen(mu[j]), widen(logvar[j]), widen(own[j]), widen(prior[j]));
+      logdet += widen(prior[j]);
+    }
+  }
+
+  for (int64_t n = 0; n < s.samples; ++n) {
+    T* z = static_cast<T*>(out.z) + (n * s.batch + b) * s.dim;
+    W* p = static_cast<W*>(out.probabilities) + (n * s.batch + b) * s.domains;
+    const Noise<T> noise(s, in, n, b);
+    for (int64_t c = 0; c < s.domains; ++c) p[c] = 0;
+    for (int64_t j = 0; j < s.dim; j += kChunk) {
+      const int64_t count = s.dim - j < kChunk ? s.dim - j : kChunk;
+      W chunk[kChunk];  // the noise, then z before it is rounded to T
+      noise.fill(j, count, chunk);
+#pragma omp simd
+      for (int64_t i = 0; i < count; ++i) {
+        chunk[i] = widen(mu[j + i]) + va::deviation(widen(logvar[j + i])) * chunk[i];
+        z[j + i] = narrow<T>(chunk[i]);
+      }
+      for (int64_t c = 0; c < s.domains; ++c) p[c] += dot(chunk, center(c) + j, count);
+    }
+    // Softmax and log-sum-exp of the logits, with the greatest subtracted.
+    W greatest = p[0], sum = 0;
+    for (int64_t c = 1; c < s.domains; ++c) greatest = p[c] > greatest ? p[c] : greatest;
+    const W own = valid ? p[label] : W(NAN);
+    for (int64_t c = 0; c < s.domains; ++c) sum += p[c] = exp_of(p[c] - greatest);
+    for (int64_t c = 0; c < s.domains; ++c) p[c] = valid ? p[c] / sum : W(NAN);
+    lse += log_of(sum) + (greatest - own);
+  }
+  static_cast<W*>(out.kl)[b] = kl;
+  static_cast<W*>(out.lse)[b] = lse / W(s.samples);
+  static_cast<W*>(out.logdet2)[b] = logdet * logdet;
+}
+
+// dmu and dlogvar of one image, and its z in the wide type for the gradients of the parameters.
+template <typename T>
+static void backward_image(const VariationalSizes& s, const VariationalInputs& in, const VariationalGradients& grad,
+                           int64_t b) {
+  using W = wide_t<T>;
+  const T *mu = static_cast<const T*>(in.mu) + b * s.dim, *logvar = static_cast<const T*>(in.logvar) + b * s.dim;
+  const T* centers = static_cast<const T*>(in.centers);
+  const int64_t* selected = grad.selected + b * s.domains;
+  const int64_t label = in.labels[b];
+  const bool valid = label >= 0 && label < s.domains;
+  auto center = [&](int64_t c) { return centers + (c * s.subs + selected[c]) * s.dim; };
+  const T *own = center(valid ? label : 0), *prior = static_cast<const T*>(in.prior_logvar) + (valid ? label : 0) * s.dim;
+  const W dkl = static_cast<const W*>(grad.dkl)[b], dlse = static_cast<const W*>(grad.dlse)[b] / W(s.samples);
+
+  for (int64_t j = 0; j < s.dim; j += kChunk) {
+    const int64_t count = s.dim - j < kChunk ? s.dim - j : kChunk;
+    W dmu[kChunk], dlogvar[kChunk], deviation[kChunk], noise[kChunk], dz[kChunk];
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) {
+      const va::KlGradient<W> g = va::kl_gradient(dkl, widen(mu[j + i]), widen(logvar[j + i]), widen(own[j + i]),
+                                                  widen(prior[j + i]));
+      dmu[i] = g.mu;
+      dlogvar[i] = g.logvar;
+      deviation[i] = va::deviation(widen(logvar[j + i]));
+    }
+    for (int64_t n = 0; n < s.samples; ++n) {
+      const T* upstream = static_cast<const T*>(grad.dz) + (n * s.batch + b) * s.dim + j;
+      const W* p = static_cast<const W*>(grad.probabilities) + (n * s.batch + b) * s.domains;
+      W* z = static_cast<W*>(grad.z_workspace) + (n * s.batch + b) * s.dim + j;
+      Noise<T>(s, in, n, b).fill(j, count, noise);
+      for (int64_t i = 0; i < count; ++i) dz[i] = widen(upstream[i]);
+      for (int64_t c = 0; c < s.domains; ++c) {
+        const W weight = va::lse_gradient(dlse, p[c], c == label);
+        const T* u = center(c) + j;
+#pragma omp simd
+        for (int64_t i = 0; i < count; ++i) dz[i] += weight * widen(u[i]);
+      }
+#pragma omp simd
+      for (int64_t i = 0; i < count; ++i) {
+        dmu[i] += dz[i];
+        dlogvar[i] += W(0.5) * dz[i] * noise[i] * deviation[i];
+        z[i] = widen(mu[j + i]) + deviation[i] * noise[i];
+      }
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      static_cast<T*>(grad.dmu)[b * s.dim + j + i] = narrow<T>(dmu[i]);
+      static_cast<T*>(grad.dlogvar)[b * s.dim + j + i] = narrow<T>(dlogvar[i]);
+    }
+  }
+}
+
+// The gradient of centre (c, i), and with i = 0 that of domain c's prior_logvar: sums over the images in their order.
+template <typename T>
+static void backward_center(const VariationalSizes& s, const VariationalInputs& in, const VariationalGradients& grad,
+                            int64_t c, int64_t i) {
+  using W = wide_t<T>;
+  const T *mu = static_cast<const T*>(in.mu), *logvar = static_cast<const T*>(in.logvar);
+  const T* prior = static_cast<const T*>(in.prior_logvar) + c * s.dim;
+  const W *p = static_cast<const W*>(grad.probabilities), *z = static_cast<const W*>(grad.z_workspace);
+  W logdet = 0;
+  for (int64_t j = 0; j < s.dim && i == 0; ++j) logdet += widen(prior[j]);
+
+  for (int64_t j = 0; j < s.dim; j += kChunk) {
+    const int64_t count = s.dim - j < kChunk ? s.dim - j : kChunk;
+    W dcenter[kChunk] = {}, dprior[kChunk] = {};
+    for (int64_t b = 0; b < s.batch; ++b) {
+      const bool own = in.labels[b] == c;
+      const int64_t chosen = grad.selected[b * s.domains + c];
+      const W dkl = static_cast<const W*>(grad.dkl)[b], dlse = static_cast<const W*>(grad.dlse)[b] / W(s.samples);
+      const T *m = mu + b * s.dim + j, *v = logvar + b * s.dim + j;
+      if (chosen == i) {
+        for (int64_t n = 0; n < s.samples; ++n) {
+          const int64_t row = n * s.batch + b;
+          const W weight = va::lse_gradient(dlse, p[row * s.domains + c], own);
+          const W* zrow = z + row * s.dim + j;
+#pragma omp simd
+          for (int64_t q = 0; q < count; ++q) dcenter[q] += weight * zrow[q];
+        }
+      }
+      if (own && (chosen == i || i == 0)) {
+        const T* u = static_cast<const T*>(in.centers) + (c * s.subs + chosen) * s.dim + j;
+        const W to_center = chosen == i ? W(1) : W(0);
+        const W shift = W(2) * static_cast<const W*>(grad.dlogdet2)[b] * logdet;
+#pragma omp simd
+        for (int64_t q = 0; q < count; ++q) {
+          const va::KlGradient<W> g = va::kl_gradient(dkl, widen(m[q]), widen(v[q]), widen(u[q]), widen(prior[j + q]));
+          dcenter[q] -= to_center * g.mu;
+          dprior[q] += g.prior + shift;
+        }
+      }
+    }
+    for (int64_t q = 0; q < count; ++q)
+      static_cast<T*>(grad.dcenters)[(c * s.subs + i) * s.dim + j + q] = narrow<T>(dcenter[q]);
+    for (int64_t q = 0; q < count && i == 0; ++q)
+      static_cast<T*>(grad.dprior_logvar)[c * s.dim + j + q] = narrow<T>(dprior[q]);
+  }
+}
+
+static int64_t images_per_thread(const VariationalSizes& s) {
+  return 1 + kGrain / (1 + s.dim * (s.samples * (16 + s.domains) + s.domains * s.subs));
+}
+
+static void forward(DType dtype, const VariationalSizes& sizes, const VariationalInputs& in, double dropout,
+                    const VariationalOutputs& out, int threads) {
+  with_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+    parallel_for(sizes.batch, images_per_thread(sizes), threads, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) forward_image<T>(sizes, in, dropout, out, b);
+    });
+  });
+}
+
+static void backward(DType dtype, const VariationalSizes& sizes, const VariationalInputs& in,
+                     const VariationalGradients& grad, int threads) {
+  with_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+    parallel_for(sizes.batch, images_per_thread(sizes), threads, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) backward_image<T>(sizes, in, grad, b);
+    });
+    const int64_t work = sizes.dim * (1 + sizes.batch * (1 + sizes.samples));
+    parallel_for(sizes.domains * sizes.subs, 1 + kGrain / work, threads, [&](int64_t begin, int64_t end) {
+      for (int64_t item = begin; item < end; ++item)
+        backward_center<T>(sizes, in, grad, item / sizes.subs, item % sizes.subs);
+    });
+  });
+}
+
+const VariationalKernels variational{forward, backward};
+
+}  // namespace dkpnet::cpu::DKPNET_ISA

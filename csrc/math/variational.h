@@ -1,0 +1,78 @@
+// The variational terms of one latent coordinate, forward and backward (MATH.md's equations; Eq. numbers: the paper's).
+// W is float or double. mu, logvar: the encoder's; center, prior: u_cd and Lambda_cd of the image's own domain.
+#pragma once
+
+#include "math/philox.h"
+
+namespace dkpnet {
+
+// Arrays are dense and row-major; T is the dtype, W its wide type (float64 for float64, else float32). A null seed means
+// that no noise is drawn, a null eps that the noise comes from the seed.
+struct VariationalSizes {
+  int64_t batch, dim, domains, subs, samples;
+  int64_t first;  // index of this process' first image in the global batch
+};
+struct VariationalInputs {
+  const void *mu, *logvar;              // T [batch, dim]
+  const void *centers, *prior_logvar;   // T [domains, subs, dim], [domains, dim]
+  const int64_t* labels;                // [batch]
+  const int64_t* seed;                  // [1]
+  const void* eps;                      // T [samples, batch, dim]
+};
+struct VariationalOutputs {
+  void* z;                              // T [samples, batch, dim]
+  void *kl, *lse, *logdet2;             // W [batch]
+  int64_t* selected;                    // [batch, domains]
+  void* probabilities;                  // W [samples, batch, domains]
+};
+struct VariationalGradients {
+  const void* dz;                       // T [samples, batch, dim]
+  const void *dkl, *dlse, *dlogdet2;    // W [batch]
+  const int64_t* selected;              // as in the outputs
+  const void* probabilities;
+  void* z_workspace;                    // W [samples, batch, dim]
+  void *dmu, *dlogvar;                  // T [batch, dim]
+  void *dcenters, *dprior_logvar;       // T [domains, subs, dim], [domains, dim]
+};
+
+}  // namespace dkpnet
+
+namespace dkpnet::variational {
+
+template <typename W>
+DKPNET_HD W deviation(W logvar) {
+  return exp_of(W(0.5) * logvar);
+}
+
+// Eq. 3, one summand.
+template <typename W>
+DKPNET_HD W kl(W mu, W logvar, W center, W prior) {
+  const W distance = center - mu;
+  return W(0.5) * (prior - logvar - W(1) + exp_of(logvar - prior) + distance * distance * exp_of(-prior));
+}
+
+// Gradients of the KL term times its upstream gradient `a`; that of the centre is minus that of mu.
+template <typename W>
+struct KlGradient {
+  W mu, logvar, prior;
+};
+template <typename W>
+DKPNET_HD KlGradient<W> kl_gradient(W a, W mu, W logvar, W center, W prior) {
+  const W distance = mu - center, precision = exp_of(-prior), ratio = exp_of(logvar - prior);
+  return {a * distance * precision, a * W(0.5) * (ratio - W(1)),
+          a * W(0.5) * (W(1) - ratio - distance * distance * precision)};
+}
+
+// d lse / d (z . u_c), with p = softmax_c(z . u): Eq. 6.
+template <typename W>
+DKPNET_HD W lse_gradient(W a, W p, bool own) {
+  return a * (own ? p - W(1) : p);
+}
+
+// What dropout makes of a score u . mu (Eq. 8); `element` numbers (image, domain, sub-component).
+template <typename W>
+DKPNET_HD W dropped(W score, uint64_t seed, uint64_t element, uint32_t threshold, W keep) {
+  return kept(seed, element, threshold) ? score / keep : W(0);
+}
+
+}  // namespace dkpnet::variational
