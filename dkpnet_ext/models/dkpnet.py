@@ -98,37 +98,45 @@ class CrowdCounter(nn.Module, PyTorchModelHubMixin, library_name="dkpnet_ext", t
     def _finish(self, density: Tensor, size: tuple[int, int]) -> Tensor:
         return density[..., : size[0], : size[1]] / self.density_scale
 
+    def decide(self, pooled: Tensor) -> Tensor | None:
+        """What an image's pooled features say to the head in evaluation: attention [B, K], or the head to take."""
+        raise NotImplementedError
+
+    def decode(self, branches: list[Tensor], decision: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Density [B, 1, *size] in heads per cell from features and `decide`'s answer, for an image or a tile."""
+        raise NotImplementedError
+
     @torch.inference_mode()
+    def _predict(self, image: Any) -> CounterOutput:
+        """Evaluate one image; above `tiling.LIMIT` pixels in tiles, with the same result."""
+        from ..data.images import to_tensor
+        from . import tiling
+
+        was_training = self.training
+        self.eval()
+        try:
+            pixels = to_tensor(image)
+            if pixels.shape[-2] * pixels.shape[-1] > tiling.LIMIT:
+                return tiling.predict(self, pixels)
+            return self(pixels.unsqueeze(0).to(self.pixel_mean.device))
+        finally:
+            self.train(was_training)
+
     def density(self, image: Any) -> Tensor:
         """Density map of one image, float32 [ceil(H / stride), ceil(W / stride)] in heads per cell.
 
         Args:
             image: a path, a PIL image, or a uint8 array or tensor ([H, W, 3] or [3, H, W]); any size.
         """
-        from ..data.images import to_tensor
+        return self._predict(image).density[0, 0].float()
 
-        was_training = self.training
-        self.eval()
-        try:
-            return self(to_tensor(image).unsqueeze(0).to(self.pixel_mean.device)).density[0, 0].float()
-        finally:
-            self.train(was_training)
-
-    @torch.inference_mode()
     def attend(self, image: Any) -> Tensor:
         """Attention y of one image in evaluation mode, float32 [K]; the image as for `density`.
 
         Raises:
             ValueError: a model without attention.
         """
-        from ..data.images import to_tensor
-
-        was_training = self.training
-        self.eval()
-        try:
-            attention = self(to_tensor(image).unsqueeze(0).to(self.pixel_mean.device)).attention
-        finally:
-            self.train(was_training)
+        attention = self._predict(image).attention
         if attention is None:
             raise ValueError("attend: this model has no attention")
         return attention[0].float()
@@ -213,6 +221,15 @@ class DKPNet(CrowdCounter):
             self._finish(density, size), att.attention, att.mu, att.logvar, att.kl, att.lse, att.logdet2
         )
 
+    def decide(self, pooled: Tensor) -> Tensor | None:
+        """Attention [B, K], or None."""
+        return None if self.attention is None else self.attention(pooled).attention
+
+    def decode(self, branches: list[Tensor], decision: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """See `CrowdCounter.decode`."""
+        x = None if self.head.form == "folded" else self.head.pool(branches, size)[1]
+        return self.head(branches, decision, size, x) / self.density_scale
+
 
 class MultiBranch(CrowdCounter):
     """MB, the paper's comparison: shared backbone and neck, one head per domain; a domain classifier picks the head.
@@ -252,6 +269,20 @@ class MultiBranch(CrowdCounter):
         densities = torch.stack([head(branches, None, padded, None) for head in self.heads])
         density = densities[chosen, torch.arange(images.shape[0], device=images.device)]
         return CounterOutput(self._finish(density, size), domain_logits=logits)
+
+    @property
+    def head(self) -> AttendedHead:
+        """The first head: its neck is everyone's."""
+        return self.heads[0]
+
+    def decide(self, pooled: Tensor) -> Tensor:
+        """The domain [B] whose head counts."""
+        return self.classifier(pooled).argmax(1)
+
+    def decode(self, branches: list[Tensor], decision: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """See `CrowdCounter.decode`."""
+        densities = [self.heads[d]([b[i : i + 1] for b in branches], None, size, None) for i, d in enumerate(decision)]
+        return torch.cat(densities) / self.density_scale
 
 
 def load_model(source: str | Path, **kwargs: Any) -> CrowdCounter:

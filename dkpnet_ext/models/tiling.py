@@ -1,0 +1,187 @@
+"""Images of any size in bounded memory: the untiled density map, computed from overlapping tiles.
+
+The attention depends on the features' average over the whole image, so tiles cannot each have their own. Pass one
+adds up every tile's share of that average; then the attention is computed once; pass two runs the attended head
+on every tile. The features are kept between the passes where they fit `CACHE`, and computed again elsewhere. A tile
+is cut out with as much of its surroundings as its own features depend on (`reach`), which are then cut off: the
+result is the untiled one up to rounding, and every cell of the map comes from exactly one tile.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..ops import reference
+
+if TYPE_CHECKING:
+    from .dkpnet import CounterOutput, CrowdCounter
+
+LIMIT = 2048 * 2048  # pixels; larger images are tiled
+TILE = 1024  # pixels per side, without the overlap
+CACHE = 1 << 30  # bytes of features kept between the passes
+MAX_REACH = 768  # pixels; a backbone that looks further is cut off here
+_TOLERANCE = 3e-5  # largest difference, relative to a branch's largest value, that still counts as none
+
+
+class Tile(NamedTuple):
+    """One axis of a tile: pixels [start, end) are its own, [first, last) are read."""
+
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+def split(length: int, overlap: int, multiple: int) -> list[Tile]:
+    """Cut [0, length) into tiles of about equal size, at most `TILE` each; all edges are at multiples."""
+    count = -(-length // TILE)
+    side = -(-length // (count * multiple)) * multiple
+    return [
+        Tile(start, min(start + side, length), max(start - overlap, 0), min(start + side + overlap, length))
+        for start in range(0, length, side)
+    ]
+
+
+@torch.inference_mode()
+def reach(model: CrowdCounter) -> int:
+    """How many pixels from the edge of a cut the backbone's features differ from those of the uncut image.
+
+    Measured on noise: a strip with and without its ends. A multiple of the backbone's coarsest reduction.
+    """
+    multiple = max(model.backbone.reductions)
+    cut, width = 16 * multiple, 8 * multiple
+    length = 2 * (cut + MAX_REACH + multiple)
+    generator = torch.Generator().manual_seed(0)
+    noise = (
+        torch.rand(1, 3, length // 8, width // 8, generator=generator).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    )
+    noise = (0.7 * noise + 0.3 * torch.rand(1, 3, length, width, generator=generator)).to(model.pixel_mean.device)
+    noise[:, :, :cut] *= 0.5  # an average over the whole strip is then seen to change, too
+    # Reduced precision would drown the comparison in rounding.
+    with torch.autocast(noise.device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+        whole, part = model.features(noise)[0], model.features(noise[:, :, cut : length - cut])[0]
+    furthest = 0
+    for branch, alone, reduction in zip(whole, part, model.backbone.reductions, strict=True):
+        inner = branch[:, :, cut // reduction : (length - cut) // reduction]
+        error = (inner - alone).abs().amax((0, 1, 3)) / branch.abs().max()
+        differs = (error > _TOLERANCE).nonzero().flatten()
+        middle = len(error) / 2  # rows above it suffer from the upper end, rows below it from the lower end
+        depth = torch.where(differs < middle, differs + 1, len(error) - differs)
+        furthest = max(furthest, int(depth.max()) * reduction if len(depth) else 0)
+    return -(-furthest // multiple) * multiple
+
+
+class _Piece(NamedTuple):
+    """Features of a tile with a margin of one coarse cell, which bilinear upsampling looks into."""
+
+    branches: list[Tensor]
+    rows: Tile  # here [first, last) is the margin's extent
+    columns: Tile
+
+
+def _pieces(model: CrowdCounter, image: Tensor, tiles: list[tuple[Tile, Tile]]) -> Iterator[_Piece]:
+    margin = max(model.backbone.reductions)
+    for rows, columns in tiles:
+        cut = image[None, :, rows.first : rows.last, columns.first : columns.last].to(model.pixel_mean.device)
+        branches, _, _ = model.features(cut)
+        kept = [
+            axis._replace(first=max(axis.start - margin, axis.first), last=min(axis.end + margin, axis.last))
+            for axis in (rows, columns)
+        ]
+        (top, bottom), (left, right) = (
+            (k.first - axis.first, k.last - axis.first) for k, axis in zip(kept, (rows, columns), strict=True)
+        )
+        yield _Piece(
+            [
+                # A copy: a view would keep the whole tile in memory.
+                b[:, :, top // r : bottom // r, left // r : right // r].clone()
+                for b, r in zip(branches, model.backbone.reductions, strict=True)
+            ],
+            *kept,
+        )
+
+
+def predict(model: CrowdCounter, image: Tensor) -> CounterOutput:
+    """Evaluate one image tile by tile; the model is in evaluation mode.
+
+    Args:
+        image: uint8 [3, H, W] on any device; only tiles of it go to the model's.
+
+    Returns:
+        density [1, 1, ceil(H / stride), ceil(W / stride)], attention [1, K] or None.
+    """
+    from .dkpnet import CounterOutput, DKPNet
+
+    reductions, stride = model.backbone.reductions, model.out_stride
+    multiple = max(reductions)
+    overlap = reach(model)
+    if overlap >= MAX_REACH:
+        warnings.warn(
+            f"{model.backbone_name} looks further than {MAX_REACH} px (squeeze-and-excitation or attention over the "
+            "whole image?): the density of an image above the tile limit is approximate",
+            stacklevel=4,
+        )
+    overlap += multiple  # for the margin
+    height, width = image.shape[-2:]
+    padded = (height + -height % multiple, width + -width % multiple)
+    tiles = [(r, c) for r in split(padded[0], overlap, multiple) for c in split(padded[1], overlap, multiple)]
+
+    # Pass one: the pooled features.
+    size = (padded[0] // stride, padded[1] // stride)
+    weights = [
+        [
+            reference._source_weights(p // r, s, torch.float32, model.pixel_mean.device)
+            for p, s in zip(padded, size, strict=True)
+        ]
+        for r in reductions
+    ]
+    sums: list[Tensor | float] = [0.0] * len(reductions)
+    normed: Tensor | float = 0.0  # with a batch norm after the neck the pool no longer commutes with it
+    cache: list[_Piece] = []
+    cached = 0
+    for piece in _pieces(model, image, tiles):
+        if model.head.neck_norm is not None:
+            x = model.head.pool(piece.branches, _cells(piece, stride))[1]
+            normed = normed + _own(x, piece, stride).float().sum((2, 3)) / (size[0] * size[1])
+        else:
+            for j, (branch, r) in enumerate(zip(piece.branches, reductions, strict=True)):
+                rows, columns = (
+                    w[t.start // r : t.end // r] for w, t in zip(weights[j], (piece.rows, piece.columns), strict=True)
+                )
+                sums[j] = sums[j] + torch.einsum("bchw,h,w->bc", _own(branch, piece, r).float(), rows, columns)
+        cached += sum(b.numel() * b.element_size() for b in piece.branches)
+        if cached <= CACHE:
+            cache.append(piece)
+    if model.head.neck_norm is not None:
+        pooled = normed
+    else:
+        neck = model.head.neck
+        pooled = torch.nn.functional.linear(torch.cat(sums, 1), neck.weight.flatten(1), neck.bias)
+
+    # Pass two: the attended head.
+    decision = model.decide(pooled)
+    density = torch.empty(1, 1, *size, device=model.pixel_mean.device)
+    for piece in (*cache, *_pieces(model, image, tiles[len(cache) :])):
+        own = _own(model.decode(piece.branches, decision, _cells(piece, stride)), piece, stride)
+        rows, columns = piece.rows, piece.columns
+        density[:, :, rows.start // stride : rows.end // stride, columns.start // stride : columns.end // stride] = own
+    density = density[..., : -(-height // stride), : -(-width // stride)]
+    return CounterOutput(density, decision if isinstance(model, DKPNet) else None)
+
+
+def _cells(piece: _Piece, stride: int) -> tuple[int, int]:
+    """Size of a piece with its margin in cells of ``stride`` pixels."""
+    return tuple((axis.last - axis.first) // stride for axis in (piece.rows, piece.columns))
+
+
+def _own(values: Tensor, piece: _Piece, stride: int) -> Tensor:
+    """Cut the margin off [B, C, h, w] values that have one cell per ``stride`` pixels."""
+    (top, bottom), (left, right) = (
+        ((axis.start - axis.first) // stride, (axis.end - axis.first) // stride) for axis in (piece.rows, piece.columns)
+    )
+    return values[..., top:bottom, left:right]
