@@ -29,13 +29,15 @@ void bind_reweight(py::module_& module) {
                                     pixels, channels_last, as<void>(stream));
     });
   });
+  module.def("reweight_splits", &cuda::reweight_splits);
   module.def("reweight_backward_cuda",
-             [](int dtype, Pointer grad, Pointer x, Pointer attention, Pointer dx, Pointer dattention, int64_t batch,
-                int64_t channels, int64_t pixels, bool channels_last, int device, Pointer stream) {
+             [](int dtype, Pointer grad, Pointer x, Pointer attention, Pointer dx, Pointer dattention,
+                Pointer workspace, int64_t batch, int64_t channels, int64_t pixels, bool channels_last, int device,
+                Pointer stream) {
                on_device(device, "reweight", [&] {
                  return cuda::reweight_backward(DType(dtype), as<void>(grad), as<void>(x), as<void>(attention),
-                                                as<void>(dx), as<void>(dattention), batch, channels, pixels,
-                                                channels_last, as<void>(stream));
+                                                as<void>(dx), as<void>(dattention), as<void>(workspace), batch,
+                                                channels, pixels, channels_last, as<void>(stream));
                });
              });
 #endif

@@ -8,8 +8,10 @@
 // linker could keep the AVX-512 copy of a function for the baseline code.
 #ifdef __CUDACC__
 #define DKPNET_HD static __host__ __device__ __forceinline__
+#define DKPNET_UNROLL _Pragma("unroll")
 #else
 #define DKPNET_HD static inline
+#define DKPNET_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 namespace dkpnet {

@@ -23,12 +23,12 @@ DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 
 def source_fingerprint() -> str | None:
     """Digest of csrc/ and python/ beside the package, as CMakeLists.txt computes it; None where there are no sources."""
     root = Path(__file__).resolve().parents[2]
-    suffixes = {".h", ".cpp", ".cu"}
+    suffixes = {".h", ".cpp", ".cu", ".cuh"}
     paths = sorted(
         path.relative_to(root).as_posix()
         for folder in ("csrc", "python")
         for path in (root / folder).rglob("*")
-        if path.suffix in suffixes and not (folder == "python" and path.suffix == ".cu")
+        if path.suffix in suffixes
     )
     if not paths:
         return None

@@ -95,11 +95,16 @@ def _backward(grad: Tensor, x: Tensor, attention: Tensor, backend: str) -> tuple
 
         return kernels.backward(grad, x, attention)
     dx, dattention = torch.empty_like(x), torch.empty_like(attention)
-    run = native.module.reweight_backward_cuda if x.is_cuda else native.module.reweight_backward_cpu
-    run(
-        native.DTYPES[x.dtype], grad.data_ptr(), x.data_ptr(), attention.data_ptr(), dx.data_ptr(),
-        dattention.data_ptr(), *_sizes(x, layout), *_where(x),
-    )  # fmt: skip
+    arrays = [t.data_ptr() for t in (grad, x, attention, dx, dattention)]
+    sizes = _sizes(x, layout)
+    number = native.DTYPES[x.dtype]
+    if x.is_cuda:
+        batch, channels, pixels, channels_last = sizes
+        partial = batch * channels * native.module.reweight_splits(pixels) if channels_last else 0
+        workspace = x.new_empty(partial, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+        native.module.reweight_backward_cuda(number, *arrays, workspace.data_ptr(), *sizes, *_where(x))
+    else:
+        native.module.reweight_backward_cpu(number, *arrays, *sizes, *_where(x))
     return dx, dattention
 
 

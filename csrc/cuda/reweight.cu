@@ -1,0 +1,232 @@
+// reweight on the GPU: 16-byte accesses wherever the arrays are 16-byte aligned, single elements elsewhere.
+#include <cuda_runtime.h>
+
+#include "cuda/reduce.cuh"
+#include "cuda/reweight.h"
+#include "math/reweight.h"
+
+namespace dkpnet::cuda {
+
+namespace rw = dkpnet::reweight;
+
+constexpr int kThreads = 256;
+
+template <typename T, int V>
+struct alignas(sizeof(T) * V) Pack {
+  T at[V];
+};
+template <typename T>
+constexpr int kVector = 16 / sizeof(T);
+
+// ---- forward: any dense layout is one run of elements -----------------------------------------------------------------
+
+// Contiguous: `inner` pixels share a weight. V consecutive elements touch at most two planes if inner >= V.
+template <typename T, int V, typename Index>
+__global__ void __launch_bounds__(kThreads, 2)
+    scale_planes_kernel(const T* x, const T* attention, T* out, Index total, Index inner) {
+  const Index at = (Index(blockIdx.x) * kThreads + threadIdx.x) * V;
+  if (at >= total) return;
+  const Index plane = at / inner, left = inner - (at - plane * inner);  // elements before the next plane
+  if (at + V <= total) {
+    const Pack<T, V> in = *reinterpret_cast<const Pack<T, V>*>(x + at);
+    const wide_t<T> y = widen(attention[plane]), next = left < V ? widen(attention[plane + 1]) : y;
+    Pack<T, V> result;
+#pragma unroll
+    for (int v = 0; v < V; ++v) result.at[v] = rw::scaled(in.at[v], Index(v) < left ? y : next);
+    *reinterpret_cast<Pack<T, V>*>(out + at) = result;
+  } else {
+    for (Index e = at; e < total; ++e) out[e] = rw::scaled(x[e], widen(attention[e / inner]));
+  }
+}
+
+// channels_last: the channel runs fastest; V divides the channels.
+template <typename T, int V, typename Index>
+__global__ void __launch_bounds__(kThreads, 2)
+    scale_rows_kernel(const T* x, const T* attention, T* out, Index total, Index channels, Index pixels) {
+  const Index at = (Index(blockIdx.x) * kThreads + threadIdx.x) * V;
+  if (at >= total) return;
+  const Index row = at / channels, channel = at - row * channels;
+  const Pack<T, V> in = *reinterpret_cast<const Pack<T, V>*>(x + at);
+  const Pack<T, V> y = *reinterpret_cast<const Pack<T, V>*>(attention + row / pixels * channels + channel);
+  Pack<T, V> result;
+#pragma unroll
+  for (int v = 0; v < V; ++v) result.at[v] = rw::scaled(in.at[v], widen(y.at[v]));
+  *reinterpret_cast<Pack<T, V>*>(out + at) = result;
+}
+
+// ---- backward ---------------------------------------------------------------------------------------------------------
+
+// Contiguous: WARPS warps per plane. With V > 1 the arrays are 16-byte aligned, a plane need not be: single elements up to
+// the first aligned one and after the last whole vector.
+template <typename T, int V, int WARPS>
+__global__ void __launch_bounds__(kThreads, 2)
+    backward_planes_kernel(const T* grad, const T* x, const T* attention, T* dx, T* dattention, int64_t planes,
+                           int64_t inner) {
+  using W = wide_t<T>;
+  constexpr int team = WARPS * 32;  // threads of a plane
+  __shared__ W partial[kThreads / 32];
+  const int64_t plane = int64_t(blockIdx.x) * (kThreads / team) + threadIdx.x / team;
+  const int t = threadIdx.x % team;
+  W sum = 0;
+  if (plane < planes) {
+    const W y = widen(attention[plane]);
+    const int64_t begin = plane * inner, end = begin + inner;
+    int64_t head = (begin + V - 1) / V * V;
+    head = head < end ? head : end;
+    const int64_t tail = head + (end - head) / V * V;
+    for (int64_t e = begin + t; e < head; e += team) {
+      dx[e] = rw::scaled(grad[e], y);
+      sum += rw::share(grad[e], x[e]);
+    }
+    for (int64_t e = head + int64_t(t) * V; e < tail; e += int64_t(team) * V) {
+      const Pack<T, V> g = *reinterpret_cast<const Pack<T, V>*>(grad + e);
+      const Pack<T, V> in = *reinterpret_cast<const Pack<T, V>*>(x + e);
+      Pack<T, V> result;
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+        result.at[v] = rw::scaled(g.at[v], y);
+        sum += rw::share(g.at[v], in.at[v]);
+      }
+      *reinterpret_cast<Pack<T, V>*>(dx + e) = result;
+    }
+    for (int64_t e = tail + t; e < end; e += team) {
+      dx[e] = rw::scaled(grad[e], y);
+      sum += rw::share(grad[e], x[e]);
+    }
+  }
+  sum = WARPS == 1 ? warp_sum(sum) : block_sum(sum, partial);
+  if (plane < planes && t == 0) dattention[plane] = narrow<T>(sum);
+}
+
+constexpr int kLanes = 32, kGroups = 8;  // channels_last: channel vectors x groups of rows in a block
+
+// channels_last: a block has 32 V channels of one image and `kReweightRows` of its rows; partial sums go to the workspace
+// [batch, splits, channels].
+template <typename T, int V>
+__global__ void __launch_bounds__(kLanes * kGroups, 2)
+    backward_rows_kernel(const T* grad, const T* x, const T* attention, T* dx, wide_t<T>* workspace, int64_t channels,
+                         int64_t pixels) {
+  using W = wide_t<T>;
+  __shared__ W sums[kGroups][kLanes][V];
+  const int64_t b = blockIdx.z, split = blockIdx.y;
+  const int64_t channel = (int64_t(blockIdx.x) * kLanes + threadIdx.x) * V;
+  const int64_t stop = (split + 1) * kReweightRows < pixels ? (split + 1) * kReweightRows : pixels;
+  W sum[V] = {};
+  if (channel < channels) {
+    const Pack<T, V> y = *reinterpret_cast<const Pack<T, V>*>(attention + b * channels + channel);
+    for (int64_t p = split * kReweightRows + threadIdx.y; p < stop; p += kGroups) {
+      const int64_t at = (b * pixels + p) * channels + channel;
+      const Pack<T, V> g = *reinterpret_cast<const Pack<T, V>*>(grad + at);
+      const Pack<T, V> in = *reinterpret_cast<const Pack<T, V>*>(x + at);
+      Pack<T, V> result;
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+        result.at[v] = rw::scaled(g.at[v], widen(y.at[v]));
+        sum[v] += rw::share(g.at[v], in.at[v]);
+      }
+      *reinterpret_cast<Pack<T, V>*>(dx + at) = result;
+    }
+  }
+#pragma unroll
+  for (int v = 0; v < V; ++v) sums[threadIdx.y][threadIdx.x][v] = sum[v];
+  __syncthreads();
+  if (threadIdx.y != 0 || channel >= channels) return;
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    W total = 0;
+    for (int group = 0; group < kGroups; ++group) total += sums[group][threadIdx.x][v];
+    workspace[(b * gridDim.y + split) * channels + channel + v] = total;
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads, 2)
+    sum_splits_kernel(const wide_t<T>* workspace, T* dattention, int64_t total, int64_t channels, int64_t splits) {
+  const int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (at >= total) return;
+  const wide_t<T>* from = workspace + at / channels * splits * channels + at % channels;
+  wide_t<T> sum = 0;
+  for (int64_t split = 0; split < splits; ++split) sum += from[split * channels];
+  dattention[at] = narrow<T>(sum);
+}
+
+// ---- launches ---------------------------------------------------------------------------------------------------------
+
+static unsigned blocks(int64_t items, int64_t per_block) {
+  return static_cast<unsigned>((items + per_block - 1) / per_block);
+}
+
+template <typename... Pointers>
+static bool aligned(const Pointers*... pointers) {
+  return ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
+}
+
+template <typename T, int V, typename Index>
+static void launch_forward(const T* x, const T* attention, T* out, int64_t total, int64_t channels, int64_t pixels,
+                           bool channels_last, cudaStream_t stream) {
+  const unsigned grid = blocks(total, int64_t(kThreads) * V);
+  if (channels_last)
+    scale_rows_kernel<T, V, Index><<<grid, kThreads, 0, stream>>>(x, attention, out, Index(total), Index(channels),
+                                                                  Index(pixels));
+  else
+    scale_planes_kernel<T, V, Index><<<grid, kThreads, 0, stream>>>(x, attention, out, Index(total), Index(pixels));
+}
+
+int reweight_forward(DType dtype, const void* x, const void* attention, void* out, int64_t batch, int64_t channels,
+                     int64_t pixels, bool channels_last, void* stream) {
+  const int64_t total = batch * channels * pixels;
+  if (total == 0) return 0;
+  with_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+    constexpr int V = kVector<T>;
+    const T *from = static_cast<const T*>(x), *y = static_cast<const T*>(attention);
+    T* to = static_cast<T*>(out);
+    const auto s = static_cast<cudaStream_t>(stream);
+    const bool vectors = aligned(from, to) && (channels_last ? channels % V == 0 && aligned(y) : pixels >= V);
+    const bool small = total < (int64_t(1) << 31);  // 32-bit divisions where they do
+    if (vectors && small) launch_forward<T, V, uint32_t>(from, y, to, total, channels, pixels, channels_last, s);
+    else if (vectors) launch_forward<T, V, int64_t>(from, y, to, total, channels, pixels, channels_last, s);
+    else launch_forward<T, 1, int64_t>(from, y, to, total, channels, pixels, channels_last, s);
+  });
+  return static_cast<int>(cudaGetLastError());
+}
+
+template <typename T, int V>
+static void launch_backward(const T* grad, const T* x, const T* attention, T* dx, T* dattention, wide_t<T>* workspace,
+                            int64_t batch, int64_t channels, int64_t pixels, bool channels_last, cudaStream_t stream) {
+  const int64_t planes = batch * channels;
+  if (channels_last) {
+    const int64_t splits = reweight_splits(pixels);
+    const dim3 grid(blocks(channels, kLanes * V), static_cast<unsigned>(splits), static_cast<unsigned>(batch));
+    backward_rows_kernel<T, V><<<grid, dim3(kLanes, kGroups), 0, stream>>>(grad, x, attention, dx, workspace, channels,
+                                                                           pixels);
+    sum_splits_kernel<T><<<blocks(planes, kThreads), kThreads, 0, stream>>>(workspace, dattention, planes, channels,
+                                                                            splits);
+  } else if (pixels <= 32 * V * 8) {  // a warp has a plane done in eight steps
+    backward_planes_kernel<T, V, 1><<<blocks(planes, kThreads / 32), kThreads, 0, stream>>>(grad, x, attention, dx,
+                                                                                            dattention, planes, pixels);
+  } else {
+    backward_planes_kernel<T, V, kThreads / 32><<<blocks(planes, 1), kThreads, 0, stream>>>(grad, x, attention, dx,
+                                                                                            dattention, planes, pixels);
+  }
+}
+
+int reweight_backward(DType dtype, const void* grad, const void* x, const void* attention, void* dx, void* dattention,
+                      void* workspace, int64_t batch, int64_t channels, int64_t pixels, bool channels_last,
+                      void* stream) {
+  if (batch * channels == 0) return 0;
+  with_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+    constexpr int V = kVector<T>;
+    const T *g = static_cast<const T*>(grad), *from = static_cast<const T*>(x), *y = static_cast<const T*>(attention);
+    T *to = static_cast<T*>(dx), *dy = static_cast<T*>(dattention);
+    auto* sums = static_cast<wide_t<T>*>(workspace);
+    const auto s = static_cast<cudaStream_t>(stream);
+    const bool vectors = aligned(g, from, to) && (!channels_last || (channels % V == 0 && aligned(y)));
+    if (vectors) launch_backward<T, V>(g, from, y, to, dy, sums, batch, channels, pixels, channels_last, s);
+    else launch_backward<T, 1>(g, from, y, to, dy, sums, batch, channels, pixels, channels_last, s);
+  });
+  return static_cast<int>(cudaGetLastError());
+}
+
+}  // namespace dkpnet::cuda
