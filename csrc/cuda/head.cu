@@ -111,7 +111,7 @@ __device__ __forceinline__ float sum_over_rows(float value) {
 }
 
 template <typename T, bool Backward>
-__global__ void __launch_bounds__(kThreads, Backward ? 1 : 2)
+__global__ void __launch_bounds__(kThreads, 2)
     tensor_core_kernel(const Problem problem, const T* __restrict__ grad_density, T* __restrict__ out,
                        float* __restrict__ partials) {
   constexpr int kFine = kTile * kPitch1 > kDepth * kPitchPixels ? kTile * kPitch1 : kDepth * kPitchPixels;
@@ -119,6 +119,9 @@ __global__ void __launch_bounds__(kThreads, Backward ? 1 : 2)
   __shared__ __align__(16) T fine_weight[kDepth * kPitch1];               // [channel][position]
   __shared__ __align__(16) T weight2[kHidden1 * kPitch2];                 // [position][hidden2]
   __shared__ __align__(16) T grad2[Backward ? kTile * kPitch2 : 1];       // [pixel][hidden2]
+  __shared__ float bias2[kHidden2], weight3[kHidden2];
+  // A warp's sums; in registers, 33 more of them would leave one block per multiprocessor.
+  __shared__ float sums[Backward ? kWarps : 1][kSums];
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const int row8 = lane % 8, low = lane / 8 % 2 * 8, high = lane / 16 * 8;  // what load_matrices' addresses are made of
@@ -135,13 +138,13 @@ __global__ void __launch_bounds__(kThreads, Backward ? 1 : 2)
 
   for (int i = threadIdx.x; i < kHidden2 * kHidden1; i += kThreads)
     weight2[position_of(i % kHidden1) * kPitch2 + i / kHidden1] = narrow<T>(problem.weight2[i]);
-  float bias2[8], weight3[8];  // of columns 8j + 2t + e
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    bias2[i] = problem.bias2[i / 2 * 8 + 2 * t + i % 2];
-    weight3[i] = problem.weight3[i / 2 * 8 + 2 * t + i % 2];
+  if (threadIdx.x < kHidden2) {
+    bias2[threadIdx.x] = problem.bias2[threadIdx.x];
+    weight3[threadIdx.x] = problem.weight3[threadIdx.x];
   }
-  float weight2_sum[2][4] = {}, bias2_sum[8] = {}, weight3_sum[8] = {}, bias_sum[16] = {}, bias3_sum = 0.0f;
+  float weight2_sum[2][4] = {};
+  if constexpr (Backward)
+    for (int i = threadIdx.x; i < kWarps * kSums; i += kThreads) sums[0][i] = 0.0f;
   __syncthreads();
 
   for (int first = begin; first < end; first += kTile) {
@@ -198,7 +201,7 @@ __global__ void __launch_bounds__(kThreads, Backward ? 1 : 2)
     float hidden2[4][4];
 #pragma unroll
     for (int j = 0; j < 4; ++j)
-      hidden2[j][0] = hidden2[j][2] = bias2[2 * j], hidden2[j][1] = hidden2[j][3] = bias2[2 * j + 1];
+      hidden2[j][0] = hidden2[j][2] = bias2[8 * j + 2 * t], hidden2[j][1] = hidden2[j][3] = bias2[8 * j + 2 * t + 1];
 #pragma unroll
     for (int k = 0; k < 4; ++k)
 #pragma unroll
@@ -213,8 +216,9 @@ __global__ void __launch_bounds__(kThreads, Backward ? 1 : 2)
       float sum0 = 0.0f, sum1 = 0.0f;
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        sum0 += weight3[i] * relu(hidden2[i / 2][i % 2]);
-        sum1 += weight3[i] * relu(hidden2[i / 2][2 + i % 2]);
+        const float weight = weight3[i / 2 * 8 + 2 * t + i % 2];
+        sum0 += weight * relu(hidden2[i / 2][i % 2]);
+        sum1 += weight * relu(hidden2[i / 2][2 + i % 2]);
       }
       for (int step = 1; step < 4; step *= 2) {
         sum0 += __shfl_xor_sync(kAll, sum0, step);
@@ -225,17 +229,25 @@ __global__ void __launch_bounds__(kThreads, Backward ? 1 : 2)
     } else {
       const float grad0 = pixel0 < pixels ? widen(grad_density[image * pixels + pixel0]) : 0.0f;
       const float grad1 = pixel1 < pixels ? widen(grad_density[image * pixels + pixel1]) : 0.0f;
-      if (t == 0) bias3_sum += grad0 + grad1;
+      float* bias2_sum = sums[warp];
+      float* weight3_sum = bias2_sum + kHidden2;
+      float* bias_sum = weight3_sum + kHidden2;
+      const float grad_total = sum_over_rows(grad0 + grad1);
+      if (lane == 0) bias_sum[kHidden1] += grad_total;
       uint32_t left[2][4];  // gradient at hidden2 before its ReLU as A fragments
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        float grad[4];
+        float grad[4], value[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const float upstream = i < 2 ? grad0 : grad1, value = relu(hidden2[j][i]);
-          grad[i] = relu_gradient(upstream * weight3[2 * j + i % 2], value);
-          weight3_sum[2 * j + i % 2] += upstream * value;
-          bias2_sum[2 * j + i % 2] += grad[i];
+          value[i] = relu(hidden2[j][i]);
+          grad[i] = relu_gradient((i < 2 ? grad0 : grad1) * weight3[8 * j + 2 * t + i % 2], value[i]);
+        }
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const float bias2_add = sum_over_rows(grad[e] + grad[2 + e]);
+          const float weight3_add = sum_over_rows(grad0 * value[e] + grad1 * value[2 + e]);
+          if (g == 0) bias2_sum[8 * j + 2 * t + e] += bias2_add, weight3_sum[8 * j + 2 * t + e] += weight3_add;
         }
         left[j / 2][j % 2 * 2] = pack<T>(grad[0], grad[1]);
         left[j / 2][j % 2 * 2 + 1] = pack<T>(grad[2], grad[3]);
@@ -254,15 +266,20 @@ __global__ void __launch_bounds__(kThreads, Backward ? 1 : 2)
         }
       uint32_t words[2][8];
 #pragma unroll
-      for (int j = 0; j < 8; ++j)
+      for (int j = 0; j < 8; ++j) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const float2 value = unpack<T>(rounded[j / 2][j % 2 * 2 + half]);
-          const float x = relu_gradient(grad[j][2 * half], value.x), y = relu_gradient(grad[j][2 * half + 1], value.y);
-          bias_sum[2 * j] += x;
-          bias_sum[2 * j + 1] += y;
-          words[half][j] = pack<T>(x, y);
+          grad[j][2 * half] = relu_gradient(grad[j][2 * half], value.x);
+          grad[j][2 * half + 1] = relu_gradient(grad[j][2 * half + 1], value.y);
+          words[half][j] = pack<T>(grad[j][2 * half], grad[j][2 * half + 1]);
         }
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const float bias_add = sum_over_rows(grad[j][e] + grad[j][2 + e]);
+          if (g == 0) bias_sum[16 * t + 2 * j + e] += bias_add;
+        }
+      }
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int pixel = half == 0 ? pixel0 : pixel1;
@@ -307,26 +324,10 @@ __global__ void __launch_bounds__(kThreads, Backward ? 1 : 2)
 #pragma unroll
       for (int i = 0; i < 4; ++i)
         partial[(m * 16 + g + i / 2 * 8) * kHidden1 + 16 * t + 2 * warp + i % 2] = weight2_sum[m][i];
-    __syncthreads();  // fine has been read
-    float* scratch = reinterpret_cast<float*>(fine);  // [warp][kSums]
-    float* mine = scratch + warp * kSums;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const int column = i / 2 * 8 + 2 * t + i % 2;
-      const float bias2_total = sum_over_rows(bias2_sum[i]), weight3_total = sum_over_rows(weight3_sum[i]);
-      if (g == 0) mine[column] = bias2_total, mine[kHidden2 + column] = weight3_total;
-    }
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      const float total = sum_over_rows(bias_sum[i]);
-      if (g == 0) mine[2 * kHidden2 + 16 * t + i] = total;
-    }
-    const float total = sum_over_rows(bias3_sum);
-    if (lane == 0) mine[kSums - 1] = total;
     __syncthreads();
     for (int i = threadIdx.x; i < kSums; i += kThreads) {
       float sum = 0.0f;
-      for (int w = 0; w < kWarps; ++w) sum += scratch[w * kSums + i];
+      for (int w = 0; w < kWarps; ++w) sum += sums[w][i];
       partial[kHidden2 * kHidden1 + i] = sum;
     }
   }
