@@ -38,9 +38,7 @@ class CrowdDataset(Dataset[Example]):
     replaced between epochs.
     """
 
-    def __init__(
-        self, items: Sequence[Item], labels: Sequence[int], transform: Transform, seed: int = 0
-    ) -> None:
+    def __init__(self, items: Sequence[Item], labels: Sequence[int], transform: Transform, seed: int = 0) -> None:
         if len(items) != len(labels):
             raise ValueError(f"{len(items)} items but {len(labels)} labels")
         self.items = items

@@ -129,10 +129,7 @@ def cache_records(
     from tqdm import tqdm
 
     sizes = [limited_size(record.size, min_side, max_side) for record in records]
-    targets = [
-        cache / "images" / _cached_name(record.image, size)
-        for record, size in zip(records, sizes, strict=True)
-    ]
+    targets = [cache / "images" / _cached_name(record.image, size) for record, size in zip(records, sizes, strict=True)]
     todo = {target: i for i, target in enumerate(targets) if not _is_cached(target, sizes[i])}
     bad: dict[Path, BadFile] = {}
     try:
@@ -160,17 +157,13 @@ def cache_records(
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             try:
                 hide = not progress or not todo
-                for _ in tqdm(
-                    pool.map(fill, todo), f"caching {domain}", len(todo), unit="image", disable=hide
-                ):
+                for _ in tqdm(pool.map(fill, todo), f"caching {domain}", len(todo), unit="image", disable=hide):
                     pass
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
     except OSError as error:
-        raise UserError(
-            f"{cache}: cannot write the image cache ({error.strerror}); set DKPNET_CACHE"
-        ) from None
+        raise UserError(f"{cache}: cannot write the image cache ({error.strerror}); set DKPNET_CACHE") from None
 
     items = []
     for record, size, target in zip(records, sizes, targets, strict=True):
@@ -214,18 +207,14 @@ def load_domains(
     out; either way all of them stand in the domain's report. Raises `UserError`.
     """
     if not 0 < min_side <= max_side:
-        raise UserError(
-            f"min_side {min_side} and max_side {max_side} leave no size; give 0 < min_side <= max_side"
-        )
+        raise UserError(f"min_side {min_side} and max_side {max_side} leave no size; give 0 < min_side <= max_side")
     cache = default_cache() if cache is None else Path(cache)
     sources: list[tuple[str, Path, str | None]] = []
     for spec in specs:
         if spec == "synthetic":
             from .synthetic import ensure
 
-            sources += [
-                (name, path, "list") for name, path in ensure(cache / "synthetic", progress=progress).items()
-            ]
+            sources += [(name, path, "list") for name, path in ensure(cache / "synthetic", progress=progress).items()]
         else:
             sources.append(parse_spec(spec))
     names = [name for name, _, _ in sources]
@@ -253,9 +242,7 @@ def load_domains(
     return domains
 
 
-def split_validation(
-    items: Sequence[Item], fraction: float = 0.1, seed: int = 0
-) -> tuple[list[Item], list[Item]]:
+def split_validation(items: Sequence[Item], fraction: float = 0.1, seed: int = 0) -> tuple[list[Item], list[Item]]:
     """Split off a validation part: (train, val), fixed by a hash of the names whatever the items' order.
 
     ``fraction`` > 0 takes at least one item, and always leaves one for training when there are two.
@@ -265,6 +252,4 @@ def split_validation(
     count = min(max(1, round(fraction * len(items))), len(items) - 1) if fraction > 0 and items else 0
     ranked = sorted(items, key=lambda item: hashlib.blake2b(f"{seed}/{item.name}".encode()).digest())
     chosen = {item.name for item in ranked[:count]}
-    return [item for item in items if item.name not in chosen], [
-        item for item in items if item.name in chosen
-    ]
+    return [item for item in items if item.name not in chosen], [item for item in items if item.name in chosen]

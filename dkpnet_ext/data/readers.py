@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import UserError
+from . import matlab
 from .images import to_rgb
 
 OnBad = Literal["error", "skip"]
@@ -41,6 +42,7 @@ SUFFIXES = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+_FORMATS = [name for name in SUFFIXES if name != "MPO"]  # Pillow opens MPO as JPEG
 MIN_PIXELS = 16  # a side; smaller "images" are icons or tracking pixels
 MAX_MEGAPIXELS = 178  # Pillow's own limit against decompression bombs (2 x 89 megapixels)
 
@@ -68,28 +70,27 @@ class ImageInfo:
 _open_lock = threading.Lock()  # warnings.catch_warnings is not thread-safe
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path) -> ImageFile.ImageFile:
     try:
         if path.stat().st_size == 0:
             raise BadFile(path, "empty file (0 bytes)")
         with _open_lock, warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Pillow's note on 89 to 178 megapixels; on odd EXIF, on odd TIFF tags
-            return Image.open(path, formats=list(SUFFIXES))
+            # Pillow's notes on 89 to 178 megapixels and on odd metadata; neither matters here.
+            warnings.simplefilter("ignore")
+            return Image.open(path, formats=_FORMATS)
     except FileNotFoundError:
         raise BadFile(path, "no such image") from None
     except Image.DecompressionBombError:
         raise BadFile(path, f"more than {MAX_MEGAPIXELS} megapixels by its header") from None
     except UnidentifiedImageError:
-        raise BadFile(path, f"not an image ({', '.join(SUFFIXES)} are read)") from None
+        raise BadFile(path, f"not an image ({', '.join(_FORMATS)} are read)") from None
     except BadFile:
         raise
     except Exception as error:  # Pillow's plugins raise anything on a broken header
         raise BadFile(path, f"unreadable image ({error})") from None
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: ImageFile.ImageFile) -> int:
     # When a PNG has no EXIF before its pixels, Pillow decodes all of them to look for one behind: spare it
     # that where there is none.
     if image.format == "PNG" and "exif" not in image.info and "Raw profile type exif" not in image.info:
@@ -117,13 +118,11 @@ def inspect_image(path: Path) -> ImageInfo:
             raise BadFile(path, f"unreadable image ({error})") from None
 
 
-def _inspect(image: Image.Image, path: Path) -> ImageInfo:
+def _inspect(image: ImageFile.ImageFile, path: Path) -> ImageInfo:
     width, height = image.size
     if min(width, height) < MIN_PIXELS:
         raise BadFile(path, f"{width}x{height} px is too small (at least {MIN_PIXELS} px a side)")
-    if image.format != "MPO" and getattr(
-        image, "is_animated", False
-    ):  # phones write MPO: photo first, then extras
+    if image.format != "MPO" and getattr(image, "is_animated", False):  # phones write MPO: photo first, then extras
         raise BadFile(path, "animated or several pages: save one frame as a still image")
     if image.mode == "F":
         raise BadFile(path, "floating-point pixels: save it with 8 bits per channel")
@@ -151,9 +150,7 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
             image.draft(None, (2 * width, 2 * height))
         try:
             picture = to_rgb(image)
-        except (
-            Exception
-        ) as error:  # OSError, SyntaxError, struct.error ...: whatever the broken file provokes
+        except Exception as error:  # OSError, SyntaxError, struct.error ...: whatever the broken file provokes
             raise BadFile(path, f"cut off or corrupt ({error})") from None
     if size is not None and picture.size != (size[1], size[0]):
         picture = picture.resize((size[1], size[0]), Image.Resampling.BICUBIC, reducing_gap=2.0)
@@ -161,9 +158,9 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
 
 
 def mirror(values: np.ndarray, length: int) -> np.ndarray:
-    """Mirror coordinates like pixels: floor(v) -> length - 1 - floor(v); the fraction stays."""
+    """Mirror coordinates like pixels: floor(v) -> length - 1 - floor(v); the fraction stays, but never rounds up."""
     cell = np.floor(values)
-    return (length - 1 - cell) + (values - cell)
+    return (length - 1 - cell) + np.minimum(values - cell, 1 - 2**-10)
 
 
 def turn_points(points: np.ndarray, orientation: int, size: tuple[int, int]) -> np.ndarray:
@@ -213,26 +210,21 @@ def _text(path: Path) -> str:
 
 def read_mat(path: Path, key: str) -> np.ndarray:
     """Points of a MATLAB file, under ``key``; ShanghaiTech's ``image_info`` holds them three levels down."""
-    import scipy.io
-
     try:
-        with path.open("rb") as file:
-            content = scipy.io.loadmat(file)
+        value = matlab.load(path.read_bytes(), key)
     except FileNotFoundError:
         raise BadFile(path, "no such annotation") from None
-    except NotImplementedError:
-        raise BadFile(path, "a MATLAB v7.3 file: save it again with -v7") from None
-    except Exception as error:  # scipy raises anything from TypeError to zlib.error on broken files
-        raise BadFile(path, f"not a readable .mat file ({str(error) or type(error).__name__})") from None
-    if key not in content:
-        names = ", ".join(sorted(name for name in content if not name.startswith("__"))) or "nothing"
-        raise BadFile(path, f"no '{key}' in it (it holds {names})")
-    value = content[key]
+    except OSError as error:
+        raise BadFile(path, f"unreadable ({error.strerror})") from None
+    except KeyError as error:
+        raise BadFile(path, f"no '{key}' in it (it holds {', '.join(error.args[0]) or 'nothing'})") from None
+    except ValueError as error:
+        raise BadFile(path, f"not a readable .mat file: {error}") from None
     if key == "image_info":
         try:
-            value = value[0, 0][0, 0][0]
-        except (IndexError, TypeError, KeyError, ValueError):
-            raise BadFile(path, "image_info does not hold its points at [0,0][0,0][0]") from None
+            value = value[0][0]["location"]
+        except (IndexError, TypeError, KeyError):
+            raise BadFile(path, "image_info is not a cell that holds a struct with 'location'") from None
     if isinstance(value, np.ndarray) and value.size == 0:  # MATLAB's [] may be 0x0, 0x2 or 1x0
         return np.zeros((0, 2))
     return as_points(value, path)
@@ -350,9 +342,7 @@ def _fail(path: Path, reason: str) -> np.ndarray:
     raise BadFile(path, reason)
 
 
-def _pairs(
-    split: str, images: Path, truths: Path, pattern: str, read: Callable[[Path], np.ndarray]
-) -> Iterator[Entry]:
+def _pairs(split: str, images: Path, truths: Path, pattern: str, read: Callable[[Path], np.ndarray]) -> Iterator[Entry]:
     """Image ``X.*`` goes with annotation ``pattern``, X for its star. A leftover of either kind is bad."""
     leftover = set(_files(truths, pattern))
     for image in _files(images):
@@ -391,9 +381,7 @@ def _ucf_cc_50(root: Path) -> Iterator[Entry]:
 def _beijing_brt(root: Path) -> Iterator[Entry]:
     for split in ("train", "test"):
         folder = root / split
-        yield from _pairs(
-            split, folder / "frame", folder / "ground_truth", "*.mat", partial(read_mat, key="loc")
-        )
+        yield from _pairs(split, folder / "frame", folder / "ground_truth", "*.mat", partial(read_mat, key="loc"))
 
 
 def _jhu_crowd(root: Path) -> Iterator[Entry]:
@@ -405,9 +393,7 @@ def _nwpu(root: Path) -> Iterator[Entry]:
     # The public labels end with val: it serves as `test` here; test.txt's images go to the challenge's
     # server.
     folders = [path for path in _files(root, "images*") if path.is_dir()]
-    images = {
-        path.stem: path for folder in folders for path in _files(folder) if path.suffix.lower() == ".jpg"
-    }
+    images = {path.stem: path for folder in folders for path in _files(folder) if path.suffix.lower() == ".jpg"}
     mats = _has(root, "mats")
     for split, listing in (("train", "train.txt"), ("test", "val.txt"), ("unlabelled", "test.txt")):
         path = root / listing
@@ -471,14 +457,10 @@ def _list(split: str, path: Path) -> Iterator[Entry]:
 LAYOUTS = {
     layout.name: layout
     for layout in (
-        Layout(
-            "shanghaitech", lambda root: _has(root, "train_data/images", "test_data/images"), _shanghaitech
-        ),
+        Layout("shanghaitech", lambda root: _has(root, "train_data/images", "test_data/images"), _shanghaitech),
         Layout("beijing-brt", lambda root: _has(root, "train/frame", "test/frame"), _beijing_brt),
         Layout("jhu-crowd", lambda root: _has(root, "train/gt", "val/gt", "test/gt"), _jhu_crowd),
-        Layout(
-            "nwpu", lambda root: _has(root, "mats", "jsons") and _has(root, "train.txt", "val.txt"), _nwpu
-        ),
+        Layout("nwpu", lambda root: _has(root, "mats", "jsons") and _has(root, "train.txt", "val.txt"), _nwpu),
         Layout(
             "ucf-qnrf",
             lambda root: any(_files(root, "Train/*_ann.mat") + _files(root, "Test/*_ann.mat")),
@@ -512,9 +494,7 @@ def find_layout(path: Path, layout: str | None = None) -> tuple[Path, Layout]:
     if found and found[0][0] == path:
         return found[0]
     if not found:
-        raise UserError(
-            f"{path}: no known data set layout here ({known}; see the README for what each looks like)"
-        )
+        raise UserError(f"{path}: no known data set layout here ({known}; see the README for what each looks like)")
     if len(found) > 1:
         raise UserError(
             f"{path}: several data sets here, name one of them: {', '.join(str(root) for root, _ in found)}"
@@ -555,9 +535,7 @@ class Report:
         if self.bad:
             path, reason = self.bad[0]
             more = f" (and {len(self.bad) - 1} more bad files)" if len(self.bad) > 1 else ""
-            raise UserError(
-                f"{self.domain}: {path}: {reason}{more}; repair it, or skip such with --on-bad skip"
-            )
+            raise UserError(f"{self.domain}: {path}: {reason}{more}; repair it, or skip such with --on-bad skip")
 
     def __str__(self) -> str:
         lines = [f"{self.domain}: layout {self.layout} in {self.root}"]
@@ -587,9 +565,7 @@ def _check(entry: Entry, layout: Layout) -> tuple[Record, tuple[str, ...]]:
         height, width = info.size
         # More than a tenth of the image away is no annotator's slip. Most points there: not this image's
         # annotation.
-        far = ((points < -0.1 * np.array([width, height])) | (points > 1.1 * np.array([width, height]))).any(
-            axis=1
-        )
+        far = ((points < -0.1 * np.array([width, height])) | (points > 1.1 * np.array([width, height]))).any(axis=1)
         if far.sum() > 0.5 * len(points):
             x, y = points[far][0]
             where = f"far outside the {width}x{height} image, like ({x:g}, {y:g})"

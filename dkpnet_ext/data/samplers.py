@@ -54,14 +54,8 @@ class MixSampler(Sampler[list[tuple[int, int]]]):
             self.shares = None
         else:
             weights = np.ones(len(self.members)) if ratio is None else np.asarray(ratio, dtype=float)
-            if (
-                len(weights) != len(self.members)
-                or not (weights >= 0).all()
-                or not 0 < weights.sum() < np.inf
-            ):
-                raise ValueError(
-                    f"ratio needs {len(self.members)} weights, none negative, not all zero: {ratio}"
-                )
+            if len(weights) != len(self.members) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+                raise ValueError(f"ratio needs {len(self.members)} weights, none negative, not all zero: {ratio}")
             if empty := [d for d, items in enumerate(self.members) if len(items) == 0 and weights[d] > 0]:
                 raise ValueError(f"domain {empty[0]} has no items")
             self.shares = weights / weights.sum()
