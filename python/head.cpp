@@ -8,7 +8,8 @@
 #include "cuda/head.h"
 #endif
 
-using namespace dkpnet;
+namespace dkpnet {
+
 using head::Problem;
 
 void bind_head(py::module_& module) {
@@ -70,3 +71,7 @@ void bind_head(py::module_& module) {
   });
 #endif
 }
+
+}  // namespace dkpnet
+
+}  // namespace dkpnet
