@@ -73,5 +73,3 @@ void bind_head(py::module_& module) {
 }
 
 }  // namespace dkpnet
-
-}  // namespace dkpnet
