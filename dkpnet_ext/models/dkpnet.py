@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -306,7 +308,8 @@ def load_model(source: str | Path, **kwargs: Any) -> CrowdCounter:
                 f"checkpoint {source}: no such folder; give one that holds config.json and model.safetensors"
             )
         kind = MultiBranch if "attention" not in config else DKPNet
-        model = kind.from_pretrained(source, strict=True, **kwargs)
+        with redirect_stdout(StringIO()):  # the hub's mixin prints where it reads
+            model = kind.from_pretrained(source, strict=True, **kwargs)
     except UserError:
         raise
     except FileNotFoundError as error:

@@ -1,11 +1,19 @@
-"""Fused operators. Interim wrappers over the reference: each stem's module replaces its own line."""
+"""The operators: each stem's module registers it with PyTorch and chooses a backend (`backend.use_backend`)."""
 
-
-from . import reference
-from .reference import attended_head, pooled_features
+from .backend import use_backend
+from .density import density, knn_sigma
+from .head import attended_head
+from .reference import pooled_features
 from .reweight import reweight
 from .variational import VariationalOutput, variational
 
-
-def density(points, offsets, size, *, stride=4, sigma=4.0, truncate=1.75):
-    return reference.density(points, offsets, size, stride=stride, sigma=sigma, truncate=truncate)
+__all__ = [
+    "VariationalOutput",
+    "attended_head",
+    "density",
+    "knn_sigma",
+    "pooled_features",
+    "reweight",
+    "use_backend",
+    "variational",
+]

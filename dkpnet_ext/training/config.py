@@ -178,7 +178,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         "synthetic scenes, a small network from scratch; minutes on two CPU cores",
         Config(
             preset="quick",
-            data=DataConfig(crop=192, min_side=0, workers=1),
+            data=DataConfig(crop=192, min_side=192, workers=1),
             model=ModelConfig(backbone="hrnet_w18_small", weights=None, density_scale=100.0),
             cluster=ClusterConfig(num_clusters=4, num_sub=2),
             optim=OptimConfig(epochs=30, batch=16, lr=2e-3, weight_decay=1e-4, schedule="onecycle", bn_momentum=0.1),

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from .. import ops
 from ..data import CrowdDataset, Item, MixSampler, TrainTransform, collate
 from ..errors import UserError
-from ..evaluation.inference import predict_counts
+from ..evaluation.inference import Precision, predict_counts
 from ..evaluation.metrics import summarize
 from ..models import CrowdCounter
 from .checkpoint import fingerprint, load_state, restore_rng, save_model, save_state
@@ -45,7 +45,7 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
 
 
 def learning_rate(config: Config, progress: float) -> float:
-    """The rate at ``progress`` in [0, 1) of the stage; a function of progress alone, so that resuming needs no state."""
+    """The rate at ``progress`` in [0, 1) of the stage; a function of progress alone: resuming needs no state."""
     rate = config.optim.lr
     if config.optim.schedule == "step":
         return rate if progress < 250 / 450 else rate / 2.5
@@ -217,13 +217,13 @@ def train_stage(
     fabric.barrier()
 
 
-def predict_all(fabric: Fabric, model: CrowdCounter, items: Sequence[Item], config: Config) -> np.ndarray:
+def predict_all(fabric: Fabric, model: CrowdCounter, items: Sequence[Item], precision: Precision) -> np.ndarray:
     """Counts of whole images [n], shared among the processes."""
     own = predict_counts(
         model,
         items[fabric.global_rank :: fabric.world_size],
         device=fabric.device,
-        precision=config.precision,
+        precision=precision,
     )
     if fabric.world_size == 1:
         return own
@@ -237,7 +237,7 @@ def predict_all(fabric: Fabric, model: CrowdCounter, items: Sequence[Item], conf
 
 def validate(fabric: Fabric, model: CrowdCounter, val: Sequence[Item], config: Config) -> dict[str, float]:
     """MAE of each domain, and under ``val`` the mean over the domains of MAE over mean count."""
-    counts = predict_all(fabric, model, val, config)
+    counts = predict_all(fabric, model, val, config.precision)
     result: dict[str, float] = {}
     relative = []
     for domain in dict.fromkeys(item.domain for item in val):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from ..data import Domain, Item, load_domains, split_validation
@@ -100,8 +101,8 @@ def train(config: Config) -> Path:
     fabric = make_fabric(config)
     folder = Path(fabric.broadcast(str(folder)))
     if fabric.is_global_zero:
-        if config.resume is None and (folder / "config.json").exists() and not (folder / "results.md").exists():
-            raise_if_other(folder)
+        if config.resume is None and any(folder.glob("stage*/state.pt")):
+            raise UserError(f"output {folder}: holds a run; go on with --resume {folder}, or choose another folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             config.save(folder / "config.json")
@@ -167,13 +168,6 @@ def train(config: Config) -> Path:
     return folder
 
 
-def raise_if_other(folder: Path) -> None:
-    """Never write a new run over an unfinished one."""
-    raise UserError(
-        f"output {folder}: holds an unfinished run; continue it with --resume {folder} or choose another folder"
-    )
-
-
 def split(domains: list[Domain], config: Config) -> tuple[list[Item], list[Item], list[int]]:
     """Training items, validation items (the data set's own, else a fixed part of the training images), labels."""
     train_items: list[Item] = []
@@ -220,7 +214,7 @@ def evaluate_domains(
     rows: dict[str, Metrics] = {}
     for domain in (d for d in domains if d.test):
         annotated = np.array([item.count for item in domain.test])
-        rows[domain.name] = summarize(predict_all(fabric, model, domain.test, config), annotated)
+        rows[domain.name] = summarize(predict_all(fabric, model, domain.test, "fp32"), annotated)
         rows[f"{domain.name}, always its training mean"] = summarize(
             mean_baseline(domain.train, domain.test), annotated
         )
@@ -244,9 +238,9 @@ def _pictures(
     pictures.mkdir(exist_ok=True)
     for domain in domains:
         for item in domain.test[:2]:
-            image = np.load(item.image)
+            image = item.read()
             density = model.density(image).cpu().numpy()
-            picture = overlay(image, density, float(density.sum()))
+            picture = overlay(Image.fromarray(np.asarray(image)), density, float(density.sum()))
             picture.save(pictures / f"{domain.name}-{item.source.stem}.png")
     if isinstance(model, DKPNet) and model.attention is not None:
         groups = {"data set": [names[i] for i in labels]}
