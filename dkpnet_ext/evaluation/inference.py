@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from ..data.images import to_tensor
+from ..errors import UserError
 
 if TYPE_CHECKING:
     from ..data.prepare import Item
@@ -30,15 +33,53 @@ def predict_counts(
     *,
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
+    nine_patch: bool = False,
     progress: bool = False,
 ) -> np.ndarray:
-    """Predicted count of every item, float64 [n]; the model is moved to ``device`` and keeps its mode."""
+    """Predicted count of every item, float64 [n]; the model is moved to ``device`` and keeps its mode.
+
+    Args:
+        nine_patch: evaluate as the authors' released code does, see `nine_patch_count`.
+    """
     model.to(device)
     counts = []
     with autocast(device, precision):
-        for item in _shown(items, "counting", progress):
-            counts.append(model.count(to_tensor(np.load(item.image, mmap_mode="r"))))
+        for item in shown(items, "counting", progress):
+            image = to_tensor(np.load(item.image, mmap_mode="r"))
+            counts.append(nine_patch_count(model, image) if nine_patch else model.count(image))
     return np.array(counts, np.float64)
+
+
+@torch.inference_mode()
+def nine_patch_count(model: CrowdCounter, image: Tensor) -> float:
+    """Count as the authors' released code does: nine overlapping patches, each an image of its own.
+
+    The image is resized to multiples of 32 and cut into 3 x 3 patches of half its height and width, a quarter apart.
+    Of each patch its middle half counts, at the image's edges also what lies outside it.
+
+    Args:
+        image: uint8 [3, H, W].
+    """
+    height, width = (-(-side // 32) * 32 for side in image.shape[-2:])
+    pixels = image.to(model.pixel_mean.device).unsqueeze(0) / 255
+    if image.shape[-2:] != (height, width):
+        pixels = F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+    rows, columns = height // 2, width // 2
+    corners = [(i * rows // 2, j * columns // 2) for i in range(3) for j in range(3)]
+    was_training = model.training
+    model.eval()
+    try:
+        patches = torch.cat([pixels[:, :, y : y + rows, x : x + columns] for y, x in corners])
+        density = model(patches).density[:, 0].double()
+    finally:
+        model.train(was_training)
+
+    def counted(length: int, position: int) -> slice:
+        return slice(0 if position == 0 else length // 4, length if position == 2 else 3 * length // 4)
+
+    return sum(
+        float(density[n, counted(density.shape[1], n // 3), counted(density.shape[2], n % 3)].sum()) for n in range(9)
+    )
 
 
 def attention_vectors(
@@ -57,12 +98,23 @@ def attention_vectors(
     model.to(device)
     vectors = []
     with autocast(device, precision):
-        for item in _shown(items, "attention", progress):
+        for item in shown(items, "attention", progress):
             vectors.append(model.attend(to_tensor(np.load(item.image, mmap_mode="r"))).cpu().numpy())
     return np.array(vectors, np.float32)
 
 
-def _shown(items: Sequence, what: str, progress: bool) -> Iterable:
+def shown(values: Iterable, what: str, progress: bool, unit: str = "image") -> Iterable:
+    """Iterate, with a progress bar where wanted."""
     from tqdm.auto import tqdm
 
-    return tqdm(items, desc=what, unit="image", leave=False, disable=not progress)
+    return tqdm(values, desc=what, unit=unit, leave=False, disable=not progress)
+
+
+def pick_device(device: Literal["auto", "cpu", "cuda"], precision: Precision = "fp32") -> torch.device:
+    """The device that a command should use. Raises `UserError` for a GPU that is not there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: this machine has no usable GPU; use --device cpu")
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if precision == "fp16" and name == "cpu":
+        raise UserError("precision fp16: needs a GPU; use bf16 or fp32 on the CPU")
+    return torch.device(name)

@@ -16,22 +16,29 @@ if TYPE_CHECKING:
 MAX_SIDE = 2048  # px; a picture for the eye needs no more, and a map over 8192 x 8192 px would take gigabytes
 
 
-def overlay(image: Image.Image, density: Tensor | np.ndarray, count: float | None = None) -> Image.Image:
+def overlay(
+    image: Image.Image | np.ndarray,
+    density: Tensor | np.ndarray,
+    count: float | None = None,
+    peak: float | None = None,
+) -> Image.Image:
     """Density as heat over the photograph, with the count in a caption.
 
     Args:
-        image: RGB; scaled down to at most `MAX_SIDE` px a side.
+        image: RGB, or uint8 [H, W, 3]; scaled down to at most `MAX_SIDE` px a side.
         density: [h, w] of the whole image, heads per cell.
         count: what the caption says; None leaves it out.
+        peak: heads per cell at full heat, by default `heat_peak` of the map (give one for all frames of a video).
 
     Returns:
         RGB image.
     """
-    image = image.convert("RGB")
-    image.thumbnail((MAX_SIDE, MAX_SIDE))  # `convert` made a copy
-    heat = _heat(density)
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image.convert("RGB")
+    image.thumbnail((MAX_SIDE, MAX_SIDE))  # a copy in either case
+    heat = np.asarray(density, np.float32).clip(min=0) / (heat_peak(density) if peak is None else peak)
     # The square root lets a sparse crowd be seen beside a dense one; the ground is dimmed so that heat shows.
-    heat = np.asarray(Image.fromarray(np.sqrt(heat)).resize(image.size, Image.Resampling.BICUBIC)).clip(0, 1)
+    heat = np.asarray(Image.fromarray(np.sqrt(heat.clip(max=1))).resize(image.size, Image.Resampling.BICUBIC))
+    heat = heat.clip(0, 1)
     color, alpha = _colormap(heat), 0.85 * heat
     ground = np.asarray(image, np.float32)
     gray = ground.mean(2, keepdims=True)
@@ -43,11 +50,12 @@ def overlay(image: Image.Image, density: Tensor | np.ndarray, count: float | Non
     return result
 
 
-def _heat(density: Tensor | np.ndarray) -> np.ndarray:
-    """Density scaled so that its 99.9 % quantile is 1 (single peaks would darken all else), float32 [h, w]."""
-    density = np.asarray(density, np.float32).clip(min=0)
-    # An empty scene stays dark: where no cell reaches 1/256 head there is nothing to see.
-    return (density / max(float(np.quantile(density, 0.999)), 1 / 256)).clip(0, 1)
+def heat_peak(density: Tensor | np.ndarray) -> float:
+    """Heads per cell at full heat: the 99.9 % quantile (single peaks would darken all else).
+
+    At least 1/256, so that the noise of an empty scene stays dark.
+    """
+    return max(float(np.quantile(np.asarray(density, np.float32), 0.999)), 1 / 256)
 
 
 def _colormap(values: np.ndarray) -> np.ndarray:

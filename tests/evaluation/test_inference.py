@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dkpnet_ext.evaluation.baselines import image_statistics, mean_baseline, ridge_baseline
-from dkpnet_ext.evaluation.inference import attention_vectors, predict_counts
+from dkpnet_ext.evaluation.inference import attention_vectors, nine_patch_count, predict_counts
 
 
 def test_counts_are_the_forward_pass(model, items):
@@ -55,3 +55,27 @@ def test_image_statistics_of_a_known_picture(items, tmp_path):
     np.testing.assert_allclose(values[:3], 1 / 19, rtol=1e-5)
     np.testing.assert_allclose(values[4:8], [0.5, 0.5, 0.0, 1.0], atol=1e-5)
     assert values[8] == pytest.approx(np.log(200))
+
+
+@pytest.mark.parametrize("size", [(128, 192), (130, 97)])
+def test_nine_patches_by_hand(model, size):
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    height, width = (-(-side // 32) * 32 for side in size)
+    pixels = image.unsqueeze(0) / 255
+    if size != (height, width):
+        pixels = torch.nn.functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+    # The authors put each patch's part into a map of the whole image; cells of 4 px.
+    assembled = torch.full((height // 4, width // 4), torch.nan)
+    rows, columns = [0, 3, 5, 8], [0, 3, 5, 8]  # in eighths of the image
+    for i in range(3):
+        for j in range(3):
+            y, x = i * height // 4, j * width // 4
+            with torch.no_grad():
+                patch = model(pixels[:, :, y : y + height // 2, x : x + width // 2]).density[0, 0]
+            part = [slice(r[k] * s // 32, r[k + 1] * s // 32) for r, k, s in ((rows, i, height), (columns, j, width))]
+            assert torch.isnan(assembled[part[0], part[1]]).all()
+            assembled[part[0], part[1]] = patch[
+                part[0].start - y // 4 : part[0].stop - y // 4, part[1].start - x // 4 : part[1].stop - x // 4
+            ]
+    assert nine_patch_count(model, image) == pytest.approx(float(assembled.double().sum()), rel=1e-4)
+    assert nine_patch_count(model, image) != pytest.approx(model.count(image), rel=1e-4)

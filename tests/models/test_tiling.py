@@ -1,6 +1,7 @@
 """An image in tiles gives the density of the image in one piece."""
 
 import warnings
+from itertools import pairwise
 
 import pytest
 import torch
@@ -108,7 +109,7 @@ def test_backbones_that_see_everything_are_announced(monkeypatch):
 def test_split_covers_everything_once(length):
     tiles = tiling.split(length, 48, 16)
     assert tiles[0].start == 0 and tiles[-1].end == length
-    assert all(a.end == b.start for a, b in zip(tiles, tiles[1:], strict=False))
+    assert all(a.end == b.start for a, b in pairwise(tiles))
     for tile in tiles:
         assert 0 < tile.end - tile.start <= tiling.TILE
         assert tile.first == max(tile.start - 48, 0) and tile.last == min(tile.end + 48, length)

@@ -1,0 +1,73 @@
+"""Evaluate a model on data sets: `python -m dkpnet_ext.evaluate CHECKPOINT --data NAME=FOLDER ...`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from .errors import run_command
+
+
+@dataclass
+class Arguments:
+    """The command line."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    """Folder with config.json and model.safetensors, the folder of a training run (its final model), or a hub id."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FOLDER ...")] = ("synthetic",)
+    """Data sets as NAME=FOLDER (layout recognised) or NAME=FOLDER:LAYOUT; `synthetic` is the embedded source."""
+    split: Literal["train", "val", "test"] = "test"
+    """Which part of each data set."""
+    output: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("evaluation")
+    """Folder for table.md, metrics.json and counts.csv (a line per image)."""
+    submission: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Also write the NWPU-Crowd server's text file (1500 lines "id count") from its unlabelled test images."""
+    nine_patch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Evaluate as the authors' released code does: nine overlapping half-size patches per image."""
+    min_side: int = 416
+    """Images are resized so that the shorter side is at least this (pixels), as in training."""
+    max_side: int = 2048
+    """... and the longer side at most this. Large images are evaluated in tiles, with the same result."""
+    on_bad: Literal["error", "skip"] = "error"
+    """A bad file stops the evaluation, or is named and left out."""
+    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder of decoded images; default $DKPNET_CACHE or ~/.cache/dkpnet_ext."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+
+def main() -> None:
+    """Parse, call, print."""
+    args = tyro.cli(Arguments, prog="python -m dkpnet_ext.evaluate", description=__doc__)
+    from .data import load_domains
+    from .evaluation.files import checkpoint_folder
+    from .evaluation.inference import pick_device
+    from .evaluation.metrics import markdown_table
+    from .evaluation.report import evaluate_domains, submit
+    from .models import load_model
+
+    device = pick_device(args.device, args.precision)
+    model = load_model(checkpoint_folder(args.checkpoint)).to(device)
+    how = {
+        "device": device,
+        "precision": args.precision,
+        "nine_patch": args.nine_patch,
+        "progress": sys.stderr.isatty(),
+    }
+    domains = load_domains(
+        args.data, cache=args.cache, min_side=args.min_side, max_side=args.max_side, on_bad=args.on_bad
+    )
+    if args.submission is None or any(getattr(d, args.split) for d in domains):
+        print(markdown_table(evaluate_domains(model, domains, args.output, split=args.split, **how)))
+        print(f"written to {args.output}")
+    if args.submission is not None:
+        submit(model, domains, args.submission, **how)
+        print(f"submission written to {args.submission}")
+
+
+if __name__ == "__main__":
+    run_command(main)

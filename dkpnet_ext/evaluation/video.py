@@ -1,0 +1,191 @@
+"""Counting a video: a CSV line per frame, a plot over time, and the video with the density laid over it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..errors import UserError
+from .files import Prediction, writing
+from .inference import Precision, autocast, shown
+from .plots import heat_peak, overlay
+from .regions import Regions, count_regions
+
+if TYPE_CHECKING:
+    from ..models import CrowdCounter
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"})
+
+
+class Frame(NamedTuple):
+    """A decoded frame, or the reason why there is none."""
+
+    index: int  # number of the frame in the file, damaged ones included
+    time: float | None  # seconds
+    pixels: np.ndarray | None  # uint8 [H, W, 3] RGB, upright
+    problem: str = ""
+
+
+def _import_av() -> Any:
+    try:
+        import av
+    except ImportError:
+        raise UserError("videos need PyAV: pip install 'dkpnet_ext[video]'") from None
+    return av
+
+
+def read_frames(path: Path) -> Iterator[Frame]:
+    """Decode a video frame by frame; a damaged one is yielded without pixels, and decoding goes on.
+
+    Raises:
+        UserError: no such file, no video, or PyAV is not installed.
+    """
+    av = _import_av()
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"video {path}: no such file")
+    try:
+        container = av.open(str(path))
+    except (av.error.FFmpegError, ValueError) as error:
+        raise UserError(f"video {path}: not a readable video ({error})") from None
+    with container:
+        if not container.streams.video:
+            raise UserError(f"video {path}: holds no video stream")
+        stream = container.streams.video[0]
+        index = 0
+        try:
+            for packet in container.demux(stream):
+                try:
+                    frames = packet.decode()
+                except av.error.FFmpegError as error:
+                    yield Frame(index, None, None, f"cannot be decoded ({error.strerror})")
+                    index += 1
+                    continue
+                for frame in frames:
+                    if frame.is_corrupt:
+                        yield Frame(index, frame.time, None, "is damaged")
+                    else:
+                        upright = np.rot90(frame.to_ndarray(format="rgb24"), _rotation(frame) // 90)
+                        yield Frame(index, frame.time, np.ascontiguousarray(upright))
+                    index += 1
+        except av.error.FFmpegError as error:  # the file ends in the middle of a packet
+            yield Frame(index, None, None, f"and what follows cannot be read ({error.strerror})")
+
+
+def _rotation(frame: Any) -> int:
+    """Degrees counterclockwise by which a phone's video has to be turned to be upright."""
+    return frame.rotation
+
+
+def count_video(
+    model: CrowdCounter,
+    path: Path,
+    output: Path,
+    name: str,
+    regions: Regions,
+    precision: Precision = "fp32",
+    progress: bool = False,
+) -> Prediction:
+    """Count every frame of a video.
+
+    Writes ``<name>-counts.csv`` (frame, seconds, count, one column per region), ``<name>-counts.png`` and
+    ``<name>-density.mp4`` into ``output``. The density's colours keep one scale, which follows the crowd slowly.
+
+    Returns:
+        the mean count of its frames, and the frames that could not be read.
+
+    Raises:
+        UserError: a file that is no video or has no readable frame; an output that cannot be written.
+    """
+    table, plot, video = (output / f"{name}{end}" for end in ("-counts.csv", "-counts.png", "-density.mp4"))
+    rows: list[list[float]] = []
+    skipped: list[str] = []
+    size, peak = None, 0.0
+    frames = read_frames(path)
+    with ExitStack() as stack:
+        encoder = writer = None
+        for frame in shown(frames, f"counting {path.name}", progress, "frame"):
+            if frame.pixels is None:
+                skipped.append(f"frame {frame.index} {frame.problem}")
+                continue
+            size = frame.pixels.shape[:2]
+            with autocast(model.pixel_mean.device, precision):
+                density = model.density(frame.pixels).cpu()
+            count = float(density.double().sum())
+            counts = count_regions(density, regions, size, model.out_stride)
+            peak = max(0.95 * peak, heat_peak(density))
+            picture = overlay(frame.pixels, density, count, peak)
+            seconds = frame.index if frame.time is None else frame.time
+            with writing(output):
+                if encoder is None:
+                    writer = csv.writer(stack.enter_context(table.open("w", newline="", encoding="utf-8")))
+                    writer.writerow(["frame", "seconds", "count", *regions])
+                    encoder = stack.enter_context(_Encoder(video, picture.size, _rate(path)))
+                encoder.add(picture, frame.index)
+                writer.writerow([frame.index, f"{seconds:.3f}", f"{count:.3f}", *(f"{c:.3f}" for c in counts.values())])
+            rows.append([seconds, count, *counts.values()])
+    if not rows:
+        raise UserError(f"video {path}: no readable frame" + (f" ({skipped[0]})" if skipped else ""))
+    means = np.mean(rows, axis=0)
+    with writing(plot):
+        _plot(np.array(rows), ["whole frame", *regions], plot)
+    return Prediction(
+        str(path), float(means[1]), size, dict(zip(regions, map(float, means[2:]), strict=True)),
+        [table.name, plot.name, video.name], len(rows), skipped,
+    )  # fmt: skip
+
+
+def _rate(path: Path) -> Any:
+    """Frames per second as a fraction; 25 where the file does not say."""
+    with _import_av().open(str(path)) as container:
+        return container.streams.video[0].average_rate or 25
+
+
+class _Encoder:
+    """Writes pictures of one size as H.264 (MPEG-4 where PyAV was built without it)."""
+
+    def __init__(self, path: Path, size: tuple[int, int], rate: Any) -> None:
+        av = _import_av()
+        self.size = tuple(side - side % 2 or 2 for side in size)  # both codecs need even sides
+        self.container = av.open(str(path), "w")
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        self.stream = self.container.add_stream(codec, rate=rate)
+        self.stream.width, self.stream.height = self.size
+        self.stream.pix_fmt = "yuv420p"
+        if codec == "libx264":
+            self.stream.options = {"crf": "20"}
+
+    def __enter__(self) -> _Encoder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with self.container:
+            self.container.mux(self.stream.encode(None))
+
+    def add(self, picture: Any, index: int) -> None:
+        frame = _import_av().VideoFrame.from_image(picture.resize(self.size) if picture.size != self.size else picture)
+        frame.pts = index  # a skipped frame stays on the screen until the next
+        self.container.mux(self.stream.encode(frame))
+
+
+def _plot(rows: np.ndarray, names: list[str], path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for name, counts in zip(names, rows.T[1:], strict=True):
+        axis.plot(rows[:, 0], counts, label=name)
+    axis.set_xlabel("seconds")
+    axis.set_ylabel("people")
+    axis.set_ylim(bottom=min(0, rows[:, 1:].min()))
+    axis.grid(alpha=0.3)
+    if len(names) > 1:
+        axis.legend()
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,70 @@
+"""What is installed, what can run here, and why not: `python -m dkpnet_ext.info`."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from .errors import run_command
+
+PACKAGES = ("torch", "torchvision", "timm", "lightning", "triton", "numpy", "pillow", "onnxruntime", "av")
+OPERATORS = ("variational", "reweight", "attended_head", "density")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def report() -> str:
+    """The whole text that the command prints."""
+    import torch
+
+    from ._version import __version__
+    from .ops import backend, native
+
+    lines = [f"dkpnet_ext {__version__}, Python {platform.python_version()}, {platform.platform()}", ""]
+    lines += [f"{package:<12} {_version(package)}" for package in PACKAGES]
+    lines += ["", f"{'cpu':<12} {torch.get_num_threads()} threads"]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(index)
+            lines.append(
+                f"{f'cuda:{index}':<12} {device.name}, sm_{device.major}{device.minor}, "
+                f"{device.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+            )
+    else:
+        lines.append(f"{'cuda':<12} no usable GPU (torch is built for CUDA {torch.version.cuda})")
+    lines += ["", "compiled module _dkpnet_ext:"]
+    build = {"missing": native.missing} if native.module is None else native.module.build_info
+    lines += [f"  {key}: {value}" for key, value in build.items() if value]
+    lines += [
+        "",
+        f"backend x operator (float32; forced: {backend.forced() or 'none, the first that can run is taken'})",
+    ]
+    lines += ["| backend | device | " + " | ".join(OPERATORS) + " |", "|---" * (2 + len(OPERATORS)) + "|"]
+    reasons: dict[str, int] = {}
+    for device, names in backend.ORDER.items():
+        gpu_missing = "no usable GPU" if device == "cuda" and not torch.cuda.is_available() else None
+        for name in names:
+            cells = []
+            for op in OPERATORS:
+                reason = backend.can_run(name, op, device) or gpu_missing
+                cells.append("yes" if reason is None else f"no ({reasons.setdefault(reason, len(reasons) + 1)})")
+            lines.append(f"| {name} | {device} | {' | '.join(cells)} |")
+    lines += [f"({number}) {reason}" for reason, number in reasons.items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Parse, call, print."""
+    import tyro
+
+    tyro.cli(lambda: None, prog="python -m dkpnet_ext.info", description=__doc__)
+    print(report())
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,111 @@
+"""Frames of a video are counted one by one; what is damaged is named and skipped."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dkpnet_ext.errors import UserError
+from dkpnet_ext.evaluation.video import count_video, read_frames
+
+av = pytest.importorskip("av", reason="PyAV is not installed")
+
+FRAMES = 6
+SIZE = (70, 97)  # odd, so that the encoder has to adapt
+
+
+def write_video(path, frames, codec="mjpeg", gop=12):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=5)
+        stream.width, stream.height = frames[0].shape[1], frames[0].shape[0]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.gop_size = gop
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def frames_of(size=SIZE, count=FRAMES):
+    y, x = np.mgrid[: size[0], : size[1]]
+    return [
+        np.stack([(x * 2 + 20 * i) % 256, (y * 3) % 256, np.full(size, 40 * i)], -1).astype(np.uint8)
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = tmp_path / "crowd.avi"
+    write_video(path, frames_of())
+    return path
+
+
+def test_every_frame_is_counted(model, video, tmp_path):
+    half = np.zeros(SIZE, bool)
+    half[:, :50] = True
+    regions = {"left": half, "right": ~half}
+    found = count_video(model, video, tmp_path, "crowd", regions)
+    assert found.frames == FRAMES and found.size == SIZE and not found.skipped
+    rows = list(csv.DictReader((tmp_path / "crowd-counts.csv").open()))
+    assert [int(row["frame"]) for row in rows] == list(range(FRAMES))
+    np.testing.assert_allclose([float(row["seconds"]) for row in rows], np.arange(FRAMES) / 5, atol=1e-3)
+    for row, frame in zip(rows, read_frames(video), strict=True):
+        assert float(row["count"]) == pytest.approx(model.count(frame.pixels), abs=1e-3)
+        assert float(row["left"]) + float(row["right"]) == pytest.approx(float(row["count"]), abs=2e-3)
+    assert found.count == pytest.approx(np.mean([float(row["count"]) for row in rows]), abs=1e-3)
+    assert found.outputs == ["crowd-counts.csv", "crowd-counts.png", "crowd-density.mp4"]
+    overlaid = list(read_frames(tmp_path / "crowd-density.mp4"))
+    assert len(overlaid) == FRAMES and overlaid[0].pixels.shape == (70, 96, 3)
+    assert np.asarray(Image.open(tmp_path / "crowd-counts.png")).std() > 5
+
+
+def test_a_damaged_frame_is_skipped(model, video, tmp_path):
+    data = bytearray(video.read_bytes())
+    starts = [i for i in range(len(data) - 2) if data[i : i + 3] == b"\xff\xd8\xff"]  # each MJPEG frame's start
+    assert len(starts) == FRAMES
+    data[starts[2] : starts[3] - 16] = bytes(starts[3] - 16 - starts[2])  # up to the next chunk header
+    video.write_bytes(data)
+    found = count_video(model, video, tmp_path, "crowd", {})
+    assert found.frames == FRAMES - 1
+    assert len(found.skipped) == 1 and found.skipped[0].startswith("frame 2 cannot be decoded")
+    rows = list(csv.DictReader((tmp_path / "crowd-counts.csv").open()))
+    assert [int(row["frame"]) for row in rows] == [0, 1, 3, 4, 5]
+
+
+def test_a_rotated_video_is_upright(tmp_path, monkeypatch):
+    write_video(tmp_path / "x.avi", frames_of((48, 64), 1))
+    plain = next(read_frames(tmp_path / "x.avi")).pixels
+    # No encoder of PyAV writes the display matrix that phones do; its value is set on the decoded frame instead.
+    monkeypatch.setattr("dkpnet_ext.evaluation.video._rotation", lambda frame: -90)
+    turned = next(read_frames(tmp_path / "x.avi")).pixels
+    np.testing.assert_array_equal(turned, np.rot90(plain, -1))
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "not a readable video"), (b"x" * 5000, "not a readable video")])
+def test_no_video(model, tmp_path, content, message):
+    (tmp_path / "x.mp4").write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        count_video(model, tmp_path / "x.mp4", tmp_path, "x", {})
+    assert "x.mp4" in str(error.value) and "\n" not in str(error.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.mp4"]
+
+
+def test_missing_and_audio_only(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        list(read_frames(tmp_path / "nothing.mp4"))
+    with av.open(str(tmp_path / "a.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+    with pytest.raises(UserError, match="no video stream"):
+        list(read_frames(tmp_path / "a.wav"))
+
+
+def test_without_pyav(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(UserError, match=r"dkpnet_ext\[video\]"):
+        list(read_frames(tmp_path / "x.mp4"))
