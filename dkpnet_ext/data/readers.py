@@ -150,8 +150,10 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
             image.draft(None, (2 * width, 2 * height))
         try:
             picture = to_rgb(image)
-        except Exception as error:  # OSError, SyntaxError, struct.error ...: whatever the broken file provokes
-            raise BadFile(path, f"cut off or corrupt ({error})") from None
+        except MemoryError:
+            raise BadFile(path, "not enough memory to decode it") from None
+        except Exception:  # OSError, SyntaxError, struct.error ...: whatever the broken file provokes
+            raise BadFile(path, "cut off or corrupt: its pixels cannot be decoded") from None
     if size is not None and picture.size != (size[1], size[0]):
         picture = picture.resize((size[1], size[0]), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return np.asarray(picture)
