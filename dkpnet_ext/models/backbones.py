@@ -60,11 +60,11 @@ class TimmFeatures(nn.Module):
             wanted = [i for i, r in enumerate(probe.feature_info.reduction()) if r in (4, 8, 16)]
         except (RuntimeError, AttributeError, TypeError, ValueError) as error:
             raise UserError(f"backbone {name}: timm offers no feature pyramid for it ({error})") from None
-        if not wanted:
-            raise UserError(f"backbone {name}: no features at 1/4, 1/8 or 1/16; choose a convolutional network")
+        if 4 not in probe.feature_info.reduction():
+            raise UserError(f"backbone {name}: has no features at 1/4 of the image; choose a convolutional network")
         net = timm.create_model(name, pretrained=False, features_only=True, out_indices=wanted)
         last = net.feature_info.module_name()[-1].split(".")
-        if last[0] == "blocks":  # EfficientNet-like features keep unused blocks
+        if last[0] == "blocks" and hasattr(net, "blocks"):  # EfficientNet-like features keep unused blocks
             net.blocks = net.blocks[: int(last[1]) + 1]
         self.net = net
         self.reductions = tuple(net.feature_info.reduction())
