@@ -20,6 +20,7 @@ SHADOW = 7  # darkens what is behind it
 FULL = 170.0  # shading 1.0 in 8 bits
 VARIANTS = 16
 STEP = 1.1  # ratio between neighbouring sizes: a sprite is within 5 % of the size asked for
+KEPT = 29  # sprites up to this level (16 px per head) are kept for the next scene
 STANDING = 5.7  # heads from a standing person's head centre to the feet, seen level
 
 
@@ -272,14 +273,7 @@ _DRAW: dict[str, Callable[[int, float, bool], Drawing]] = {
 _drawing = functools.cache(lambda shape, variant, body, seated: _DRAW[shape](variant, body, seated))
 
 
-@functools.cache
-def sprite(shape: str, variant: int, body: int, seated: bool, mirror: bool, level: int) -> Sprite:
-    """The figure at ``STEP ** level`` pixels per head; a person's ``body`` is the visible length in heads."""
-    if mirror:
-        clear, parts, solid, (x, y) = sprite(shape, variant, body, seated, False, level)
-        h, w = solid.shape
-        parts = np.ascontiguousarray(parts.reshape(h, w, 6)[:, ::-1]).reshape(-1, 6)
-        return Sprite(clear[:, ::-1], parts, solid[:, ::-1], (w - x, y))
+def _resized(shape: str, variant: int, body: int, seated: bool, level: int) -> Sprite:
     drawing = _drawing(shape, variant, body, seated)
     scale = STEP**level / drawing.unit
     w, h = (max(1, round(side * scale)) for side in drawing.cover.size)
@@ -289,6 +283,26 @@ def sprite(shape: str, variant: int, body: int, seated: bool, mirror: bool, leve
         parts[..., part - 1] = plane.resize((w, h), Image.Resampling.BILINEAR, reducing_gap=2)
     x, y = drawing.anchor[0] * w / drawing.cover.width, drawing.anchor[1] * h / drawing.cover.height
     return Sprite(1 - cover[..., None], parts.reshape(-1, 6) / np.float32(FULL), cover > 0.5, (x, y))
+
+
+_kept = functools.cache(_resized)
+
+
+def sprite(shape: str, variant: int, body: int, seated: bool, mirror: bool, level: int) -> Sprite:
+    """The figure at ``STEP ** level`` pixels per head; a person's ``body`` is the visible length in heads."""
+    # large ones are rare, and would fill the memory
+    clear, parts, solid, (x, y) = (_kept if level <= KEPT else _resized)(shape, variant, body, seated, level)
+    if mirror:
+        h, w = solid.shape
+        clear, solid, x = clear[:, ::-1], solid[:, ::-1], w - x
+        parts = np.ascontiguousarray(parts.reshape(h, w, 6)[:, ::-1]).reshape(-1, 6)
+    return Sprite(clear, parts, solid, (x, y))
+
+
+def forget() -> None:
+    """Free the memory that the figures drawn so far take."""
+    _drawing.cache_clear()
+    _kept.cache_clear()
 
 
 # --------------------------------------------------------------------------------------------------- palettes

@@ -62,7 +62,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from dkpnet_ext.errors import UserError, run_command
 
-from .figures import STANDING, STEP, VARIANTS, balls, clothes, objects, people, silhouettes, sprite, trees
+from .figures import STANDING, STEP, VARIANTS, balls, clothes, forget, objects, people, silhouettes, sprite, trees
 
 VERSION = 3  # part of the folder's name: raise it with every change of what is rendered
 
@@ -660,6 +660,7 @@ def ensure(root: Path, seed: int = 0, progress: bool = True) -> dict[str, Path]:
                     raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
+            forget()
     return {domain: final / domain for domain in DOMAINS}
 
 
