@@ -38,11 +38,8 @@ def main() -> None:
 
     try:
         train(config)
-    except Interrupted:
-        print(
-            "\nstopped; the state is saved. Go on with:  python -m dkpnet_ext.train --resume RUN_FOLDER",
-            file=sys.stderr,
-        )
+    except Interrupted as stop:
+        print(f"\nstopped, and saved; go on with: python -m dkpnet_ext.train --resume {stop}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -29,7 +29,7 @@ from .losses import loss_terms
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM arrived; the state is on disk."""
+    """Ctrl-C or SIGTERM arrived; the state is in the run folder that is its argument."""
 
 
 @contextmanager
@@ -193,7 +193,7 @@ def train_stage(
                 if stopped() and last:
                     save(epoch, step + 1)
                     bar.close()
-                    raise Interrupted
+                    raise Interrupted(folder.parent)
             done = max(passes - start, 1)
             epoch, start = epoch + 1, 0
             record: dict[str, Any] = {

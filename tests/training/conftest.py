@@ -1,0 +1,67 @@
+"""Two tiny domains on disk, in the list layout, and a configuration that trains on them in seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ARGUMENTS = [
+    "quick", "--crop", "32", "--min-side", "32", "--max-side", "128", "--batch", "4", "--workers", "0",
+    "--num-clusters", "2", "--channels", "16", "--latent-dim", "4", "--eval-every", "1", "--device", "cpu",
+    "--no-channels-last",
+]  # fmt: skip
+
+
+def write_domain(folder: Path, seed: int, train: int = 8, test: int = 2, side: int = 48) -> None:
+    """Bright squares on noise; points at their centres."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for split, count in (("train", train), ("test", test)):
+        rows = ["image,points"]
+        for i in range(count):
+            image = rng.integers(0, 120, (side, side, 3), dtype=np.uint8)
+            points = rng.integers(4, side - 4, (int(rng.integers(1, 9)), 2))
+            for x, y in points:
+                image[y - 2 : y + 3, x - 2 : x + 3] = 255
+            Image.fromarray(image).save(folder / f"{split}{i}.png")
+            cell = json.dumps(points.tolist()).replace('"', '""')
+            rows.append(f'{split}{i}.png,"{cell}"')
+        (folder / f"{split}.csv").write_text("\n".join(rows) + "\n")
+
+
+@pytest.fixture(scope="session")
+def domains(tmp_path_factory) -> list[str]:
+    root = tmp_path_factory.mktemp("domains")
+    for seed, name in enumerate(("bright", "dark")):
+        write_domain(root / name, seed)
+    return ["--data", f"bright={root / 'bright'}", f"dark={root / 'dark'}", "--cache", str(root / "cache")]
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture
+def train(domains, environment) -> Callable[..., subprocess.CompletedProcess]:
+    """Run the command to its end."""
+
+    def call(*arguments: str, prefix: tuple[str, ...] = (), check: bool = True) -> subprocess.CompletedProcess:
+        command = [sys.executable, *(prefix or ("-m",)), "dkpnet_ext.train", *ARGUMENTS, *domains, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return call
+
+
+def records(folder: Path) -> list[dict]:
+    """metrics.jsonl without the times, which no two runs share."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]

@@ -1,0 +1,108 @@
+"""The trainer's parts: configuration, loss, schedule, clustering, state files."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from dkpnet_ext.errors import UserError
+from dkpnet_ext.models import CounterOutput
+from dkpnet_ext.train import parse
+from dkpnet_ext.training.checkpoint import load_state, restore_rng, save_state
+from dkpnet_ext.training.clustering import cluster_attention
+from dkpnet_ext.training.config import PRESETS, Config, LossConfig
+from dkpnet_ext.training.loop import learning_rate
+from dkpnet_ext.training.losses import loss_terms
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_configuration_survives_its_file(preset, tmp_path):
+    config = parse([preset, "--data", "A=x", "B=y", "--output", "somewhere"])
+    config.save(tmp_path / "config.json")
+    assert Config.load(tmp_path / "config.json") == config
+
+
+def test_paper_presets_are_the_papers():
+    for name, clusters, sub in (("paper-3joint", 3, 3), ("paper-4joint", 5, 2)):
+        config = PRESETS[name][1]
+        assert (config.cluster.num_clusters, config.cluster.num_sub, config.cluster.method) == (clusters, sub, "gmm")
+        assert config.model.backbone == "hrnet_w40" and config.model.weights == "imagenet"
+        assert (config.optim.epochs, config.optim.batch, config.optim.lr) == (450, 32, 5e-5)
+        assert (config.data.crop, config.data.min_side, config.data.max_side) == (400, 416, 2048)
+        loss = config.loss
+        assert (loss.w_density, loss.w_kl, loss.w_lse, loss.w_logdet, loss.sigma) == (1, 1, 1, 1, 4)
+        assert config.model.density_scale == 1.0
+
+
+def test_unknown_preset_and_foreign_configuration_are_one_line(tmp_path):
+    with pytest.raises(UserError, match="preset fast: unknown; there are quick"):
+        parse(["fast"])
+    (tmp_path / "config.json").write_text('{"seed": 1}')
+    with pytest.raises(UserError, match="not a run's configuration"):
+        Config.load(tmp_path / "config.json")
+
+
+def test_paper_schedule_divides_by_two_and_a_half_at_epoch_250():
+    config = PRESETS["paper-4joint"][1]
+    assert learning_rate(config, 249.99 / 450) == 5e-5
+    assert learning_rate(config, 250 / 450) == pytest.approx(2e-5)
+
+
+def test_one_cycle_rises_and_falls_to_zero():
+    config = copy.deepcopy(PRESETS["quick"][1])
+    rates = [learning_rate(config, p) for p in np.linspace(0, 0.9999, 101)]
+    assert max(rates) == pytest.approx(config.optim.lr, rel=1e-2)
+    assert int(np.argmax(rates)) == 10
+    assert rates[-1] < 1e-4 * config.optim.lr
+
+
+def test_loss_is_equation_9():
+    density, target = torch.rand(3, 1, 4, 5), torch.rand(3, 1, 4, 5)
+    kl, lse, det = torch.rand(3), torch.rand(3), torch.rand(3)
+    output = CounterOutput(density, kl=kl, lse=lse, logdet2=det)
+    terms = loss_terms(output, target, torch.tensor([0, 1, 2]), 10.0, LossConfig())
+    by_hand = sum(((10 * (density[b] - target[b])) ** 2).sum() for b in range(3)) / 6
+    torch.testing.assert_close(terms["density"], by_hand)
+    torch.testing.assert_close(terms["total"], by_hand + kl.mean() + lse.mean() + det.mean())
+    weights = LossConfig(w_density=2, w_kl=3, w_lse=5, w_logdet=7)
+    terms = loss_terms(output, target, torch.tensor([0, 1, 2]), 10.0, weights)
+    torch.testing.assert_close(terms["total"], 2 * by_hand + 3 * kl.mean() + 5 * lse.mean() + 7 * det.mean())
+
+
+def test_loss_averages_over_latent_samples():
+    density, target = torch.rand(6, 1, 4, 4), torch.rand(3, 1, 4, 4)
+    whole = loss_terms(CounterOutput(density), target, torch.zeros(3), 1.0, LossConfig())["total"]
+    parts = [loss_terms(CounterOutput(d), target, torch.zeros(3), 1.0, LossConfig())["total"] for d in density.split(3)]
+    torch.testing.assert_close(whole, sum(parts) / 2)
+
+
+@pytest.mark.parametrize("method", ["gmm", "kmeans", "dbscan"])
+def test_clustering_finds_separated_groups(method):
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1, 2], [60, 40, 20])
+    vectors = (rng.normal(size=(3, 64))[truth] + 0.05 * rng.normal(size=(120, 64))).astype(np.float32)
+    labels = cluster_attention(vectors, 3, method, seed=0)
+    assert labels.dtype == np.int64
+    np.testing.assert_array_equal(labels, truth)  # numbered from the largest cluster on
+    np.testing.assert_array_equal(labels, cluster_attention(vectors, 3, method, seed=0))
+
+
+def test_clustering_refuses_what_it_cannot_do():
+    with pytest.raises(UserError, match="2 training images cannot form 3"):
+        cluster_attention(np.random.rand(2, 8), 3)
+    with pytest.raises(UserError, match="DBSCAN finds 1 clusters, not 9"):
+        cluster_attention(np.random.default_rng(0).normal(size=(50, 2)), 9, "dbscan")
+
+
+def test_state_restores_random_numbers_and_damage_is_one_line(tmp_path):
+    save_state(tmp_path / "state.pt", {"epoch": 3})
+    expected = torch.rand(4)
+    state = load_state(tmp_path / "state.pt")
+    restore_rng(state)
+    assert state["epoch"] == 3 and torch.equal(torch.rand(4), expected)
+    (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:100])
+    with pytest.raises(UserError, match="damaged training state"):
+        load_state(tmp_path / "state.pt")
+    with pytest.raises(UserError, match="no training state here"):
+        load_state(tmp_path / "absent.pt")

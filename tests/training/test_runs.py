@@ -1,0 +1,160 @@
+"""Whole runs as a user starts them: both stages, every system, interruption, several processes."""
+
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dkpnet_ext.models import DKPNet, MultiBranch, load_model
+
+from .conftest import ARGUMENTS, records
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, request):
+    """One uninterrupted run of both stages, three epochs each."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    environment, domains = request.getfixturevalue("module_environment"), request.getfixturevalue("domains")
+    done = subprocess.run(
+        [sys.executable, "-m", "dkpnet_ext.train", *ARGUMENTS, *domains, "--epochs", "3", "--output", str(folder)],
+        env=environment, capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def module_environment():
+    import os
+
+    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_a_run_leaves_everything_behind(whole):
+    folder, printed = whole
+    for name in ("config.json", "metrics.jsonl", "clusters.json", "results.md", "tsne.png"):
+        assert (folder / name).stat().st_size > 0, name
+    assert len(list((folder / "density").glob("*.png"))) == 4
+    assert list((folder / "tensorboard").glob("events*"))
+    table = (folder / "results.md").read_text()
+    for text in ("bright", "dark", "training mean", "ridge", "MAE", "RMSE (papers: MSE)", "NAE"):
+        assert text in table, text
+    assert table.splitlines()[-1] in printed
+    stages = [r["stage"] for r in records(folder)]
+    assert stages == ["stage1"] * 3 + ["stage2"] * 3 + ["test"]
+
+
+def test_stage_two_is_inva_on_the_clusters(whole):
+    model = load_model(whole[0] / "stage2" / "best")
+    assert isinstance(model, DKPNet)
+    assert model.attention.centers.shape[:2] == (2, 2)
+    assert load_model(whole[0] / "stage1" / "best").attention.centers.shape[:2] == (2, 1)
+
+
+def test_killed_and_resumed_equals_never_killed(whole, train, domains, environment, tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dkpnet_ext.train", *ARGUMENTS, *domains, "--epochs", "3", "--output", str(folder)],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    # Kill in the middle of the second epoch: 16 images an epoch, 4 a step, the bar counts images.
+    seen = ""
+    while (character := process.stderr.read(1)) and not re.search(r"stage1:.*\b20/48", seen):
+        seen += character
+    process.kill()
+    process.wait()
+    assert "20/48" in seen, seen
+    assert len(records(folder)) == 1, "one epoch was finished"
+    train("--resume", str(folder))
+    assert records(folder) == records(whole[0])
+    for stage in ("stage1", "stage2"):
+        a, b = (load_file(f / stage / "best" / "model.safetensors") for f in (folder, whole[0]))
+        assert all(torch.equal(a[k], b[k]) for k in b)
+
+
+def test_sigterm_saves_in_mid_epoch_and_resumes_exactly(whole, train, domains, environment, tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dkpnet_ext.train", *ARGUMENTS, *domains, "--epochs", "3", "--output", str(folder)],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    seen = ""
+    while (character := process.stderr.read(1)) and not re.search(r"stage1:.*\b20/48", seen):
+        seen += character
+    process.send_signal(signal.SIGTERM)
+    rest = process.stderr.read()
+    assert process.wait() == 130, rest
+    assert f"--resume {folder}" in rest
+    state = torch.load(folder / "stage1" / "state.pt", weights_only=True)
+    assert state["epoch"] == 1 and 0 < state["batch"] < 4
+    train("--resume", str(folder))
+    # The interrupted epoch's mean loss covers only its rest; all that follows from the weights is the same.
+    kept = [{k: v for k, v in r.items() if not k.startswith("loss/")} for r in records(folder)]
+    assert kept == [{k: v for k, v in r.items() if not k.startswith("loss/")} for r in records(whole[0])]
+
+
+@pytest.mark.parametrize("system", ["va", "se", "jt", "mb"])
+def test_comparison_systems_train_in_one_stage(system, train, tmp_path):
+    folder = tmp_path / "run"
+    train("--system", system, "--epochs", "1", "--output", str(folder))
+    model = load_model(folder / "stage1" / "best")
+    assert isinstance(model, MultiBranch if system == "mb" else DKPNet)
+    assert not (folder / "stage2").exists()
+    assert (folder / "results.md").exists()
+
+
+@pytest.mark.parametrize("system", ["dkpnet", "jt"])
+def test_two_processes_equal_one(system, train, tmp_path):
+    """Two ranks of two images train to the weights of one process with four (batch statistics frozen)."""
+    common = ["--system", system, "--epochs", "1", "--batch-norm", "frozen", "--lr", "1e-3", "--head", "folded"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(*common, "--output", str(one))
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+    train(*common, "--output", str(two), prefix=launcher)
+    a, b = (torch.load(f / "stage1" / "state.pt", weights_only=True)["model"] for f in (one, two))
+    assert a.keys() == b.keys()
+    start = torch.load(one / "stage1" / "state.pt", weights_only=True)["optimizer"]["state"]
+    assert all(s["step"] == 4 for s in start.values()), "as many steps of each"
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_accumulation_equals_the_whole_batch(train, tmp_path):
+    common = ["--system", "jt", "--epochs", "1", "--batch-norm", "frozen"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(*common, "--output", str(one))
+    train(*common, "--accumulate", "2", "--output", str(two))
+    a, b = (torch.load(f / "stage1" / "state.pt", weights_only=True)["model"] for f in (one, two))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_an_existing_run_is_never_overwritten(whole, train):
+    done = train("--output", str(whole[0]), check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith(f"error: output {whole[0]}: holds a run")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--batch", "5", "--accumulate", "2"], "batch 5 cannot be split"),
+        (["--weights", "absent.pth"], "no such file"),
+        (["--precision", "fp16"], "needs a GPU"),
+        (["--device", "cuda"], "no usable GPU"),
+        (["--num-clusters", "50"], "cannot form 50 clusters"),
+        (["--resume", "nowhere"], "not a run's configuration"),
+    ],
+)
+def test_bad_settings_are_one_line(arguments, message, train, tmp_path):
+    if arguments[0] != "--resume":
+        arguments = [*arguments, "--epochs", "1", "--output", str(tmp_path / "run")]
+    done = train(*arguments, check=False)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+    assert "Traceback" not in done.stderr
