@@ -1,5 +1,5 @@
 // One head's stamp in a density target: a Gaussian on the pixels around the head, cut at the radius, renormalised over
-// the pixels that lie inside the image (MATH.md, "Exact density targets").
+// the pixels that lie inside the image.
 //
 // The stamp is separable and so is the sum-pool to the output stride: a head adds rows[i] * columns[j] to cell (i, j),
 // where both vectors sum to 1. Everything here is therefore about one axis. Nothing at pixel resolution is ever stored.

@@ -1,8 +1,9 @@
-"""Exact density targets from head points, one launch per batch (MATH.md, "Exact density targets").
+"""Exact density targets from head points, one launch per batch (the equations: csrc/math/density.h).
 
-A head's Gaussian stamp and the sum-pool to the output stride are both separable, so a head adds an outer product of two
-short vectors, one per axis, each of which sums to 1: nothing is computed or stored at pixel resolution, and the mass of a
-head inside the image is 1 up to rounding wherever it lies. Heads are added in their order: the same bits every run.
+A head's Gaussian stamp and the sum-pool to the output stride are both separable, so a head adds an outer product of
+two short vectors, one per axis, each of which sums to 1: nothing is computed or stored at pixel resolution, and the
+mass of a head inside the image is 1 up to rounding wherever it lies. Heads are added in their order: the same bits
+every run.
 
 The backend modules (this file's native calls, `ops/triton/density.py`) have
 
@@ -14,6 +15,7 @@ with contiguous tensors; `sigmas` [M] float32, or None and `sigma` holds for all
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -120,7 +122,9 @@ def _check(points: Tensor, offsets: Tensor, op: str) -> None:
 
 def _check_offsets(points: Tensor, offsets: Tensor, op: str) -> None:
     if offsets[0] != 0 or offsets[-1] != len(points) or (offsets[1:] < offsets[:-1]).any():
-        raise ValueError(f"{op}: offsets must rise from 0 to the number of points, {len(points)}; got {offsets.tolist()}")
+        raise ValueError(
+            f"{op}: offsets must rise from 0 to the number of points, {len(points)}; got {offsets.tolist()}"
+        )
 
 
 def _cells(size: int, stride: int) -> int:
@@ -166,7 +170,7 @@ def _knn_sigma_cpu(points: Tensor, offsets: Tensor, k: int, beta: float, default
     sigmas = torch.full((len(points),), default, dtype=torch.float32)
     finite = points.isfinite().all(1)
     bounds = offsets.tolist()
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in pairwise(bounds):
         index = begin + finite[begin:end].nonzero().squeeze(1)
         if len(index) > 1:
             heads = points[index].double().numpy()

@@ -76,7 +76,8 @@ def density_kernel(
         else:
             spread = tl.load(sigmas + index, mask=valid, other=0.0)
         # The product of two float32 is exact in float64: the radius of every backend (csrc/math/density.h).
-        reach = spread.to(tl.float64) * truncate.to(tl.float32).to(tl.float64) + 0.5
+        cut = tl.full([HEADS], truncate, tl.float32)
+        reach = spread.to(tl.float64) * cut.to(tl.float64) + 0.5
         wide = inside & (reach >= 1)  # false for a sigma of 0, below 0 or NaN: all mass on one pixel
         limit = tl.maximum(height, width)
         radius = tl.where(wide, tl.minimum(tl.where(wide, reach, 0.0), limit), 0.0).to(tl.int32)
