@@ -11,8 +11,8 @@ median and the range of the default training images (seed 0).
 =======  ==========  ==============  =========  ==================================================================
 domain   train/test  heads/image     head size  camera
 =======  ==========  ==============  =========  ==================================================================
-square   130 / 30    115 (16-565)    5-16 px    7-13 m up, tilted 18-32 degrees, daylight, haze
-street   100 / 26    9 (1-57)        9-50 px    1.7-3 m up, almost level, saturated and sharp, landscape or portrait
+square   130 / 30    116 (14-565)    5-16 px    7-13 m up, tilted 18-32 degrees, daylight, haze
+street   100 / 26    10 (1-60)       9-50 px    1.7-3 m up, almost level, saturated and sharp, landscape or portrait
 stadium  80 / 22     263 (47-1000)   5-9 px     a long lens on a stand of seats, floodlight, noise, strong JPEG
 station  60 / 20     19 (2-112)      7-30 px    CCTV 4-6 m up, tilted 22-34 degrees: nearly gray, low contrast, noisy
 =======  ==========  ==============  =========  ==================================================================
@@ -36,7 +36,8 @@ against the light). Only the look of the picture as a whole tells which habit ap
 hidden behind something is not annotated.
 
 Everything follows from ``np.random.default_rng([seed, domain, split, index])``: the same versions of NumPy and Pillow
-give the same bytes. ``python -m dkpnet_ext.data.synthetic OUT`` writes the folders and a contact sheet to look at.
+give the same bytes (another processor's arithmetic may round a pixel differently).
+``python -m dkpnet_ext.data.synthetic OUT`` writes the folders and a contact sheet to look at.
 """
 
 from __future__ import annotations
