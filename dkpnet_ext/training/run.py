@@ -90,6 +90,7 @@ def train(config: Config) -> Path:
     Raises:
         UserError: bad settings or data. Interrupted: see `train_stage`.
     """
+    resuming = config.resume is not None
     if config.resume is not None:
         folder = config.resume
         config = Config.load(folder / "config.json")
@@ -101,7 +102,7 @@ def train(config: Config) -> Path:
     fabric = make_fabric(config)
     folder = Path(fabric.broadcast(str(folder)))
     if fabric.is_global_zero:
-        if config.resume is None and any(folder.glob("stage*/state.pt")):
+        if not resuming and any(folder.glob("stage*/state.pt")):
             raise UserError(f"output {folder}: holds a run; go on with --resume {folder}, or choose another folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
