@@ -56,12 +56,14 @@ DKPNET_HD void cos_sin_of_24bit(uint32_t i, double& cosine, double& sine) {
   const uint32_t quadrant = (i + (1u << 21)) >> 22;
   const double x = static_cast<double>(static_cast<int32_t>(i - (quadrant << 22))) * (6.283185307179586477 / 16777216);
   const double t = x * x;
-  double s = 1.0 / 362880;
+  double s = -1.0 / 39916800;
+  s = s * t + 1.0 / 362880;
   s = s * t - 1.0 / 5040;
   s = s * t + 1.0 / 120;
   s = s * t - 1.0 / 6;
   s = s * t * x + x;
-  double c = -1.0 / 3628800;
+  double c = 1.0 / 479001600;
+  c = c * t - 1.0 / 3628800;
   c = c * t + 1.0 / 40320;
   c = c * t - 1.0 / 720;
   c = c * t + 1.0 / 24;

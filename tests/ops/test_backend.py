@@ -1,0 +1,126 @@
+"""The choice of a backend: predicates, forcing, falling back, and what the compiled module says of itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+
+from dkpnet_ext import _version
+from dkpnet_ext.ops import backend, native, reweight
+from dkpnet_ext.ops.backend import can_run, choose, use_backend
+
+X, Y = torch.ones(1, 2, 3, 3), torch.ones(1, 2)
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_every_refusal_has_a_reason():
+    for name in backend.BACKENDS:
+        for device in ("cpu", "cuda", "mps"):
+            reason = can_run(name, "reweight", device)
+            assert reason is None or (reason and "\n" not in reason)
+    assert can_run("reference", "reweight", "mps") is None
+    assert "cuda tensors" in can_run("cuda", "reweight", "cpu")
+    assert "cpu tensors" in can_run("cpp", "reweight", "cuda")
+    assert "float64" in can_run("triton", "reweight", "cuda", torch.float64)
+    assert "int32" in can_run("cpp", "reweight", "cpu", torch.int32)
+
+
+def test_unknown_names_list_the_known_ones():
+    for call in (lambda: can_run("metal", "reweight", "cpu"), lambda: use_backend("metal").__enter__()):
+        with pytest.raises(ValueError, match="'metal'.*cuda, triton, cpp, reference"):
+            call()
+
+
+def test_forced_backend_that_cannot_run_says_why():
+    with use_backend("cuda"), pytest.raises(RuntimeError, match="reweight cannot run.*'cuda'.*on cuda tensors, not on cpu"):
+        reweight(X, Y)
+
+
+def test_context_manager_nests_and_restores():
+    before = backend.forced()
+    with use_backend("reference"):
+        with use_backend("cpp"):
+            assert backend.forced() == "cpp"
+        assert backend.forced() == "reference"
+    assert backend.forced() == before
+    with pytest.raises(KeyError), use_backend("reference"):
+        raise KeyError
+    assert backend.forced() == before
+
+
+def test_forced_forward_keeps_its_backend_in_backward(monkeypatch):
+    if native.missing:
+        pytest.skip(native.missing)
+    x = X.clone().requires_grad_()
+    with use_backend("cpp"):
+        out = reweight(x, Y)
+    seen = []
+    original = native.module.reweight_backward_cpu
+    monkeypatch.setattr(native.module, "reweight_backward_cpu", lambda *a: (seen.append(1), original(*a)))
+    out.sum().backward()
+    assert seen == [1]
+
+
+def test_falling_back_is_said_once(monkeypatch):
+    monkeypatch.setattr(native, "missing", "no compiler was found")
+    monkeypatch.setattr(backend, "_warned", set())
+    with pytest.warns(UserWarning, match="reweight on cpu runs on 'reference'. cpp: no compiler was found"):
+        assert torch.equal(reweight(X, Y), X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reweight(X, Y)
+
+
+def test_order_of_the_automatic_choice(monkeypatch):
+    monkeypatch.setattr(native, "missing", None)
+    monkeypatch.setattr(native, "cuda_missing", None)
+    monkeypatch.setattr(backend, "_TRITON_INSTALLED", True)
+    monkeypatch.setattr(backend, "_warned", set())
+    assert choose("reweight", "cpu", torch.float32) == "cpp"
+    assert choose("reweight", "cuda", torch.float32) == "cuda"
+    with pytest.warns(UserWarning, match="cuda: too wide"):
+        limit = {"cuda": "too wide"}.get
+        assert choose("reweight", "cuda", torch.float32, limit) == "triton"
+    with pytest.raises(RuntimeError, match="'cuda': too wide"):
+        choose("reweight", "cuda", torch.float32, limit, force="cuda")
+    monkeypatch.setattr(native, "cuda_missing", "no toolkit")
+    monkeypatch.setattr(backend, "_TRITON_INSTALLED", False)
+    with pytest.warns(UserWarning, match="'reference'. cuda: no toolkit. triton: the package triton is not installed"):
+        assert choose("reweight", "cuda", torch.float32) == "reference"
+
+
+def test_environment_variable_forces():
+    code = "from dkpnet_ext.ops import backend; print(backend.forced())"
+    assert python(code, DKPNET_BACKEND="reference").stdout.strip() == "reference"
+    wrong = python(code, DKPNET_BACKEND="metal")
+    assert wrong.returncode != 0 and "unknown backend 'metal': choose one of cuda, triton" in wrong.stderr
+
+
+def test_stale_or_absent_module_has_a_reason(tmp_path):
+    code = "from dkpnet_ext.ops import native; print(native.module); print(native.missing)"
+    (tmp_path / "_dkpnet_ext.py").write_text("__version__ = '0.0.0'")
+    old = python(code, PYTHONPATH=f"{tmp_path}{os.pathsep}{os.getcwd()}").stdout.splitlines()
+    assert old[0] == "None" and f"version 0.0.0, the package of {_version.__version__}" in old[1]
+    (tmp_path / "_dkpnet_ext.py").write_text("raise ImportError('not here')")
+    absent = python(code, PYTHONPATH=f"{tmp_path}{os.pathsep}{os.getcwd()}").stdout.splitlines()
+    assert absent[0] == "None" and "cannot be imported (not here)" in absent[1]
+
+
+def test_module_tells_how_it_was_built():
+    if native.missing:
+        pytest.skip(native.missing)
+    info = native.module.build_info
+    assert native.module.__version__ == _version.__version__
+    assert info["compiler"] and info["cpu_in_use"] in info["cpu_instruction_sets"]
+    assert info["cuda"] == (not info["cuda_missing"]) == bool(info["cuda_archs"])
+    assert set(native.DTYPES.values()) == {0, 1, 2, 3}

@@ -1,0 +1,109 @@
+"""The build: CUDA code without spills, a wheel that works from another folder, and plain words where tools are missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_ptxas():
+    spec = importlib.util.spec_from_file_location("ptxas", ROOT / "bench" / "ptxas.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+ptxas = load_ptxas()
+needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake on PATH")
+
+
+@pytest.mark.skipif(ptxas.find_nvcc() is None, reason="no nvcc on PATH or in CUDA_HOME")
+def test_cuda_compiles_without_spills():
+    entries = ptxas.report(ptxas.find_nvcc())
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build" / "ptxas.json").write_text(json.dumps(entries, indent=1))
+    for stem in ("variational", "reweight", "head", "density"):
+        for arch in ("sm_80", "sm_90"):
+            assert any(e["source"] == f"{stem}.cu" and e["arch"] == arch for e in entries), f"{stem} {arch}"
+    assert not [e for e in entries if e["spill_stores"] or e["spill_loads"]]
+
+
+def build(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess:
+    """`python -m build --wheel` of a copy of the sources, by default on a PATH without nvcc."""
+    source = tmp_path / "source"
+    shutil.copytree(
+        ROOT, source, ignore=shutil.ignore_patterns(".git", "build", "dist", "runs", "*.egg-info", "tests", "__pycache__"),
+        dirs_exist_ok=True,
+    )  # fmt: skip
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "DKPNET_", "PYTHONPATH"))}
+    folders = [p for p in env["PATH"].split(os.pathsep) if not (Path(p) / "nvcc").exists()]
+    env |= {"PATH": os.pathsep.join([str(Path(sys.executable).parent), *folders])} | environment
+    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "-o", str(tmp_path / "dist"), str(source)]
+    return subprocess.run(command, env=env, capture_output=True, text=True)
+
+
+def test_without_a_compiler_the_rest_is_installed_and_it_is_said(tmp_path):
+    done = build(tmp_path, CXX=str(tmp_path / "no-such-compiler"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "installing WITHOUT the compiled module" in done.stdout + done.stderr
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "dkpnet_ext/ops/reference.py" in names and not any(n.startswith("_dkpnet_ext.") for n in names)
+
+
+@pytest.mark.parametrize("part", ["CPP", "CUDA"])
+def test_what_is_required_and_missing_is_an_error(tmp_path, part):
+    tools = {"CXX": str(tmp_path / "no-such-compiler")} if part == "CPP" else {}
+    done = build(tmp_path, **{f"DKPNET_REQUIRE_{part}": "1"}, **tools)
+    assert done.returncode != 0
+    assert "the compiled module is required, but its build failed" in done.stdout + done.stderr
+    if part == "CUDA":
+        assert "CUDA is required, but no CUDA toolkit was found" in done.stdout + done.stderr
+
+
+@needs_cmake
+def test_wheel_works_from_another_folder(tmp_path):
+    done = build(tmp_path, DKPNET_REQUIRE_CPP="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "built WITHOUT its CUDA kernels: no CUDA toolkit was found" in " ".join((done.stdout + done.stderr).split())
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = (
+        "import torch, dkpnet_ext.ops as ops; from dkpnet_ext.ops import native, backend\n"
+        "assert native.missing is None and 'no CUDA toolkit' in native.cuda_missing, native.missing\n"
+        "with backend.use_backend('cpp'): print(ops.reweight(torch.ones(1, 2, 3, 3), torch.ones(1, 2)).sum().item())\n"
+        "print(ops.__file__)"
+    )
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    env = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    ran = subprocess.run([sys.executable, "-c", code], cwd=other, env=env, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    total, path = ran.stdout.split()
+    assert total == "18.0" and path.startswith(str(tmp_path / "site"))
+
+
+def test_sdist_has_all_that_the_build_needs(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--sdist", "-o", str(tmp_path), str(ROOT)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    shutil.unpack_archive(archive, tmp_path / "unpacked")
+    (root,) = (tmp_path / "unpacked").iterdir()
+    for name in ("CMakeLists.txt", "setup.py", "pyproject.toml", "dkpnet_ext/__init__.py"):
+        assert (root / name).is_file(), name
+    for folder in ("csrc", "python"):
+        have = {p.relative_to(root) for p in (root / folder).rglob("*") if p.is_file()}
+        want = {p.relative_to(ROOT) for p in (ROOT / folder).rglob("*") if p.is_file()}
+        assert have == want
