@@ -105,10 +105,10 @@ def _matrix(data: memoryview, order: str, only: str | None = None, depth: int = 
         return name, None
     kind, count = int(flags[0]) & 0xFF, math.prod(shape)
     if kind in _NUMBERS:
-        values = part.numbers()
-        if len(values) != count:
+        numbers = part.numbers()
+        if len(numbers) != count:
             raise ValueError("it is damaged")
-        return name, values.reshape(shape, order="F")
+        return name, numbers.reshape(shape, order="F")
     if kind not in (_CELL, _STRUCT):
         raise ValueError(f"'{name or only}' is neither numbers nor a cell or struct")
 
@@ -120,7 +120,7 @@ def _matrix(data: memoryview, order: str, only: str | None = None, depth: int = 
     elements = count * (len(fields) if kind == _STRUCT else 1)
     if 8 * elements > len(data):  # before a loop over a damaged count
         raise ValueError("it ends too early")
-    values = []
+    values: list[Any] = []
     for _ in range(elements):
         kind_of_element, element = part.element()
         if kind_of_element != _MATRIX:

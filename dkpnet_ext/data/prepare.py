@@ -156,7 +156,7 @@ def cache_records(
         # Threads, as Pillow and file writes release the GIL.
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             try:
-                hide = not progress or not todo
+                hide = None if progress and todo else True  # None: unless this is a terminal
                 for _ in tqdm(pool.map(fill, todo), f"caching {domain}", len(todo), unit="image", disable=hide):
                     pass
             except BaseException:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple, cast
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -94,10 +94,11 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     # When a PNG has no EXIF before its pixels, Pillow decodes all of them to look for one behind: spare it
     # that where there is none.
     if image.format == "PNG" and "exif" not in image.info and "Raw profile type exif" not in image.info:
-        position = image.fp.tell()
-        image.fp.seek(-min(1 << 16, image.fp.seek(0, 2)), 2)
-        late = b"eXIf" in image.fp.read()
-        image.fp.seek(position)
+        file = cast(IO[bytes], image.fp)
+        position = file.tell()
+        file.seek(-min(1 << 16, file.seek(0, 2)), 2)
+        late = b"eXIf" in file.read()
+        file.seek(position)
         if not late:
             return 1
     try:
@@ -596,7 +597,8 @@ def read_domain(
         raise UserError(f"{bad.path}: {bad}") from None
     except OSError as error:
         raise UserError(f"{root}: cannot be read ({error.strerror})") from None
-    for entry in tqdm(entries, f"checking {domain}", unit="image", disable=not progress, leave=False):
+    hide = None if progress else True  # None: unless this is a terminal
+    for entry in tqdm(entries, f"checking {domain}", unit="image", disable=hide, leave=False):
         try:
             record, notes = _check(entry, row)
         except BadFile as bad:

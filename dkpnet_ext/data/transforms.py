@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -26,7 +27,7 @@ class TrainTransform:
 
     def __init__(self, crop: int = 400, flip: float = 0.5, jitter: float = 0.2) -> None:
         self.crop = crop
-        self.scale_up = v2.Resize((crop, crop), antialias=True)
+        self.scale_up = v2.Resize((crop, crop))
         self.augment = v2.Compose([v2.RandomHorizontalFlip(flip)])
         if jitter:
             self.augment.transforms.append(v2.ColorJitter(jitter, jitter, jitter, jitter))
@@ -38,11 +39,11 @@ class TrainTransform:
         top = int(torch.randint(height - side + 1, ()))
         left = int(torch.randint(width - side + 1, ()))
         # Cut first: of a memory-mapped image only the crop's pages are ever read.
-        patch = np.ascontiguousarray(image[top : top + side, left : left + side].transpose(2, 0, 1))
+        # A Pillow image: torchvision shifts its hue in half the time that a tensor takes (6.7 against 13.3 ms).
+        pixels = Image.fromarray(np.ascontiguousarray(image[top : top + side, left : left + side]))
         points = points.astype(np.float32) - np.array([left, top], np.float32)
         points = points[((points >= 0) & (points < side)).all(axis=1)]
 
-        pixels = tv_tensors.Image(torch.from_numpy(patch))
         heads = tv_tensors.KeyPoints(torch.from_numpy(points), canvas_size=(side, side))
         if side < self.crop:
             pixels, heads = self.scale_up(pixels, heads)
@@ -53,7 +54,7 @@ class TrainTransform:
         fractions = (heads - cells).clamp(max=1 - 2**-10)
         cells = tv_tensors.KeyPoints(cells, canvas_size=(self.crop, self.crop))
         pixels, cells = self.augment(pixels, cells)
-        return pixels.as_subclass(Tensor), (cells + fractions).as_subclass(Tensor)
+        return v2.functional.pil_to_tensor(pixels), (cells + fractions).as_subclass(Tensor)
 
 
 class EvalTransform:

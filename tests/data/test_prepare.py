@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import layouts
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -150,6 +150,7 @@ def test_several_processes_at_once(tmp_path):
     new=st.tuples(st.integers(1, 2048), st.integers(1, 2048)),
     where=st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)),
 )
+@settings(deadline=None)
 def test_points_inside_stay_inside(old, new, where):
     """Also after rounding to float32, as near to the border as float64 knows."""
     points = np.minimum(np.array([where]) * old[::-1], np.nextafter(old[::-1], 0))
@@ -231,6 +232,7 @@ def some_items(count: int) -> list[Item]:
 
 
 @given(count=st.integers(0, 60), fraction=st.floats(0, 0.99), seed=st.integers(0, 5), order=st.randoms())
+@settings(deadline=None)
 def test_validation_split(count, fraction, seed, order):
     items = some_items(count)
     train, val = split_validation(items, fraction, seed)

@@ -228,6 +228,7 @@ def test_png_with_exif_behind_its_pixels(tmp_path):
 
 
 @given(st.floats(0, 1000, exclude_max=True), st.integers(1000, 5000))
+@settings(deadline=None)
 def test_mirror_moves_pixels(value, length):
     assert np.floor(mirror(np.array(value), length)) == length - 1 - np.floor(value)
 

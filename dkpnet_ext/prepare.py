@@ -1,0 +1,59 @@
+"""Check data and show it before training for days: `python -m dkpnet_ext.prepare FOLDER ...`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .errors import run_command
+
+
+@dataclass
+class Arguments:
+    """Check data and show it before training for days.
+
+    Reads every image and annotation once, fills the cache that training uses, looks for near-duplicates between
+    training and test images, and writes one HTML page with all of it. Exit status 1 if there were unusable files.
+    """
+
+    data: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """Data sets: a folder in any known layout or a CSV or JSON list, also as NAME=FOLDER or NAME=FOLDER:LAYOUT."""
+    output: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("data.html")
+    """The page."""
+    min_side: int = 416
+    """Images are resized once so that the shorter side is at least this (pixels), as in training."""
+    max_side: int = 2048
+    """... and the longer side at most this."""
+    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder of decoded images; default $DKPNET_CACHE or ~/.cache/dkpnet_ext."""
+
+
+def named(folder: str) -> str:
+    """``FOLDER`` -> ``NAME=FOLDER``, the name made of the folder's own."""
+    if folder == "synthetic" or re.match(r"[\w.+-]+=", folder):
+        return folder
+    name = re.sub(r"[^\w.+-]+", "_", Path(folder).resolve().stem)
+    return f"{name or 'data'}={folder}"
+
+
+def main() -> None:
+    """Parse, call, print."""
+    args = tyro.cli(Arguments, prog="python -m dkpnet_ext.prepare")
+    from .data import load_domains
+    from .data.page import write_page
+
+    specs = [named(folder) for folder in args.data]
+    domains = load_domains(specs, cache=args.cache, min_side=args.min_side, max_side=args.max_side, on_bad="skip")
+    write_page(domains, args.output)
+    bad = sum(len(domain.report.bad) for domain in domains)
+    print(f"{bad} unusable files; look through {args.output}")
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    run_command(main)
