@@ -178,11 +178,12 @@ PRESETS: dict[str, tuple[str, Config]] = {
         "synthetic scenes, a small network from scratch; minutes on two CPU cores",
         Config(
             preset="quick",
-            data=DataConfig(crop=192, min_side=192, workers=1),
+            data=DataConfig(crop=160, min_side=384, workers=1),
             model=ModelConfig(backbone="hrnet_w18_small", weights=None, density_scale=100.0),
             cluster=ClusterConfig(num_clusters=4, num_sub=2),
-            optim=OptimConfig(epochs=30, batch=16, lr=2e-3, weight_decay=1e-4, schedule="onecycle", bn_momentum=0.1),
-            eval_every=5,
+            loss=LossConfig(w_density=0.01),
+            optim=OptimConfig(epochs=18, batch=16, lr=2e-3, weight_decay=1e-4, schedule="onecycle", bn_momentum=0.1),
+            eval_every=6,
         ),
     ),
     "small": (
@@ -191,9 +192,10 @@ PRESETS: dict[str, tuple[str, Config]] = {
             preset="small",
             data=DataConfig(data=(), crop=256, min_side=256, sampling="balanced", workers=1),
             model=ModelConfig(backbone="tf_efficientnet_lite0", density_scale=100.0),
-            cluster=ClusterConfig(num_clusters=3, num_sub=2),
+            cluster=ClusterConfig(num_clusters=3, num_sub=3),
+            loss=LossConfig(w_density=0.01),
             optim=OptimConfig(
-                epochs=15, batch=12, lr=1e-3, weight_decay=1e-4, schedule="onecycle", batch_norm="frozen"
+                epochs=9, batch=12, lr=1e-3, weight_decay=1e-4, schedule="onecycle", batch_norm="frozen"
             ),
             eval_every=3,
         ),
