@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -19,6 +19,27 @@ from .backbones import create_backbone, load_backbone_weights
 from .head import AttendedHead, Form
 
 Attention = Literal["none", "se", "va", "inva"]
+
+_CARD = """---
+library_name: dkpnet_ext
+tags: [crowd-counting]
+license: other
+---
+# {kind} crowd counter
+
+Backbone {backbone}, attention {attention}, {parameters:,} parameters, one density cell per {stride} x {stride} pixels.
+Use it with `dkpnet_ext.load_model(FOLDER).count("photo.jpg")`; no label is needed.
+
+## Data and results
+
+{notes}
+
+## Limits
+
+It counts heads like those it was trained on: other cameras, densities or head sizes than its training images' need a
+check against some counted images first. A count is an estimate without a confidence. It finds no identities and is not
+meant to. The weights carry the terms of the training data; public crowd-counting data sets are for research only.
+"""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -49,6 +70,9 @@ class CrowdCounter(nn.Module, PyTorchModelHubMixin, library_name="dkpnet_ext", t
         weights: backbone weights, see `create_backbone`; never stored in the configuration of a saved model.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self,
         backbone: str = "hrnet_w40",
@@ -64,6 +88,8 @@ class CrowdCounter(nn.Module, PyTorchModelHubMixin, library_name="dkpnet_ext", t
         self.backbone_name, self.channels, self.out_stride = backbone, channels, out_stride
         self.domains, self.density_scale = tuple(domains), density_scale
         self.backbone = create_backbone(backbone)
+        self.notes = "Not recorded."
+        """Markdown on training data and results, for the model card that `save_pretrained` writes."""
         self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
@@ -97,8 +123,27 @@ class CrowdCounter(nn.Module, PyTorchModelHubMixin, library_name="dkpnet_ext", t
             images = images.contiguous(memory_format=torch.channels_last)
         return self.backbone(images), padded, (-(-height // stride), -(-width // stride))
 
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card that `save_pretrained` puts beside the weights."""
+        config = self._hub_mixin_config
+        return ModelCard(
+            _CARD.format(
+                kind=type(self).__name__,
+                backbone=self.backbone_name,
+                attention=config.get("attention", "none, one head per domain"),
+                parameters=sum(p.numel() for p in self.parameters()),
+                stride=self.out_stride,
+                notes=self.notes,
+            )
+        )
+
     def _finish(self, density: Tensor, size: tuple[int, int]) -> Tensor:
         return density[..., : size[0], : size[1]] / self.density_scale
+
+    @property
+    def pooling_head(self) -> AttendedHead:
+        """The head whose neck gives the pooled features."""
+        raise NotImplementedError
 
     def decide(self, pooled: Tensor) -> Tensor | None:
         """What an image's pooled features say to the head in evaluation: attention [B, K], or the head to take."""
@@ -223,6 +268,11 @@ class DKPNet(CrowdCounter):
             self._finish(density, size), att.attention, att.mu, att.logvar, att.kl, att.lse, att.logdet2
         )
 
+    @property
+    def pooling_head(self) -> AttendedHead:
+        """The only head."""
+        return self.head
+
     def decide(self, pooled: Tensor) -> Tensor | None:
         """Attention [B, K], or None."""
         return None if self.attention is None else self.attention(pooled).attention
@@ -264,7 +314,7 @@ class MultiBranch(CrowdCounter):
     def forward(self, images: Tensor, labels: Tensor | None = None, first: int = 0) -> CounterOutput:
         """As `DKPNet.forward`; ``domain_logits`` [B, C] are the classifier's."""
         branches, padded, size = self.features(images)
-        pooled, _ = self.heads[0].pool(branches, padded)
+        pooled, _ = self.pooling_head.pool(branches, padded)
         logits = self.classifier(pooled)
         chosen = logits.argmax(1) if labels is None else labels
         # Every head runs on every image, so that all have gradients in every step (DDP asks for that).
@@ -273,9 +323,9 @@ class MultiBranch(CrowdCounter):
         return CounterOutput(self._finish(density, size), domain_logits=logits)
 
     @property
-    def head(self) -> AttendedHead:
+    def pooling_head(self) -> AttendedHead:
         """The first head: its neck is everyone's."""
-        return self.heads[0]
+        return cast(AttendedHead, self.heads[0])
 
     def decide(self, pooled: Tensor) -> Tensor:
         """The domain [B] whose head counts."""
@@ -283,7 +333,10 @@ class MultiBranch(CrowdCounter):
 
     def decode(self, branches: list[Tensor], decision: Tensor | None, size: tuple[int, int]) -> Tensor:
         """See `CrowdCounter.decode`."""
-        densities = [self.heads[d]([b[i : i + 1] for b in branches], None, size, None) for i, d in enumerate(decision)]
+        assert decision is not None
+        densities = [
+            self.heads[int(d)]([b[i : i + 1] for b in branches], None, size, None) for i, d in enumerate(decision)
+        ]
         return torch.cat(densities) / self.density_scale
 
 

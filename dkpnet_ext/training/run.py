@@ -22,6 +22,7 @@ from ..evaluation.inference import attention_vectors
 from ..evaluation.metrics import Metrics, markdown_table, summarize
 from ..evaluation.plots import overlay, tsne_plot
 from ..models import CrowdCounter, DKPNet, MultiBranch, load_model
+from .checkpoint import save_model
 from .clustering import cluster_attention
 from .config import Config
 from .loop import predict_all, train_stage, write_jsonl
@@ -163,8 +164,13 @@ def train(config: Config) -> Path:
             {"stage": "test", "seconds": time.monotonic() - began} | {f"test/{k}": m._asdict() for k, m in rows.items()}
         )
         (folder / "results.md").write_text(f"# {folder.name}: {config.model.system}, test images\n\n{table}")
+        final.notes = (
+            f"Trained on {', '.join(names)} ({len(train_items)} images; {len(val_items)} more chose the checkpoint), "
+            f"system {config.model.system}, preset {config.preset}, seed {config.seed}. Test images:\n\n{table}"
+        )
+        save_model(final, folder / "model")
         _pictures(final, domains, train_items, labels, names, folder, fabric.device)
-        print(f"\n{table}\nmodel: {best}\nminutes: {(time.monotonic() - began) / 60:.1f}", flush=True)
+        print(f"\n{table}\nmodel: {folder / 'model'}\nminutes: {(time.monotonic() - began) / 60:.1f}", flush=True)
     fabric.barrier()
     return folder
 

@@ -36,6 +36,8 @@ def module_environment():
 
 def test_a_run_leaves_everything_behind(whole):
     folder, printed = whole
+    card = (folder / "model" / "README.md").read_text()
+    assert "Trained on bright, dark" in card and "MAE" in card and "research only" in card
     for name in ("config.json", "metrics.jsonl", "clusters.json", "results.md", "tsne.png"):
         assert (folder / name).stat().st_size > 0, name
     assert len(list((folder / "density").glob("*.png"))) == 4
