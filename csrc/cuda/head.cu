@@ -3,9 +3,13 @@
 // with float accumulators, float32 with plain FMA.
 #include "cuda/head.h"
 
+#ifdef __CUDACC__
 #include <cuda_runtime.h>
 
 #include "cuda/mma.h"
+#else
+#include "cuda_emulation.h"  // tests/csrc: the kernels, run on the CPU
+#endif
 
 namespace dkpnet::cuda {
 namespace {
@@ -121,7 +125,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   __shared__ __align__(16) T grad2[Backward ? kTile * kPitch2 : 1];       // [pixel][hidden2]
   __shared__ float bias2[kHidden2], weight3[kHidden2];
   // A warp's sums; in registers, 33 more of them would leave one block per multiprocessor.
-  __shared__ float sums[Backward ? kWarps : 1][kSums];
+  __shared__ float sums[Backward ? kWarps * kSums : 1];  // [warp][kSums]
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const int row8 = lane % 8, low = lane / 8 % 2 * 8, high = lane / 16 * 8;  // what load_matrices' addresses are made of
@@ -144,7 +148,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
   float weight2_sum[2][4] = {};
   if constexpr (Backward)
-    for (int i = threadIdx.x; i < kWarps * kSums; i += kThreads) sums[0][i] = 0.0f;
+    for (int i = threadIdx.x; i < kWarps * kSums; i += kThreads) sums[i] = 0.0f;
   __syncthreads();
 
   for (int first = begin; first < end; first += kTile) {
@@ -229,7 +233,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     } else {
       const float grad0 = pixel0 < pixels ? widen(grad_density[image * pixels + pixel0]) : 0.0f;
       const float grad1 = pixel1 < pixels ? widen(grad_density[image * pixels + pixel1]) : 0.0f;
-      float* bias2_sum = sums[warp];
+      float* bias2_sum = sums + warp * kSums;
       float* weight3_sum = bias2_sum + kHidden2;
       float* bias_sum = weight3_sum + kHidden2;
       const float grad_total = sum_over_rows(grad0 + grad1);
@@ -327,7 +331,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     __syncthreads();
     for (int i = threadIdx.x; i < kSums; i += kThreads) {
       float sum = 0.0f;
-      for (int w = 0; w < kWarps; ++w) sum += sums[w][i];
+      for (int w = 0; w < kWarps; ++w) sum += sums[w * kSums + i];
       partial[kHidden2 * kHidden1 + i] = sum;
     }
   }
@@ -583,7 +587,12 @@ __global__ void __launch_bounds__(256) downsample_kernel(const T* __restrict__ g
   reinterpret_cast<uint4*>(out)[index] = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
+}  // namespace
+
 // ---- Launches ------------------------------------------------------------------------------------------------------
+
+#ifdef __CUDACC__
+namespace {
 
 unsigned blocks_of(const Problem& problem) {
   return unsigned(problem.batch * ((int64_t(problem.height) * problem.width + kPart - 1) / kPart));
@@ -635,5 +644,7 @@ int head_downsample(DType dtype, const void* grad, void* out, int64_t batch, int
     return launch_downsample<bf16>(grad, out, batch, channels, height, width, rows, columns, stream);
   return launch_downsample<f16>(grad, out, batch, channels, height, width, rows, columns, stream);
 }
+
+#endif  // __CUDACC__
 
 }  // namespace dkpnet::cuda
