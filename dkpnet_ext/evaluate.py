@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -52,7 +52,7 @@ def main() -> None:
 
     device = pick_device(args.device, args.precision)
     model = load_model(checkpoint_folder(args.checkpoint)).to(device)
-    how = {
+    how: dict[str, Any] = {
         "device": device,
         "precision": args.precision,
         "nine_patch": args.nine_patch,

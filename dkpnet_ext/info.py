@@ -30,10 +30,10 @@ def report() -> str:
     lines += ["", f"{'cpu':<12} {torch.get_num_threads()} threads"]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            device = torch.cuda.get_device_properties(index)
+            gpu = torch.cuda.get_device_properties(index)
             lines.append(
-                f"{f'cuda:{index}':<12} {device.name}, sm_{device.major}{device.minor}, "
-                f"{device.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+                f"{f'cuda:{index}':<12} {gpu.name}, sm_{gpu.major}{gpu.minor}, "
+                f"{gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
             )
     else:
         lines.append(f"{'cuda':<12} no usable GPU (torch is built for CUDA {torch.version.cuda})")

@@ -19,9 +19,9 @@ def checkpoint_folder(checkpoint: str | Path | None) -> str | Path:
         if not (STARTER / "model.safetensors").is_file():
             raise UserError("the starter model is not part of this installation; name one with --checkpoint FOLDER")
         return STARTER
-    for stage in ("stage2", "stage1"):
-        if (Path(checkpoint) / stage / "best" / "model.safetensors").is_file():
-            return Path(checkpoint) / stage / "best"
+    for best in ("model", "stage2/best", "stage1/best"):  # of a run that has ended, or not yet
+        if (Path(checkpoint) / best / "model.safetensors").is_file():
+            return Path(checkpoint) / best
     return checkpoint
 
 

@@ -53,9 +53,9 @@ def read_regions(path: Path) -> Regions:
 
 
 def _polygons(document: Any) -> dict[str, list[Ring]]:
-    kind = document.get("type") if isinstance(document, dict) else None
-    features = document.get("features") if kind == "FeatureCollection" else [document]
-    if kind is None or not isinstance(features, list) or not features:
+    collection = isinstance(document, dict) and document.get("type") == "FeatureCollection"
+    features = document.get("features") if collection else [document]
+    if not isinstance(document, dict) or "type" not in document or not isinstance(features, list) or not features:
         raise ValueError("no GeoJSON FeatureCollection, Feature or Polygon with at least one region")
     regions: dict[str, list[Ring]] = {}
     for number, feature in enumerate(features, 1):
@@ -63,11 +63,9 @@ def _polygons(document: Any) -> dict[str, list[Ring]]:
             raise ValueError(f"feature {number} is no object")
         geometry = feature.get("geometry") if feature.get("type") == "Feature" else feature
         kind = geometry.get("type") if isinstance(geometry, dict) else None
-        if kind not in ("Polygon", "MultiPolygon"):
+        if not isinstance(geometry, dict) or kind not in ("Polygon", "MultiPolygon"):
             raise ValueError(f"feature {number} is a {kind}; Polygon and MultiPolygon are regions")
-        polygons = geometry.get("coordinates")
-        if kind == "Polygon":
-            polygons = [polygons]
+        polygons: Any = [geometry.get("coordinates")] if kind == "Polygon" else geometry.get("coordinates")
         try:
             rings = [np.array([[*map(float, p[:2])] for p in ring], np.float64) for poly in polygons for ring in poly]
         except (TypeError, ValueError):
@@ -146,7 +144,7 @@ def count_regions(
     density = torch.as_tensor(density).double().cpu().numpy()
     counts = {}
     for name, region in regions.items():
-        if isinstance(region, np.ndarray) and region.dtype == bool:
+        if isinstance(region, np.ndarray):
             if region.shape != tuple(size):
                 raise UserError(
                     f"the mask of regions has {region.shape[1]}x{region.shape[0]} px, the image {size[1]}x{size[0]}"

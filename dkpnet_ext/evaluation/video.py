@@ -25,7 +25,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".m
 class Frame(NamedTuple):
     """A decoded frame, or the reason why there is none."""
 
-    index: int  # number of the frame in the file, damaged ones included
+    number: int  # of the frame in the file, damaged ones included
     time: float | None  # seconds
     pixels: np.ndarray | None  # uint8 [H, W, 3] RGB, upright
     problem: str = ""
@@ -108,10 +108,10 @@ def count_video(
     size, peak = None, 0.0
     frames = read_frames(path)
     with ExitStack() as stack:
-        encoder = writer = None
+        encoder: _Encoder | None = None
         for frame in shown(frames, f"counting {path.name}", progress, "frame"):
             if frame.pixels is None:
-                skipped.append(f"frame {frame.index} {frame.problem}")
+                skipped.append(f"frame {frame.number} {frame.problem}")
                 continue
             size = frame.pixels.shape[:2]
             with autocast(model.pixel_mean.device, precision):
@@ -120,14 +120,16 @@ def count_video(
             counts = count_regions(density, regions, size, model.out_stride)
             peak = max(0.95 * peak, heat_peak(density))
             picture = overlay(frame.pixels, density, count, peak)
-            seconds = frame.index if frame.time is None else frame.time
+            seconds = frame.number if frame.time is None else frame.time
             with writing(output):
                 if encoder is None:
                     writer = csv.writer(stack.enter_context(table.open("w", newline="", encoding="utf-8")))
                     writer.writerow(["frame", "seconds", "count", *regions])
                     encoder = stack.enter_context(_Encoder(video, picture.size, _rate(path)))
-                encoder.add(picture, frame.index)
-                writer.writerow([frame.index, f"{seconds:.3f}", f"{count:.3f}", *(f"{c:.3f}" for c in counts.values())])
+                encoder.add(picture, frame.number)
+                writer.writerow(
+                    [frame.number, f"{seconds:.3f}", f"{count:.3f}", *(f"{c:.3f}" for c in counts.values())]
+                )
             rows.append([seconds, count, *counts.values()])
     if not rows:
         raise UserError(f"video {path}: no readable frame" + (f" ({skipped[0]})" if skipped else ""))

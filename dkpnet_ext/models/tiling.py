@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ..ops import reference
-
 if TYPE_CHECKING:
     from .dkpnet import CounterOutput, CrowdCounter
 
@@ -117,7 +115,7 @@ def predict(model: CrowdCounter, image: Tensor) -> CounterOutput:
     """
     from .dkpnet import CounterOutput, DKPNet
 
-    reductions, stride = model.backbone.reductions, model.out_stride
+    reductions, stride, head = model.backbone.reductions, model.out_stride, model.pooling_head
     multiple = max(reductions)
     overlap = reach(model)
     if overlap >= MAX_REACH:
@@ -131,41 +129,34 @@ def predict(model: CrowdCounter, image: Tensor) -> CounterOutput:
     padded = (height + -height % multiple, width + -width % multiple)
     tiles = [(r, c) for r in split(padded[0], overlap, multiple) for c in split(padded[1], overlap, multiple)]
 
-    # Pass one: the pooled features.
+    # Pass one: the pooled features. A pixel's weight in the mean of its bilinear upsampling is everywhere the same,
+    # at the borders too, because the factor is a whole number (align_corners=False): a plain mean of each branch.
     size = (padded[0] // stride, padded[1] // stride)
-    weights = [
-        [
-            reference._source_weights(p // r, s, torch.float32, model.pixel_mean.device)
-            for p, s in zip(padded, size, strict=True)
-        ]
-        for r in reductions
-    ]
-    sums: list[Tensor | float] = [0.0] * len(reductions)
-    normed: Tensor | float = 0.0  # with a batch norm after the neck the pool no longer commutes with it
+    device = model.pixel_mean.device
+    sums = [torch.zeros(1, c, device=device) for c in model.backbone.channels]
+    normed = torch.zeros(1, model.channels, device=device)  # after a batch norm, which no mean commutes with
     cache: list[_Piece] = []
     cached = 0
     for piece in _pieces(model, image, tiles):
-        if model.head.neck_norm is not None:
-            x = model.head.pool(piece.branches, _cells(piece, stride))[1]
-            normed = normed + _own(x, piece, stride).float().sum((2, 3)) / (size[0] * size[1])
+        if head.neck_norm is not None:
+            x = head.pool(piece.branches, _cells(piece, stride))[1]
+            assert x is not None
+            normed += _own(x, piece, stride).float().sum((2, 3)) / (size[0] * size[1])
         else:
             for j, (branch, r) in enumerate(zip(piece.branches, reductions, strict=True)):
-                rows, columns = (
-                    w[t.start // r : t.end // r] for w, t in zip(weights[j], (piece.rows, piece.columns), strict=True)
-                )
-                sums[j] = sums[j] + torch.einsum("bchw,h,w->bc", _own(branch, piece, r).float(), rows, columns)
+                cells = (padded[0] // r) * (padded[1] // r)
+                sums[j] += _own(branch, piece, r).float().sum((2, 3)) / cells
         cached += sum(b.numel() * b.element_size() for b in piece.branches)
         if cached <= CACHE:
             cache.append(piece)
-    if model.head.neck_norm is not None:
-        pooled = normed
+    if head.neck_norm is None:
+        pooled = torch.nn.functional.linear(torch.cat(sums, 1), head.neck.weight.flatten(1), head.neck.bias)
     else:
-        neck = model.head.neck
-        pooled = torch.nn.functional.linear(torch.cat(sums, 1), neck.weight.flatten(1), neck.bias)
+        pooled = normed
 
     # Pass two: the attended head.
     decision = model.decide(pooled)
-    density = torch.empty(1, 1, *size, device=model.pixel_mean.device)
+    density = torch.empty(1, 1, *size, device=device)
     for piece in (*cache, *_pieces(model, image, tiles[len(cache) :])):
         own = _own(model.decode(piece.branches, decision, _cells(piece, stride)), piece, stride)
         rows, columns = piece.rows, piece.columns
@@ -176,7 +167,8 @@ def predict(model: CrowdCounter, image: Tensor) -> CounterOutput:
 
 def _cells(piece: _Piece, stride: int) -> tuple[int, int]:
     """Size of a piece with its margin in cells of ``stride`` pixels."""
-    return tuple((axis.last - axis.first) // stride for axis in (piece.rows, piece.columns))
+    rows, columns = ((axis.last - axis.first) // stride for axis in (piece.rows, piece.columns))
+    return rows, columns
 
 
 def _own(values: Tensor, piece: _Piece, stride: int) -> Tensor:

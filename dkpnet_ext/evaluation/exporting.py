@@ -1,0 +1,162 @@
+"""Saving a model for use without this package: as a torch.export program or in ONNX, for any batch and image size.
+
+Input ``images``: uint8 RGB [batch, 3, height, width]; the graph normalises and pads. Outputs ``density``
+[batch, 1, ceil(height / stride), ceil(width / stride)] in heads per cell and ``count`` [batch].
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..models import CrowdCounter, DKPNet
+from ..models.dkpnet import IMAGENET_MEAN, IMAGENET_STD
+from .files import writing
+
+OPSET = 18
+FORMATS = (".onnx", ".pt2")
+
+
+class ExportGraph(nn.Module):
+    """A DKPNet in evaluation, written with plain operators whose shapes a symbolic trace can follow.
+
+    The folded head of `ops.attended_head`. The pooled features are the branches' plain means: bilinear upsampling by
+    a whole factor (align_corners=False) keeps the mean exactly.
+    """
+
+    def __init__(self, model: DKPNet) -> None:
+        super().__init__()
+        self.model = model
+        self.stride = model.out_stride
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """images uint8 [B, 3, H, W] -> density [B, 1, h, w], count [B]."""
+        model, head = self.model, self.model.head
+        height, width = images.shape[-2:]
+        multiple = max(model.backbone.reductions)
+        x = (images.to(torch.float32) / 255 - model.pixel_mean) / model.pixel_std
+        # ONNX rounds the quotient of a negative number differently: no -(-a // b), no -a % b.
+        bottom, right = ((multiple - side % multiple) % multiple for side in (height, width))
+        branches = model.backbone(F.pad(x, (0, right, 0, bottom)))
+        neck = head.neck.weight.flatten(1)
+        weight = head.conv1.weight.flatten(1).unsqueeze(0)
+        assert head.neck.bias is not None and head.conv1.bias is not None
+        if model.attention is not None:
+            pooled = F.linear(torch.cat([b.mean((2, 3)) for b in branches], 1), neck, head.neck.bias)
+            weight = weight * model.attention(pooled).attention.unsqueeze(1)
+        hidden = (weight @ head.neck.bias + head.conv1.bias)[:, :, None, None]
+        start = 0
+        for branch, reduction in zip(branches, model.backbone.reductions, strict=True):
+            end = start + branch.shape[1]
+            part = torch.einsum("boc,bchw->bohw", (weight @ neck[:, start:end]).expand(branch.shape[0], -1, -1), branch)
+            if reduction != self.stride:
+                part = F.interpolate(part, scale_factor=reduction // self.stride, mode="bilinear", align_corners=False)
+            hidden, start = hidden + part, end
+        density = head.conv3(F.relu(head.conv2(F.relu(hidden)))) / model.density_scale
+        # Not a slice: whether that is contiguous would become a condition on the image's size.
+        rows = torch.arange((height + self.stride - 1) // self.stride, device=density.device)
+        columns = torch.arange((width + self.stride - 1) // self.stride, device=density.device)
+        density = density.index_select(2, rows).index_select(3, columns)
+        return density, density.sum((1, 2, 3))
+
+
+def metadata(model: CrowdCounter) -> dict[str, str]:
+    """What a program that reads the file needs to know; JSON in every value that is no sentence."""
+    return {
+        "producer": "dkpnet_ext",
+        "backbone": model.backbone_name,
+        "domains": json.dumps(model.domains),
+        "input": "images: uint8, RGB, upright, [batch, 3, height, width], any size",
+        "normalisation": "inside the graph: (images / 255 - mean) / std",
+        "mean": json.dumps(IMAGENET_MEAN),
+        "std": json.dumps(IMAGENET_STD),
+        "stride": json.dumps(model.out_stride),
+        "output": "density: heads per cell of stride x stride pixels; count: its sum per image",
+    }
+
+
+def export_model(model: CrowdCounter, path: Path) -> None:
+    """Write a model to ``path``: ``.onnx`` (opset 18) or ``.pt2`` (torch.export), with `metadata` inside.
+
+    Raises:
+        UserError: another suffix; a system that has no such graph; packages missing; a disk that refuses.
+    """
+    if path.suffix not in FORMATS:
+        raise UserError(f"{path}: choose a name that ends in {' or '.join(FORMATS)}")
+    if not isinstance(model, DKPNet) or model.head.neck_norm is not None:
+        raise UserError("only DKPNet models without neck_norm can be exported")
+    graph = ExportGraph(model).eval()
+    example = torch.zeros(2, 3, 96, 128, dtype=torch.uint8, device=model.pixel_mean.device)
+    dynamic = torch.export.Dim.DYNAMIC
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporters' own deprecations
+        program = torch.export.export(graph, (example,), dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},))
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".pt2":
+                torch.export.save(program, path, extra_files={"metadata.json": json.dumps(metadata(model))})
+            else:
+                _save_onnx(program, path, metadata(model))
+
+
+def _save_onnx(program: torch.export.ExportedProgram, path: Path, about: dict[str, str]) -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  (torch's exporter needs it)
+    except ImportError:
+        raise UserError("ONNX needs more packages: pip install 'dkpnet_ext[export]'") from None
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    exported = torch.onnx.export(
+        program,
+        input_names=["images"],
+        output_names=["density", "count"],
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    assert exported is not None
+    converted = exported.model_proto
+    assert [entry.version for entry in converted.opset_import if entry.domain == ""] == [OPSET]
+    onnx.helper.set_model_props(converted, about)
+    onnx.checker.check_model(converted)
+    onnx.save(converted, path)
+
+
+def run_exported(path: Path, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a file that `export_model` wrote: images uint8 [B, 3, H, W] on the CPU -> density, count.
+
+    Raises:
+        UserError: onnxruntime is not installed.
+    """
+    if path.suffix == ".pt2":
+        with torch.no_grad():
+            return torch.export.load(path).module()(images)
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError("running ONNX needs more packages: pip install 'dkpnet_ext[export]'") from None
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    density, count = session.run(None, {"images": images.numpy()})
+    return torch.from_numpy(density), torch.from_numpy(count)
+
+
+def check_exported(model: CrowdCounter, path: Path) -> float:
+    """Largest difference of counts, relative to the heads PyTorch sees, on noise of two sizes and batches."""
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for shape in ((1, 3, 131, 174), (3, 3, 96, 64)):
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        with torch.inference_mode():
+            density = model(images.to(model.pixel_mean.device)).density.cpu()
+        exported, count = run_exported(path, images)
+        scale = density.abs().sum((1, 2, 3)).clamp_min(1e-6)
+        worst = max(worst, float(((count - density.sum((1, 2, 3))).abs() / scale).max()))
+        worst = max(worst, float(((exported - density).abs().sum((1, 2, 3)) / scale).max()))
+    return worst

@@ -1,0 +1,39 @@
+"""Save a model for use without this package: `python -m dkpnet_ext.export [CHECKPOINT] --output counter.onnx`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .errors import run_command
+
+
+@dataclass
+class Arguments:
+    """The command line."""
+
+    checkpoint: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")] = None
+    """Folder with config.json and model.safetensors, the folder of a training run, or a hub id; by default the
+    starter model that comes with the package."""
+    output: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("counter.onnx")
+    """File to write: NAME.onnx (ONNX, opset 18) or NAME.pt2 (torch.export)."""
+
+
+def main() -> None:
+    """Parse, export, check, print."""
+    args = tyro.cli(Arguments, prog="python -m dkpnet_ext.export", description=__doc__)
+    from .evaluation.exporting import check_exported, export_model
+    from .evaluation.files import checkpoint_folder
+    from .models import load_model
+
+    model = load_model(checkpoint_folder(args.checkpoint))
+    export_model(model, args.output)
+    difference = check_exported(model, args.output)
+    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB; counts differ from PyTorch's by {difference:.1e}")
+
+
+if __name__ == "__main__":
+    run_command(main)
