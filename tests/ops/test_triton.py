@@ -20,7 +20,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from dkpnet_ext.ops import philox, reference
+from dkpnet_ext.ops import density, philox, reference, reweight, use_backend, variational
 from dkpnet_ext.ops.triton import density as triton_density
 from dkpnet_ext.ops.triton import philox as triton_philox
 from dkpnet_ext.ops.triton import reweight as triton_reweight
@@ -40,7 +40,7 @@ def runs_kernels(test):
 def test_under_the_interpreter():
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "DKPNET_BACKEND": ""}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert result.returncode == 0, result.stdout + result.stderr
     assert int(re.search(r"(\d+) passed", result.stdout).group(1)) >= 20, result.stdout
 
@@ -254,6 +254,26 @@ def test_density_of_nothing():
     nothing = torch.empty(0, 2, device=DEVICE)
     assert (triton_density.forward(nothing, offsets, None, 4.0, 1.75, 20, 30, 4) == 0).all()
     assert triton_density.forward(nothing, offsets[:1], None, 4.0, 1.75, 20, 30, 4).shape == (0, 1, 5, 8)
+
+
+# ---- through the operators ----------------------------------------------------------------------------------------
+
+
+@runs_kernels
+def test_the_operators_reach_the_kernels():
+    points, offsets = torch.tensor([[3.0, 4.0], [9.0, 1.0]], device=DEVICE), torch.tensor([0, 2], device=DEVICE)
+    mu, logvar, centers, prior_logvar, labels, seed, *_ = variational_case(3, 6, 2, 2, 2, 0.0, False, 0, torch.float32)
+    x = torch.randn(2, 3, 4, 5, device=DEVICE)
+    outcomes = []
+    for backend in ("triton", "reference"):
+        leaves = [t.detach().requires_grad_() for t in (mu, logvar, centers, prior_logvar, x, x[:, :, 0, 0])]
+        with use_backend(backend):
+            terms = variational(*leaves[:4], labels, seed=seed, num_samples=2, dropout=0.2)
+            scaled = reweight(*leaves[4:])
+            target = density(points, offsets, (20, 30))
+        loss = terms.z.square().sum() + (terms.kl + terms.lse + terms.logdet2).sum() + scaled.square().sum()
+        outcomes.append([target, loss, *torch.autograd.grad(loss, leaves)])
+    torch.testing.assert_close(*outcomes, rtol=1e-4, atol=1e-5)
 
 
 # ---- compilation ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import device_guard
+
 TILE = 32  # output cells per side
 HEADS = 16  # heads per product, the least that tl.dot takes
 
@@ -101,6 +103,7 @@ def density_kernel(
     tl.store(here, total, mask=(row < rows) & (column < columns))
 
 
+@device_guard
 def forward(
     points: Tensor,
     offsets: Tensor,

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import device_guard
+
 
 @triton.jit
 def forward_kernel(
@@ -78,6 +80,7 @@ def _plan(x: Tensor) -> tuple[tuple[int, int, int], tuple[int, ...]]:
     return (batch, triton.cdiv(channels, tile[0]), triton.cdiv(pixels, part)), (*steps, part, *tile)
 
 
+@device_guard
 def forward(x: Tensor, attention: Tensor) -> Tensor:
     """out; see `dkpnet_ext/ops/reweight.py`."""
     out = torch.empty_like(x)
@@ -87,6 +90,7 @@ def forward(x: Tensor, attention: Tensor) -> Tensor:
     return out
 
 
+@device_guard
 def backward(grad: Tensor, x: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
     """(dx, dattention); see `dkpnet_ext/ops/reweight.py`."""
     dx = torch.empty_like(x)

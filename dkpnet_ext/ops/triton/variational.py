@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import philox
+from . import device_guard, philox
 
 DROPOUT_STREAM = tl.constexpr(1)
 ROWS, COLUMNS = 32, 32  # images and latent coordinates per step of the reduction over the batch
@@ -245,6 +245,7 @@ def _num_warps(elements: int) -> int:
     return min(max(triton.next_power_of_2(elements // 1024), 1), 16)
 
 
+@device_guard
 def forward(
     mu: Tensor,
     logvar: Tensor,
@@ -275,6 +276,7 @@ def forward(
     return z, kl, lse, logdet2, selected, probabilities
 
 
+@device_guard
 def backward(
     dz: Tensor,
     dkl: Tensor,
