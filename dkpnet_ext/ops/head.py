@@ -100,7 +100,8 @@ def attended_head(
     hidden1, hidden2 = weight2.shape[1], weight2.shape[0]
     fine = next((j for j, branch in enumerate(branches) if tuple(branch.shape[2:]) == tuple(size)), None)
     coarse = len(branches) - (fine is not None)
-    limit = _limit(hidden1, hidden2, coarse, max(*size, *(s for branch in branches for s in branch.shape[2:])))
+    largest = max(*size, *(side for branch in branches for side in branch.shape[2:]))
+    limit = _limit(first.dtype, hidden1, hidden2, coarse, largest)
     with torch.autocast(device, enabled=False):
         if choose("attended_head", device, first.dtype, limit) == "reference":
             return reference.attended_head(branches, attention, *parameters, size)
@@ -174,13 +175,15 @@ def _check(branches: Sequence[Tensor], attention: Tensor | None, parameters: tup
             raise ValueError(f"attended_head: {name} is on {tensor.device}, branch 0 on {first.device}")
 
 
-def _limit(hidden1: int, hidden2: int, products: int, largest: int):
-    """Why a backend's kernels cannot take these sizes."""
+def _limit(dtype: torch.dtype, hidden1: int, hidden2: int, products: int, largest: int):
+    """Why a backend's kernels cannot take these arguments."""
 
     def limit(backend: str) -> str | None:
         widths = (hidden1, hidden2)
         if backend == "reference":
             return None
+        if dtype == torch.float64:
+            return "its kernels have no float64"
         if products > _MAX_PRODUCTS:
             return f"its kernels take {_MAX_PRODUCTS} branches that are resampled, not {products}"
         if largest > _LARGEST:
@@ -210,8 +213,8 @@ def _prepare(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3):
 
 
 def _backend(fine: Tensor, weight2: Tensor, products: Sequence[Tensor], backend: str) -> str:
-    largest = max(*fine.shape[2:], *(s for p in products for s in p.shape[1:3]), 1)
-    limit = _limit(weight2.shape[1], weight2.shape[0], len(products), largest)
+    largest = max(*fine.shape[2:], *(side for product in products for side in product.shape[1:3]))
+    limit = _limit(fine.dtype, weight2.shape[1], weight2.shape[0], len(products), largest)
     return choose("attended_head", fine.device.type, fine.dtype, limit, backend)
 
 
