@@ -1,8 +1,13 @@
 // reweight on the GPU: 16-byte accesses wherever the arrays are 16-byte aligned, single elements elsewhere.
+#include "cuda/reweight.h"
+
+#ifdef __CUDACC__
 #include <cuda_runtime.h>
+#else
+#include "cuda_emulation.h"  // tests/csrc: the kernels, run on the CPU
+#endif
 
 #include "cuda/reduce.cuh"
-#include "cuda/reweight.h"
 #include "math/reweight.h"
 
 namespace dkpnet::cuda {
@@ -98,23 +103,25 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (plane < planes && t == 0) dattention[plane] = narrow<T>(sum);
 }
 
-constexpr int kLanes = 32, kGroups = 8;  // channels_last: channel vectors x groups of rows in a block
+constexpr int kLanes = 32, kGroups = kThreads / kLanes;  // channels_last: channel vectors x groups of rows in a block
 
 // channels_last: a block has 32 V channels of one image and `kReweightRows` of its rows; partial sums go to the workspace
 // [batch, splits, channels].
 template <typename T, int V>
-__global__ void __launch_bounds__(kLanes * kGroups, 2)
+__global__ void __launch_bounds__(kThreads, 2)
     backward_rows_kernel(const T* grad, const T* x, const T* attention, T* dx, wide_t<T>* workspace, int64_t channels,
-                         int64_t pixels) {
+                         int64_t pixels, int64_t splits) {
   using W = wide_t<T>;
   __shared__ W sums[kGroups][kLanes][V];
-  const int64_t b = blockIdx.z, split = blockIdx.y;
-  const int64_t channel = (int64_t(blockIdx.x) * kLanes + threadIdx.x) * V;
-  const int64_t stop = (split + 1) * kReweightRows < pixels ? (split + 1) * kReweightRows : pixels;
+  const int lane = threadIdx.x % kLanes, group = threadIdx.x / kLanes;
+  const int64_t tiles = (channels + kLanes * V - 1) / (kLanes * V), part = blockIdx.x / tiles;  // b * splits + split
+  const int64_t b = part / splits, first = part % splits * kReweightRows;
+  const int64_t channel = (blockIdx.x % tiles * kLanes + lane) * V;
+  const int64_t stop = first + kReweightRows < pixels ? first + kReweightRows : pixels;
   W sum[V] = {};
   if (channel < channels) {
     const Pack<T, V> y = *reinterpret_cast<const Pack<T, V>*>(attention + b * channels + channel);
-    for (int64_t p = split * kReweightRows + threadIdx.y; p < stop; p += kGroups) {
+    for (int64_t p = first + group; p < stop; p += kGroups) {
       const int64_t at = (b * pixels + p) * channels + channel;
       const Pack<T, V> g = *reinterpret_cast<const Pack<T, V>*>(grad + at);
       const Pack<T, V> in = *reinterpret_cast<const Pack<T, V>*>(x + at);
@@ -128,14 +135,14 @@ __global__ void __launch_bounds__(kLanes * kGroups, 2)
     }
   }
 #pragma unroll
-  for (int v = 0; v < V; ++v) sums[threadIdx.y][threadIdx.x][v] = sum[v];
+  for (int v = 0; v < V; ++v) sums[group][lane][v] = sum[v];
   __syncthreads();
-  if (threadIdx.y != 0 || channel >= channels) return;
+  if (group != 0 || channel >= channels) return;
 #pragma unroll
   for (int v = 0; v < V; ++v) {
     W total = 0;
-    for (int group = 0; group < kGroups; ++group) total += sums[group][threadIdx.x][v];
-    workspace[(b * gridDim.y + split) * channels + channel + v] = total;
+    for (int g = 0; g < kGroups; ++g) total += sums[g][lane][v];
+    workspace[part * channels + channel + v] = total;
   }
 }
 
@@ -149,6 +156,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   for (int64_t split = 0; split < splits; ++split) sum += from[split * channels];
   dattention[at] = narrow<T>(sum);
 }
+
+#ifdef __CUDACC__
 
 // ---- launches ---------------------------------------------------------------------------------------------------------
 
@@ -197,9 +206,8 @@ static void launch_backward(const T* grad, const T* x, const T* attention, T* dx
   const int64_t planes = batch * channels;
   if (channels_last) {
     const int64_t splits = reweight_splits(pixels);
-    const dim3 grid(blocks(channels, kLanes * V), static_cast<unsigned>(splits), static_cast<unsigned>(batch));
-    backward_rows_kernel<T, V><<<grid, dim3(kLanes, kGroups), 0, stream>>>(grad, x, attention, dx, workspace, channels,
-                                                                           pixels);
+    const unsigned grid = static_cast<unsigned>(batch * splits) * blocks(channels, kLanes * V);
+    backward_rows_kernel<T, V><<<grid, kThreads, 0, stream>>>(grad, x, attention, dx, workspace, channels, pixels, splits);
     sum_splits_kernel<T><<<blocks(planes, kThreads), kThreads, 0, stream>>>(workspace, dattention, planes, channels,
                                                                             splits);
   } else if (pixels <= 32 * V * 8) {  // a warp has a plane done in eight steps
@@ -228,5 +236,7 @@ int reweight_backward(DType dtype, const void* grad, const void* x, const void* 
   });
   return static_cast<int>(cudaGetLastError());
 }
+
+#endif  // __CUDACC__
 
 }  // namespace dkpnet::cuda

@@ -1,9 +1,14 @@
 // variational on the GPU. Forward: one block per image. Backward: one block per image (dmu, dlogvar, and z for the second
 // kernel), then one block per centre and 32 coordinates, which sums over the images in a fixed order.
+#include "cuda/variational.h"
+
+#ifdef __CUDACC__
 #include <cuda_runtime.h>
+#else
+#include "cuda_emulation.h"  // tests/csrc: the kernels, run on the CPU
+#endif
 
 #include "cuda/reduce.cuh"
-#include "cuda/variational.h"
 
 namespace dkpnet::cuda {
 
@@ -11,6 +16,7 @@ namespace va = dkpnet::variational;
 
 constexpr int kThreads = 128, kWarps = kThreads / 32;
 constexpr int kLanes = 32, kRows = 8;  // of the second backward kernel: coordinates, groups of images
+constexpr int kMostDim = kVariationalMostDim, kMostDomains = kVariationalMostDomains;
 
 template <typename T>
 static __device__ __forceinline__ wide_t<T> noise(const VariationalSizes& s, const VariationalInputs& in, int64_t n,
@@ -31,11 +37,8 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads, 2)
     forward_kernel(VariationalSizes s, VariationalInputs in, double dropout, uint32_t threshold, VariationalOutputs out) {
   using W = wide_t<T>;
-  extern __shared__ double memory[];
-  W* z = reinterpret_cast<W*>(memory);                                   // [dim]
-  W* logits = z + s.dim;                                                 // [domains]
-  int* chosen = reinterpret_cast<int*>(logits + s.domains);              // [domains]
-  __shared__ W partial[kWarps];
+  __shared__ W z[kMostDim], logits[kMostDomains], partial[kWarps];
+  __shared__ int chosen[kMostDomains];
   const int64_t b = blockIdx.x;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const T *mu = static_cast<const T*>(in.mu) + b * s.dim, *logvar = static_cast<const T*>(in.logvar) + b * s.dim;
@@ -145,16 +148,17 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-// Block (x, y): centre x = c * subs + i, coordinates 32 y to 32 y + 31. Row r of threads takes every kRows-th image; the
-// rows are added in order. The block of i = 0 also has the gradient of domain c's prior_logvar.
+// A block has one centre (c, i) and 32 coordinates. Each of its warps takes every kRows-th image; the warps' sums are added
+// in order. The block of i = 0 also has the gradient of domain c's prior_logvar.
 template <typename T>
 __global__ void __launch_bounds__(kLanes * kRows, 2)
     backward_centers_kernel(VariationalSizes s, VariationalInputs in, VariationalGradients grad) {
   using W = wide_t<T>;
   __shared__ W sums[2][kRows][kLanes];
-  const int64_t c = blockIdx.x / s.subs, i = blockIdx.x % s.subs;
-  const int lane = threadIdx.x, r = threadIdx.y;
-  const int64_t j = int64_t(blockIdx.y) * kLanes + lane;
+  const int64_t tiles = (s.dim + kLanes - 1) / kLanes, center = blockIdx.x / tiles;
+  const int64_t c = center / s.subs, i = center % s.subs;
+  const int lane = threadIdx.x % kLanes, r = threadIdx.x / kLanes;
+  const int64_t j = blockIdx.x % tiles * kLanes + lane;
   const bool inside = j < s.dim;
   const T* prior = static_cast<const T*>(in.prior_logvar) + c * s.dim;
   const W *probabilities = static_cast<const W*>(grad.probabilities), *z = static_cast<const W*>(grad.z_workspace);
@@ -195,13 +199,14 @@ __global__ void __launch_bounds__(kLanes * kRows, 2)
   if (i == 0) static_cast<T*>(grad.dprior_logvar)[c * s.dim + j] = narrow<T>(dprior);
 }
 
+#ifdef __CUDACC__
+
 int variational_forward(DType dtype, const VariationalSizes& sizes, const VariationalInputs& in, double dropout,
                         const VariationalOutputs& out, void* stream) {
   if (sizes.batch == 0) return 0;
   return with_dtype(dtype, [&](auto type) {
     using T = decltype(type);
-    const size_t shared = sizes.dim * sizeof(wide_t<T>) + sizes.domains * (sizeof(wide_t<T>) + sizeof(int));
-    forward_kernel<T><<<static_cast<unsigned>(sizes.batch), kThreads, shared, static_cast<cudaStream_t>(stream)>>>(
+    forward_kernel<T><<<static_cast<unsigned>(sizes.batch), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
         sizes, in, dropout, static_cast<uint32_t>(dropout * 4294967296.0), out);
     return static_cast<int>(cudaGetLastError());
   });
@@ -215,11 +220,12 @@ int variational_backward(DType dtype, const VariationalSizes& sizes, const Varia
     if (sizes.batch > 0)
       backward_images_kernel<T><<<static_cast<unsigned>(sizes.batch), kThreads, 0, s>>>(sizes, in, grad);
     // Also without images: the gradients of the parameters are zeros then.
-    const dim3 grid(static_cast<unsigned>(sizes.domains * sizes.subs),
-                    static_cast<unsigned>((sizes.dim + kLanes - 1) / kLanes));
-    backward_centers_kernel<T><<<grid, dim3(kLanes, kRows), 0, s>>>(sizes, in, grad);
+    const int64_t blocks = sizes.domains * sizes.subs * ((sizes.dim + kLanes - 1) / kLanes);
+    backward_centers_kernel<T><<<static_cast<unsigned>(blocks), kLanes * kRows, 0, s>>>(sizes, in, grad);
     return static_cast<int>(cudaGetLastError());
   });
 }
+
+#endif  // __CUDACC__
 
 }  // namespace dkpnet::cuda

@@ -172,11 +172,9 @@ def _check_values(mu: Tensor, logvar: Tensor, centers: Tensor, prior_logvar: Ten
 
 
 def _limit(dim: int, domains: int):
-    """The CUDA kernels keep a row of z and the logits of one image in shared memory."""
-
     def limit(backend: str) -> str | None:
-        if backend == "cuda" and dim + 2 * domains > 4096:
-            return f"its kernels hold d + 2 C <= 4096, not {dim + 2 * domains}"
+        if backend == "cuda" and (dim > 2048 or domains > 1024):
+            return f"its kernels have d <= 2048 and C <= 1024, not {dim} and {domains}"  # csrc/cuda/variational.h
         return None
 
     return limit
