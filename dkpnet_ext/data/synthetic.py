@@ -12,7 +12,7 @@ median and the range of the default training images (seed 0).
 domain   train/test  heads/image     head size  camera
 =======  ==========  ==============  =========  ==================================================================
 square   130 / 30    116 (14-565)    5-16 px    7-13 m up, tilted 18-32 degrees, daylight, haze
-street   100 / 26    10 (1-60)       9-50 px    1.7-3 m up, almost level, saturated and sharp, landscape or portrait
+street   100 / 26    22 (2-93)       9-50 px    1.7-3 m up, almost level, saturated and sharp, landscape or portrait
 stadium  80 / 22     263 (47-1000)   5-9 px     a long lens on a stand of seats, floodlight, noise, strong JPEG
 station  60 / 20     19 (2-112)      7-30 px    CCTV 4-6 m up, tilted 22-34 degrees: nearly gray, low contrast, noisy
 =======  ==========  ==============  =========  ==================================================================
@@ -65,7 +65,7 @@ from dkpnet_ext.errors import UserError, run_command
 
 from .figures import STANDING, STEP, VARIANTS, balls, clothes, forget, objects, people, silhouettes, sprite, trees
 
-VERSION = 3  # part of the folder's name: raise it with every change of what is rendered
+VERSION = 4  # part of the folder's name: raise it with every change of what is rendered
 
 DOMAINS: tuple[str, ...] = ("square", "street", "stadium", "station")
 SPLITS: tuple[str, ...] = ("train", "test")
@@ -420,9 +420,9 @@ def _street(rng: Generator) -> Scene:
     scene = Scene(cam, canvas, haze=rng.uniform(0, 0.3), mirror=rng.random() < 0.5)
     left, right = left + 0.5, right - 0.5
     area = (left, right, 3.2, rng.uniform(15, 18))  # the annotated part
-    x, z = scene.spots(rng, _long_tail(rng, 9, 0.9, 1, 70), area, pitch=0.6, clump=rng.uniform(0.3, 1.5), patch=3.0)
+    x, z = scene.spots(rng, _long_tail(rng, 24, 0.9, 1, 110), area, pitch=0.6, clump=rng.uniform(0.3, 1.5), patch=3.0)
     scene.add(rng, "person", "person", x, z, people(rng, len(x)), centre=EYE)
-    x, z = scene.spots(rng, _long_tail(rng, 9, 1.0, 0, 45), (left, right, 0.87 * end, end + 1), pitch=0.5)
+    x, z = scene.spots(rng, _long_tail(rng, 6, 0.8, 0, 25), (left, right, 0.87 * end, end + 1), pitch=0.5)
     scene.add(rng, "far", "person", x, z, people(rng, len(x)), centre=EYE)
     x, z = scene.spots(rng, int(rng.integers(0, 7)), (left, right, 4, 26), pitch=2.0)
     scene.add(rng, "umbrella", "umbrella", x, z, objects(rng, len(x)), centre=1.9)

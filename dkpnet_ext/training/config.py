@@ -39,6 +39,8 @@ class DataConfig:
     """Strength of the colour jitter (brightness, contrast, saturation, hue)."""
     sampling: Literal["natural", "balanced"] = "natural"
     """How a batch mixes the domains: as many as there are, or equally many of each."""
+    ratio: tuple[float, ...] = ()
+    """Shares of the domains in a batch, in the order of --data, in place of `sampling`."""
     workers: int = 2
     """Processes that prepare batches; 0 prepares them in the training process."""
 
@@ -182,7 +184,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
             model=ModelConfig(backbone="hrnet_w18_small", weights=None, density_scale=100.0),
             cluster=ClusterConfig(num_clusters=4, num_sub=2),
             loss=LossConfig(w_density=0.01),
-            optim=OptimConfig(epochs=18, batch=16, lr=2e-3, weight_decay=1e-4, schedule="onecycle", bn_momentum=0.1),
+            optim=OptimConfig(epochs=24, batch=16, lr=2e-3, weight_decay=1e-4, schedule="onecycle", bn_momentum=0.1),
             eval_every=6,
         ),
     ),
@@ -194,9 +196,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
             model=ModelConfig(backbone="tf_efficientnet_lite0", density_scale=100.0),
             cluster=ClusterConfig(num_clusters=3, num_sub=3),
             loss=LossConfig(w_density=0.01),
-            optim=OptimConfig(
-                epochs=9, batch=12, lr=1e-3, weight_decay=1e-4, schedule="onecycle", batch_norm="frozen"
-            ),
+            optim=OptimConfig(epochs=9, batch=12, lr=1e-3, weight_decay=1e-4, schedule="onecycle", batch_norm="frozen"),
             eval_every=3,
         ),
     ),

@@ -133,6 +133,8 @@ def train(config: Config) -> Path:
         )  # fmt: skip
     train_items, val_items, labels = split(domains, config)
     names = [d.name for d in domains]
+    if config.data.ratio and len(config.data.ratio) != len(domains):
+        raise UserError(f"ratio has {len(config.data.ratio)} shares for {len(domains)} domains; give one for each")
 
     single = config.model.system != "dkpnet"
     stage1 = folder / "stage1"

@@ -146,6 +146,7 @@ def test_an_existing_run_is_never_overwritten(whole, train):
     [
         (["--batch", "5", "--accumulate", "2"], "batch 5 cannot be split"),
         (["--weights", "absent.pth"], "no such file"),
+        (["--ratio", "1", "2", "3"], "ratio has 3 shares for 2 domains"),
         (["--precision", "fp16"], "needs a GPU"),
         (["--device", "cuda"], "no usable GPU"),
         (["--num-clusters", "50"], "cannot form 50 clusters"),
