@@ -69,7 +69,9 @@ def can_run(backend: str, op: str, device: str, dtype: torch.dtype = torch.float
         if dtype not in _TRITON_DTYPES:
             return f"the Triton kernels have no {dtype}"
         if device == "cpu":
-            return None if _TRITON_INTERPRETED else "on the CPU Triton needs TRITON_INTERPRET=1 set before Python starts"
+            return (
+                None if _TRITON_INTERPRETED else "on the CPU Triton needs TRITON_INTERPRET=1 set before Python starts"
+            )
         return None if device == "cuda" else f"Triton kernels run on cuda, not on {device}"
     needed = "cuda" if backend == "cuda" else "cpu"
     if device != needed:

@@ -43,10 +43,14 @@ def _load() -> tuple[ModuleType | None, str | None, str | None]:
         reason = f"the compiled module cannot be imported ({error}); install dkpnet_ext where a C++17 compiler is found"
         return None, reason, reason
     if loaded.__version__ != __version__:
-        reason = f"the compiled module is of version {loaded.__version__}, the package of {__version__}: install it again"
+        reason = (
+            f"the compiled module is of version {loaded.__version__}, the package of {__version__}: install it again"
+        )
         return None, reason, reason
     if source_fingerprint() not in (None, loaded.build_info["fingerprint"]):
-        warnings.warn("dkpnet_ext: csrc/ has changed since the compiled module was built: install it again", stacklevel=2)
+        warnings.warn(
+            "dkpnet_ext: csrc/ has changed since the compiled module was built: install it again", stacklevel=2
+        )
     return loaded, None, loaded.build_info["cuda_missing"] or None
 
 

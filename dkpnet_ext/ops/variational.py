@@ -163,9 +163,7 @@ def _check_values(mu: Tensor, logvar: Tensor, centers: Tensor, prior_logvar: Ten
     wrong = (labels < 0) | (labels >= centers.shape[0])
     if wrong.any():
         b = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"variational: label {int(labels[b])} of image {b} is outside [0, {centers.shape[0]})"
-        )
+        raise ValueError(f"variational: label {int(labels[b])} of image {b} is outside [0, {centers.shape[0]})")
     for name, t in (("mu", mu), ("logvar", logvar), ("centers", centers), ("prior_logvar", prior_logvar)):
         if t.isnan().any():
             raise ValueError(f"variational: {name} contains NaN")
@@ -201,9 +199,7 @@ def _forward(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, 
     if name == "triton":
         from .triton import variational as kernels
 
-        return kernels.forward(
-            mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, first
-        )
+        return kernels.forward(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, first)
     out = _empty_outputs(mu, centers, num_samples)
     run = native.module.variational_forward_cuda if mu.is_cuda else native.module.variational_forward_cpu
     run(

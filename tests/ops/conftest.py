@@ -36,23 +36,23 @@ def device(backend) -> str:
 class ErrorRule:
     """At most ``factor`` times the error of plain PyTorch in the same dtype, both against float64.
 
-    Errors are the largest over everything that was added under one name: over few values plain PyTorch may happen to
-    have next to none. Half a unit in the last place of the largest value, which no rounding avoids, is always allowed.
+    An error is the Euclidean norm of the difference over everything that was added under one name, so that it takes no
+    luck with single elements. The rounding to the dtype, half a unit in the last place, is always allowed.
     """
 
     def __init__(self) -> None:
-        self.errors: dict[str, list[float]] = {}
+        self.squares: dict[str, list[float]] = {}
 
     def add(self, name: str, got: torch.Tensor, plain: torch.Tensor, truth: torch.Tensor) -> None:
         assert got.dtype == plain.dtype and got.shape == truth.shape, name
         assert got.isfinite().all(), name
-        if truth.numel():
-            rounding = 0.5 * torch.finfo(got.dtype).eps * truth.abs().max().item()
-            new = [(got.double() - truth).abs().max().item(), (plain.double() - truth).abs().max().item(), rounding]
-            self.errors[name] = list(map(max, new, self.errors.get(name, new)))
+        rounding = 0.5 * torch.finfo(got.dtype).eps * truth
+        new = [t.double().square().sum().item() for t in (got - truth, plain - truth, rounding)]
+        self.squares[name] = [a + b for a, b in zip(new, self.squares.get(name, (0.0, 0.0, 0.0)))]
 
     def check(self, factor: Callable[[str], float]) -> None:
-        for name, (error, plain, rounding) in self.errors.items():
+        for name, squares in self.squares.items():
+            error, plain, rounding = (square**0.5 for square in squares)
             allowed = factor(name) * max(plain, rounding)
             assert error <= allowed, f"{name}: error {error:.3e}, plain PyTorch {plain:.3e}, allowed {allowed:.3e}"
 

@@ -42,7 +42,10 @@ def test_unknown_names_list_the_known_ones():
 
 
 def test_forced_backend_that_cannot_run_says_why():
-    with use_backend("cuda"), pytest.raises(RuntimeError, match="reweight cannot run.*'cuda'.*on cuda tensors, not on cpu"):
+    with (
+        use_backend("cuda"),
+        pytest.raises(RuntimeError, match="reweight cannot run.*'cuda'.*on cuda tensors, not on cpu"),
+    ):
         reweight(X, Y)
 
 

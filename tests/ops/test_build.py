@@ -95,7 +95,9 @@ def test_wheel_works_from_another_folder(tmp_path):
 
 def test_sdist_has_all_that_the_build_needs(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "--sdist", "-o", str(tmp_path), str(ROOT)], capture_output=True, text=True
+        [sys.executable, "-m", "build", "--no-isolation", "--sdist", "-o", str(tmp_path), str(ROOT)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (archive,) = tmp_path.glob("*.tar.gz")

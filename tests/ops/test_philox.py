@@ -20,7 +20,9 @@ def test_known_answers():
 
 @needs_native
 @given(
-    st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**62), st.sampled_from([philox.NORMAL_STREAM, philox.DROPOUT_STREAM])
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(0, 2**62),
+    st.sampled_from([philox.NORMAL_STREAM, philox.DROPOUT_STREAM]),
 )
 def test_compiled_bits_are_the_same(seed, element, stream):
     want = philox.words(torch.tensor([seed]), torch.tensor([element]), stream).item()
@@ -38,5 +40,8 @@ def test_compiled_normals_are_within_two_ulp():
 def test_streams_and_seeds_differ():
     elements = torch.arange(4096)
     a = philox.words(torch.tensor([1]), elements, philox.NORMAL_STREAM)
-    for b in (philox.words(torch.tensor([1]), elements, philox.DROPOUT_STREAM), philox.words(torch.tensor([2]), elements, 0)):
+    for b in (
+        philox.words(torch.tensor([1]), elements, philox.DROPOUT_STREAM),
+        philox.words(torch.tensor([2]), elements, 0),
+    ):
         assert (a == b).sum() == 0

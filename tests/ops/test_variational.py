@@ -21,9 +21,7 @@ def make(batch, dim, domains, subs, dtype=torch.float32, device="cpu", scale=1.0
     """(mu, logvar, centers, prior_logvar), labels: leaves that require a gradient, values exact in ``dtype``."""
     generator = torch.Generator().manual_seed(seed)
     shapes = (batch, dim), (batch, dim), (domains, subs, dim), (domains, dim)
-    leaves = [
-        (scale * torch.randn(shape, generator=generator)).to(device, dtype).requires_grad_() for shape in shapes
-    ]
+    leaves = [(scale * torch.randn(shape, generator=generator)).to(device, dtype).requires_grad_() for shape in shapes]
     return leaves, torch.randint(domains, (batch,), generator=generator).to(device)
 
 
@@ -31,7 +29,9 @@ def results(backend, leaves, labels, **options):
     """All outputs and all gradients, with upstream gradients that differ from element to element."""
     with use_backend(backend):
         out = variational(*leaves, labels, **options)
-        loss = sum((t * torch.linspace(0.5, 1.5, t.numel(), device=t.device).view_as(t).to(t.dtype)).sum() for t in out[:4])
+        loss = sum(
+            (t * torch.linspace(0.5, 1.5, t.numel(), device=t.device).view_as(t).to(t.dtype)).sum() for t in out[:4]
+        )
         return *out, *torch.autograd.grad(loss, leaves)
 
 
@@ -61,13 +61,17 @@ def test_errors_against_float64(backend, device, dtype, batch, dim, error_rule):
     error_rule.check(lambda name: 3 if name.startswith("d") else 2)
 
 
-@given(st.integers(0, 6), st.integers(1, 40), st.integers(1, 6), st.integers(1, 4), st.integers(1, 3), st.integers(0, 99))
+@given(
+    st.integers(0, 6), st.integers(1, 40), st.integers(1, 6), st.integers(1, 4), st.integers(1, 3), st.integers(0, 99)
+)
 @settings(max_examples=60, deadline=None)
 def test_any_shape_in_float64(batch, dim, domains, subs, samples, seed):
     leaves, labels = make(batch, dim, domains, subs, torch.float64, seed=seed)
     eps = torch.randn(samples, batch, dim, dtype=torch.float64)
     options = dict(eps=eps, seed=torch.tensor([seed]), dropout=0.2, first=seed)
-    for name, a, b in zip(NAMES, results("cpp", leaves, labels, **options), results("reference", leaves, labels, **options)):
+    for name, a, b in zip(
+        NAMES, results("cpp", leaves, labels, **options), results("reference", leaves, labels, **options)
+    ):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12, msg=lambda m, name=name: f"{name}: {m}")
 
 
@@ -125,12 +129,19 @@ def test_only_some_outputs_used(backend, device):
 def test_strided_and_expanded_inputs(backend, device):
     leaves, labels = make(6, 14, 4, 2, device=device)
     mu, logvar, centers, prior_logvar = (t.detach() for t in leaves)
-    views = (mu[::2, ::2], logvar[0, 1::2].expand(3, 7), centers.transpose(0, 1)[..., ::2].transpose(0, 1), prior_logvar[:, :7])
+    views = (
+        mu[::2, ::2],
+        logvar[0, 1::2].expand(3, 7),
+        centers.transpose(0, 1)[..., ::2].transpose(0, 1),
+        prior_logvar[:, :7],
+    )
     labels = labels[1].expand(3)
     dense = [t.contiguous().requires_grad_() for t in views]
     views = [t.requires_grad_() for t in views]
     seed = torch.tensor([3], device=device)
-    for a, b in zip(results(backend, views, labels, seed=seed), results(backend, dense, labels.contiguous(), seed=seed)):
+    for a, b in zip(
+        results(backend, views, labels, seed=seed), results(backend, dense, labels.contiguous(), seed=seed)
+    ):
         assert torch.equal(a, b)
 
 
@@ -196,7 +207,11 @@ def noise(backend, device, batch, dim, samples=1, seed=5, first=0):
 
 
 def test_noise_is_the_reference_noise(backend, device):
-    for batch, dim, samples, seed, first in [(5, 7, 3, 1, 0), (33, 128, 1, -(2**62), 10**10), (3, 513, 2, 2**63 - 1, 1)]:
+    for batch, dim, samples, seed, first in [
+        (5, 7, 3, 1, 0),
+        (33, 128, 1, -(2**62), 10**10),
+        (3, 513, 2, 2**63 - 1, 1),
+    ]:
         got = noise(backend, device, batch, dim, samples, seed, first)
         want = noise("reference", "cpu", batch, dim, samples, seed, first)
         ulp = (got.view(torch.int32).long() - want.view(torch.int32).long()).abs()
@@ -373,7 +388,11 @@ class Small(torch.nn.Module):
 
 def test_export(backend, device):
     module = Small().to(device)
-    inputs = torch.randn(6, 5, device=device), torch.tensor([0, 1, 2, 0, 1, 2], device=device), torch.tensor([1], device=device)
+    inputs = (
+        torch.randn(6, 5, device=device),
+        torch.tensor([0, 1, 2, 0, 1, 2], device=device),
+        torch.tensor([1], device=device),
+    )
     with use_backend(backend):
         batch = torch.export.Dim("batch", min=2, max=64)
         program = torch.export.export(module, inputs, dynamic_shapes=({0: batch}, {0: batch}, None))
