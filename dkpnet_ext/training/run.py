@@ -171,7 +171,7 @@ def train(config: Config) -> Path:
             f"system {config.model.system}, preset {config.preset}, seed {config.seed}. Test images:\n\n{table}"
         )
         save_model(final, folder / "model")
-        _pictures(final, domains, train_items, labels, names, folder, fabric.device)
+        _pictures(final, domains, train_items, labels, names, config, folder, fabric.device)
         print(f"\n{table}\nmodel: {folder / 'model'}\nminutes: {(time.monotonic() - began) / 60:.1f}", flush=True)
     fabric.barrier()
     return folder
@@ -206,7 +206,7 @@ def _cluster(
     folder: Path,
 ) -> None:
     """Cluster stage I's attention of every training image; writes clusters.json and says who went where."""
-    vectors = attention_vectors(load_model(best).to(device), items, device=device)
+    vectors = attention_vectors(load_model(best).to(device), items, device=device, precision=config.precision)
     clusters = cluster_attention(vectors, config.cluster.num_clusters, config.cluster.method, config.seed)
     for c in range(config.cluster.num_clusters):
         counts = np.bincount(np.array(labels)[clusters == c], minlength=len(names))
@@ -239,6 +239,7 @@ def _pictures(
     train_items: list[Item],
     labels: list[int],
     names: list[str],
+    config: Config,
     folder: Path,
     device: torch.device,
 ) -> None:
@@ -256,4 +257,5 @@ def _pictures(
         if (folder / "clusters.json").exists():
             clusters = json.loads((folder / "clusters.json").read_text())
             groups["cluster"] = [str(clusters[item.name]) for item in train_items]
-        tsne_plot(attention_vectors(model, train_items, device=device), groups, folder / "tsne.png")
+        vectors = attention_vectors(model, train_items, device=device, precision=config.precision)
+        tsne_plot(vectors, groups, folder / "tsne.png")
