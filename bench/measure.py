@@ -1,0 +1,231 @@
+"""Clocks, memory and ceilings of the benchmarks; `conftest.py` says how they are used."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_ceilings: dict[str, dict[str, float]] = {}
+
+
+def ceilings(device: str) -> dict[str, float]:
+    """The machine's best, measured once a process: bytes/s read plus written by a large copy, FLOP/s of a product."""
+    if device not in _ceilings:
+        large = device == "cuda"
+        source = torch.rand((2**30 if large else 2**27) // 4, device=device)
+        target = torch.empty_like(source)
+        found = {"bytes/s": 2 * source.nbytes / fastest(lambda: target.copy_(source), device)}
+        side = 8192 if large else 2048
+        for dtype in (torch.float32, torch.bfloat16):
+            a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+            found[f"{short(dtype)} FLOP/s"] = 2 * side**3 / fastest(lambda a=a, b=b: a @ b, device)
+        if large:
+            one = torch.zeros(1, device=device)
+            found["two launches in a graph, s"] = graph_seconds(lambda: (one.add_(1), one.add_(1)))
+        _ceilings[device] = found
+    return _ceilings[device]
+
+
+def backends(device: str) -> tuple[str, ...]:
+    """The backends of the operators to measure, the one that is chosen automatically first."""
+    return ("cuda", "triton", "reference") if device == "cuda" else ("cpp", "reference")
+
+
+def short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def fastest(function: Callable, device: str, rounds: int = 7) -> float:
+    function()
+    return min(seconds(function, device) for _ in range(rounds))
+
+
+def seconds(function: Callable, device: str, calls: int = 1) -> float:
+    """Seconds per call, the mean of ``calls`` in a row."""
+    if device == "cpu":
+        start = time.perf_counter()
+        for _ in range(calls):
+            function()
+        return (time.perf_counter() - start) / calls
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(calls):
+        function()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3 / calls
+
+
+def in_turns(function: Callable, inputs: Sequence[tuple]) -> Callable:
+    """A function without arguments that takes the next of the input sets at every call: larger than a cache together."""
+    turn = 0
+
+    def call():
+        nonlocal turn
+        turn += 1
+        return function(*inputs[turn % len(inputs)])
+
+    return call
+
+
+def captured(function: Callable, calls: int = 1) -> Callable:
+    """The replay of a CUDA graph of ``calls`` calls."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            function()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(calls):
+            function()
+    return graph.replay
+
+
+def graph_seconds(function: Callable, calls: int = 16, rounds: int = 7) -> float:
+    """Seconds per call inside a CUDA graph of ``calls`` calls, the median of replays."""
+    replay = captured(function, calls)
+    replay()
+    return statistics.median(seconds(replay, "cuda", 3) for _ in range(rounds)) / calls
+
+
+def peak_memory(function: Callable, device: str) -> int:
+    """Bytes in use at the highest point of a call, above what was in use before it (CPU: of the whole process)."""
+    function()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak starts again from here
+    before = _status("VmRSS")
+    function()
+    return max(_status("VmHWM") - before, 0)
+
+
+def _status(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def saved_memory(function: Callable, inputs: Sequence[Tensor]) -> int:
+    """Bytes that autograd keeps between forward and backward, without the inputs themselves."""
+    own = {t.untyped_storage().data_ptr() for t in inputs}
+    kept: dict[int, int] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        out = function()  # alive until the sum, so that no address is used twice
+    total = sum(kept.values())
+    del out
+    return total
+
+
+def relative_error(got: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
+    """The largest difference of any tensor, relative to that tensor's largest value."""
+    errors = []
+    for a, t in zip(got, truth, strict=True):
+        t = t.double()
+        errors.append(((a.double() - t).abs().max() / t.abs().max().clamp_min(1e-300)).item())
+    return max(errors)
+
+
+def both_errors(got: Sequence[Tensor], truth: Sequence[Tensor], outputs: int) -> dict[str, float]:
+    """Columns of the report: the error of the first ``outputs`` tensors, and that of the gradients that follow."""
+    found = {"error": relative_error(got[:outputs], truth[:outputs])}
+    if len(got) > outputs:
+        found["gradient error"] = relative_error(got[outputs:], truth[outputs:])
+    return found
+
+
+def compare(
+    benchmark,
+    row: str,
+    setting: str,
+    ours: dict[str, Callable],
+    baselines: dict[str, Callable],
+    *,
+    device: str,
+    columns: dict[str, dict[str, float | str]],
+    aims: Sequence[tuple[str, str, float]] = (),
+    moved: float = 0,
+    flops: float = 0,
+    dtype: torch.dtype = torch.float32,
+    rounds: int = 7,
+    graph_calls: int = 16,
+    tiny: bool = False,
+) -> dict[str, dict]:
+    """Time contenders in turns; everything goes to ``benchmark.extra_info``, for `report.py`.
+
+    Args:
+        row, setting: what is compared and on what, as the report prints it.
+        ours, baselines: name -> function without arguments.
+        columns: name -> what the report prints beside its speed: error (against float64), gradient error, memory.
+        aims: (one of ours, a baseline, how many times faster than it).
+        moved, flops: bytes and floating-point operations that ours cannot avoid; dtype: the unit of the latter.
+        rounds: how often each runs; graph_calls: calls in a CUDA graph, 0 for none.
+
+    Returns:
+        columns with seconds (median), low, high (quartiles), processor seconds, and on a GPU seconds in a CUDA graph.
+    """
+    rounds = 2 if tiny else rounds
+    contenders = ours | baselines
+    limits = {} if tiny else ceilings(device)
+    calls: dict[str, int] = {}
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for name, function in contenders.items():
+        function()
+        calls[name] = 1 if tiny else max(1, min(1000, int(0.02 / max(seconds(function, device), 1e-6))))
+
+    def one_round():
+        for name, function in contenders.items():
+            start = time.process_time()
+            elapsed = seconds(function, device, calls[name])
+            samples[name].append((elapsed, (time.process_time() - start) / calls[name]))
+
+    first = next(iter(ours.values()))
+
+    def finished():
+        first()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    benchmark.pedantic(finished, setup=one_round, rounds=rounds)
+    table: dict[str, dict] = {}
+    for name, pairs in samples.items():
+        elapsed, processor = zip(*pairs, strict=True)
+        low, median, high = statistics.quantiles(elapsed, n=4, method="inclusive")
+        table[name] = {"seconds": median, "low": low, "high": high, "processor seconds": statistics.median(processor)}
+        table[name] |= columns.get(name, {})
+        if device == "cuda" and graph_calls:
+            try:
+                table[name]["graph seconds"] = graph_seconds(contenders[name], graph_calls)
+            except Exception as error:  # it waits for the device, say
+                table[name]["no graph"] = str(error).strip().splitlines()[0][:200]
+                torch.cuda.synchronize()
+    benchmark.extra_info.update(
+        {
+            "row": row, "setting": setting, "device": device, "ours": list(ours), "baselines": list(baselines),
+            "contenders": table, "aims": aims, "moved": moved, "flops": flops, "dtype": short(dtype),
+            "ceilings": limits, "load": os.getloadavg()[0], "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if device == "cuda" else "",
+        }
+    )  # fmt: skip
+    return table

@@ -1,0 +1,195 @@
+"""One Markdown page of all results: `python bench/report.py [FOLDER]`, by default bench/results, writes FOLDER/README.md.
+
+Reads every JSON file below the folder that `pytest bench --benchmark-json=...` or `bench/ptxas.py` wrote. The figures
+are those of the files; nothing is measured here. With `--short` prints the table of aims instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+HEADER = """# Measured
+
+Made by `python bench/report.py` from the JSON files beside it; [bench/conftest.py](../conftest.py) says how they are
+measured and made. All contenders of a table ran in turns in one process; times are medians, ratios are ratios of
+medians. "Processor" is the processor time of all threads in a call, which other programs on the machine disturb less.
+Errors are the largest difference from float64, relative to the tensor's largest value, unless the table says
+otherwise. Baselines are in [bench/baselines.py](../baselines.py).
+"""
+
+
+def time_text(seconds: float) -> str:
+    for unit, name in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds * 1e9:.0f} ns"
+
+
+def bytes_text(count: float) -> str:
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count:.0f} B"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def aims_of(info: dict) -> list[list[str]]:
+    """Row, setting, ours, baseline, ratio, aim, met."""
+    found, contenders = [], info["contenders"]
+    for ours, baseline, aim in info["aims"]:
+        if ours in contenders and baseline in contenders:
+            ratio = contenders[baseline]["seconds"] / contenders[ours]["seconds"]
+            verdict = "yes" if ratio >= aim else "**no**"
+            found.append([info["row"], info["device"], ours, baseline, f"{ratio:.2f}x", f"{aim:g}x", verdict])
+    if limit := info.get("limit"):
+        ((name, values),) = contenders.items()
+        verdict = "yes" if values["seconds"] <= limit else "**no**"
+        found.append([info["row"], info["device"], name, "", time_text(values["seconds"]), time_text(limit), verdict])
+    return found
+
+
+def contenders_table(info: dict) -> str:
+    """Times, ratios to every baseline, and what was measured beside the speed."""
+    contenders, baselines = info["contenders"], info["baselines"]
+    some = {column for values in contenders.values() for column in values}
+    header = ["", "median", "quartiles"]
+    header += ["processor"] * (info["device"] == "cpu" and "processor seconds" in some)
+    header += ["in a CUDA graph"] * ("graph seconds" in some)
+    header += [f"faster than {name}" for name in baselines]
+    header += ["images/s"] * ("images per call" in some)
+    measured = [c for c in ("error", "gradient error", "peak extra bytes", "saved bytes") if c in some]
+    header += [c.removesuffix(" bytes") for c in measured]
+    rows = []
+    for name, values in contenders.items():
+        row = [name, time_text(values["seconds"]), f"{time_text(values['low'])} - {time_text(values['high'])}"]
+        if "processor" in header:
+            row.append(time_text(values["processor seconds"]))
+        if "in a CUDA graph" in header:
+            row.append(time_text(values["graph seconds"]) if "graph seconds" in values else "cannot be captured")
+        for baseline in baselines:
+            row.append("" if name in baselines else ratios(values, contenders[baseline]))
+        if "images/s" in header:
+            row.append(f"{values['images per call'] / values['seconds']:.3g}")
+        for column in measured:
+            value = values.get(column)
+            if value is None:
+                row.append("")
+            elif isinstance(value, str):
+                row.append(value)
+            else:
+                row.append(bytes_text(value) if column.endswith("bytes") else f"{value:.1e}")
+        rows.append(row)
+    return table(header, rows)
+
+
+def ratios(ours: dict, baseline: dict) -> str:
+    text = f"{baseline['seconds'] / ours['seconds']:.2f}x"
+    if "graph seconds" in ours and "graph seconds" in baseline:
+        text += f" (graphs {baseline['graph seconds'] / ours['graph seconds']:.2f}x)"
+    elif ours.get("processor seconds") and baseline.get("processor seconds"):
+        text += f" (processor {baseline['processor seconds'] / ours['processor seconds']:.2f}x)"
+    return text
+
+
+def limits_text(info: dict) -> str:
+    """What the fastest of ours reaches of the ceilings that were measured in the same run."""
+    ceilings = info["ceilings"]
+    if not ceilings:
+        return ""
+    ours = min((info["contenders"][name] for name in info["ours"]), key=lambda v: v.get("graph seconds", v["seconds"]))
+    seconds, parts = ours.get("graph seconds", ours["seconds"]), []
+    if info["moved"]:
+        rate = info["moved"] / seconds
+        parts.append(f"{rate / 1e9:.3g} GB/s of what must be moved, {rate / ceilings['bytes/s']:.0%} of a copy's")
+    if info["flops"]:
+        rate, most = info["flops"] / seconds, ceilings.get(f"{info['dtype']} FLOP/s")
+        parts.append(f"{rate / 1e9:.3g} GFLOP/s" + (f", {rate / most:.0%} of a large product's" if most else ""))
+    if info["row"].startswith("variational") and "two launches in a graph, s" in ceilings:
+        parts.append(f"{seconds / ceilings['two launches in a graph, s']:.2f} times two launches of nothing in a graph")
+    return f"The fastest of ours: {'; '.join(parts)}.\n" if parts else ""
+
+
+def machine_text(data: dict, infos: list[dict]) -> str:
+    cpu, meta = data["machine_info"]["cpu"], data["dkpnet"]
+    commit = data["commit_info"]
+    dirty = " with uncommitted changes" if commit.get("dirty") else ""
+    load = [info["load"] for info in infos]
+    lines = [
+        f"{cpu.get('brand_raw', '?')}, {meta['cores']} cores, {max((i['threads'] for i in infos), default=0)} threads"
+        + "".join(sorted({f"; {info['gpu']}" for info in infos if info["gpu"]})),
+        f"Python {meta['python']}, " + ", ".join(f"{k} {v}" for k, v in meta["versions"].items()),
+        f"commit {commit['id'][:12]}{dirty}, {data['datetime'][:16]}; "
+        f"load average {min(load, default=0):.1f} to {max(load, default=0):.1f}",
+    ]
+    for device, found in meta["ceilings"].items():
+        parts = [
+            f"{name} {time_text(v)}" if name.endswith(", s") else f"{v / 1e9:.4g} G{name}" for name, v in found.items()
+        ]
+        lines.append(f"ceilings of {device}: " + ", ".join(parts))
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def ptxas_text(entries: list[dict]) -> str:
+    rows = [
+        [
+            e["source"],
+            f"`{e['kernel']}`",
+            e["arch"],
+            str(e["registers"]),
+            str(e["shared_bytes"]),
+            str(e["spill_stores"]),
+        ]
+        for e in entries
+    ]
+    return table(["file", "kernel", "for", "registers", "static shared bytes", "spilled bytes"], rows)
+
+
+def load(folder: Path) -> tuple[dict[Path, tuple[dict, list[dict]]], dict[Path, list[dict]]]:
+    """Benchmark files with their rows, and ptxas reports; rehearsals are left out."""
+    benchmarks, kernels = {}, {}
+    for path in sorted(folder.rglob("*.json")):
+        data = json.loads(path.read_text())
+        if isinstance(data, list) and data and "registers" in data[0]:
+            kernels[path] = data
+        elif isinstance(data, dict) and "benchmarks" in data and not data.get("dkpnet", {"tiny": True})["tiny"]:
+            infos = [b["extra_info"] for b in data["benchmarks"] if "row" in b["extra_info"]]
+            if infos:
+                benchmarks[path] = data, infos
+    return benchmarks, kernels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parent / "results")
+    parser.add_argument("--short", action="store_true", help="print the table of aims, write nothing")
+    arguments = parser.parse_args()
+    benchmarks, kernels = load(arguments.folder)
+    header = ["row", "on", "ours", "against", "measured", "aim", "met"]
+    aims = {path: [line for info in infos for line in aims_of(info)] for path, (_, infos) in benchmarks.items()}
+    if arguments.short:
+        print("\n".join(" | ".join(line) for lines in aims.values() for line in lines) or "no measured rows")
+        return
+    parts = [HEADER, "## Aims\n"]
+    for path, lines in aims.items():
+        if lines:
+            parts += [f"{path.relative_to(arguments.folder)}\n", table(header, lines)]
+    for path, (data, infos) in benchmarks.items():
+        parts += [f"## {path.relative_to(arguments.folder)}\n", machine_text(data, infos)]
+        for info in infos:
+            parts += [f"### {info['row']}\n", f"{info['setting']}; {info['device']}.\n", contenders_table(info)]
+            parts += [text] if (text := limits_text(info)) else []
+    for path, entries in kernels.items():
+        parts += [f"## {path.relative_to(arguments.folder)}\n", ptxas_text(entries)]
+    target = arguments.folder / "README.md"
+    target.write_text("\n".join(parts))
+    print(f"{target}: {sum(len(infos) for _, infos in benchmarks.values())} rows of {len(benchmarks)} files")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""A whole training step, and its loss curve, against the paper's recipe written plainly: eager float32, literal head."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import baselines
+import pytest
+import torch
+from measure import captured
+
+from dkpnet_ext.models import DKPNet
+from dkpnet_ext.ops import reference
+
+CLUSTERS, SUB = 5, 2
+# B images of SIDE x SIDE; a CPU's batch is smaller, which changes images/s little.
+SETTINGS = {
+    "hrnet_w18_small": ("cpu", 4, 400),
+    "tf_efficientnet_lite0": ("cpu", 4, 400),
+    "hrnet_w40": ("cuda", 32, 400),
+}
+CASES = [
+    pytest.param(name, marks=pytest.mark.gpu if device == "cuda" else ()) for name, (device, *_) in SETTINGS.items()
+]
+
+
+def build(backbone: str, device: str) -> DKPNet:
+    torch.manual_seed(0)
+    return DKPNet(backbone, "inva", num_domains=CLUSTERS, num_sub=SUB, density_scale=100.0).to(device).train()
+
+
+def batch_of(device: str, batch: int, side: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """uint8 images, labels, and targets whose densest cells lie where the image is bright: there is something to learn."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(batch, 3, side // 16, side // 16, generator=generator)
+    images = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear")
+    target = torch.nn.functional.avg_pool2d(images.mean(1, keepdim=True), 4).pow(4) * 0.2
+    labels = torch.randint(CLUSTERS, (batch,), generator=generator)
+    return (images * 255).to(torch.uint8).to(device), labels.to(device), target.to(device)
+
+
+def loss_of(density: torch.Tensor, target: torch.Tensor, terms, scale: float) -> torch.Tensor:
+    """Eq. 9, the density term weighed as in the presets; ``density`` times ``scale`` already."""
+    error = density.float() - target * scale
+    return 0.01 * error.square().sum() / (2 * len(target)) + sum(term.mean() for term in terms)
+
+
+def same_noise(mu, logvar, centers, prior_logvar, labels):
+    """The package's noise in plain PyTorch: for loss curves that can be compared step by step."""
+    seed = torch.randint(torch.iinfo(torch.int64).max, (1,), device=mu.device)
+    options = dict(seed=seed, eps=None, num_samples=1, dropout=0.2, first=0)
+    z, *terms, _ = reference.variational(mu, logvar, centers, prior_logvar, labels, **options)
+    return z[0], *terms
+
+
+def literal(
+    model: DKPNet, channels_last: bool = False, sample: Callable = baselines.variational, lr: float = 5e-5
+) -> Callable:
+    """One step of the paper's recipe; returns the loss."""
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    sample = partial(sample, dropout=0.2) if sample is baselines.variational else sample
+
+    def step(images, labels, target):
+        if channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        density, *terms = baselines.network(model, images, labels, sample)
+        loss = loss_of(density, target, terms, model.density_scale)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def ours(model: DKPNet, bf16: bool, compiled: bool = False, lr: float = 5e-5) -> Callable:
+    """One step of the package: channels_last, the folded head, bfloat16 where asked."""
+    model = model.to(memory_format=torch.channels_last)
+    device = next(model.parameters()).device.type
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True, capturable=device == "cuda")
+    forward = torch.compile(model) if compiled else model
+
+    def step(images, labels, target):
+        # Without its cache autocast may be captured in a graph.
+        with torch.autocast(device, torch.bfloat16, enabled=bf16, cache_enabled=False):
+            out = forward(images, labels)
+        scale = model.density_scale
+        loss = loss_of(out.density * scale, target, (out.kl, out.lse, out.logdet2), scale)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def loss_curve(step: Callable, batches, steps: int) -> torch.Tensor:
+    torch.manual_seed(1)  # of the noise
+    return torch.stack([step(*batches[i % len(batches)]) for i in range(steps)]).double().cpu()
+
+
+def curve_errors(backbone: str, device: str, steps: int, batch: int, side: int) -> dict[str, float]:
+    """How far the mean loss of the last quarter is from the literal form's, relative."""
+    model = build(backbone, device)
+    batches = [batch_of(device, batch, side, seed) for seed in range(4)]
+    curves = {
+        "literal": loss_curve(literal(copy.deepcopy(model), sample=same_noise, lr=1e-3), batches, steps),
+        "ours, float32": loss_curve(ours(copy.deepcopy(model), False, lr=1e-3), batches, steps),
+        "ours, bfloat16": loss_curve(ours(copy.deepcopy(model), True, lr=1e-3), batches, steps),
+    }
+    ends = {name: curve[-max(1, steps // 4) :].mean().item() for name, curve in curves.items()}
+    if side > 64:  # not in a rehearsal
+        assert ends["literal"] < 0.9 * curves["literal"][0], "the literal form does not learn: the curve says nothing"
+    return {name: abs(end / ends["literal"] - 1) for name, end in ends.items()}
+
+
+@pytest.mark.parametrize("backbone", CASES)
+def test_training_step(compare, tiny, backbone):
+    device, batch, side = SETTINGS[backbone]
+    batch, side = (2, 64) if tiny else (batch, side)
+    curve = (20, 2, 64) if tiny else (200, 8, 256) if device == "cuda" else (20, 2, 96)
+    found = curve_errors(backbone, device, *curve)
+    model = build(backbone, device)
+    inputs = batch_of(device, batch, side)
+    own = {"ours, bfloat16": ours(copy.deepcopy(model), True), "ours, float32": ours(copy.deepcopy(model), False)}
+    plain = {"literal": literal(copy.deepcopy(model)), "literal, channels_last": literal(copy.deepcopy(model), True)}
+    own = {name: partial(step, *inputs) for name, step in own.items()}
+    if device == "cuda" and not tiny:
+        graphs = {f"{name}, CUDA graph": captured(step) for name, step in own.items()}
+        own = {**graphs, **own}
+        aims = [("ours, bfloat16, CUDA graph", other, 2.5) for other in plain]
+        aims += [("ours, float32, CUDA graph", other, 1.3) for other in plain]
+    else:
+        aims = [("ours, bfloat16", other, 1.5) for other in plain]
+    columns: dict[str, dict] = {
+        name: {"error": found[name.removesuffix(", CUDA graph")], "images per call": batch} for name in own
+    }
+    columns |= {name: {"images per call": batch} for name in plain}
+    compare(
+        f"training step, {backbone}",
+        f"{batch} crops of {side} x {side}, c={CLUSTERS}, k={SUB}, Adam; error: relative difference of the mean loss of "
+        f"the last quarter of {curve[0]} steps ({curve[1]} crops of {curve[2]} x {curve[2]})",
+        own,
+        {name: partial(step, *inputs) for name, step in plain.items()},
+        device=device,
+        columns=columns,
+        aims=aims,
+        rounds=3 if device == "cpu" else 9,
+        graph_calls=0,
+    )
+
+
+@pytest.mark.gpu
+def test_compiled_training_step(compare, tiny):
+    """With torch.compile, on its own because it takes minutes to compile."""
+    device, batch, side = SETTINGS["hrnet_w40"]
+    batch, side = (2, 64) if tiny else (batch, side)
+    model, inputs = build("hrnet_w40", device), batch_of(device, batch, side)
+    own = {"ours, bfloat16, torch.compile": partial(ours(copy.deepcopy(model), True, compiled=True), *inputs)}
+    plain = {
+        name: partial(literal(copy.deepcopy(model), "channels" in name), *inputs)
+        for name in ("literal", "literal, channels_last")
+    }
+    compare(
+        "training step, hrnet_w40, compiled",
+        f"{batch} crops of {side} x {side}, c={CLUSTERS}, k={SUB}, Adam",
+        own,
+        plain,
+        device=device,
+        columns={name: {"images per call": batch} for name in (*own, *plain)},
+        aims=[(name, other, 2.5) for name in own for other in plain],
+        rounds=9,
+        graph_calls=0,
+    )
