@@ -59,8 +59,14 @@ class VariationalAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.num_samples, self.dropout = num_samples, dropout
+        # The pooled features' scale follows the density loss, which without the norm can silence every hidden unit of
+        # the encoder in the first steps: the attention is then the same for all images, and clustering it means nothing
+        # (seen on SHA + SHB + BRT, learning rate 1e-3).
         self.encoder = nn.Sequential(
-            nn.Linear(channels, 2 * latent_dim), nn.ReLU(), nn.Linear(2 * latent_dim, 2 * latent_dim)
+            nn.LayerNorm(channels),
+            nn.Linear(channels, 2 * latent_dim),
+            nn.ReLU(),
+            nn.Linear(2 * latent_dim, 2 * latent_dim),
         )
         self.decoder = nn.Sequential(
             nn.Linear(latent_dim, 2 * latent_dim), nn.ReLU(), nn.Linear(2 * latent_dim, channels)

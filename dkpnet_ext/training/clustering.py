@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -38,6 +39,12 @@ def cluster_attention(
     count = len(vectors)
     if count < num_clusters:
         raise UserError(f"clustering: {count} training images cannot form {num_clusters} clusters; lower num-clusters")
+    if float(vectors.std(0).max()) < 1e-4:
+        warnings.warn(
+            "clustering: the attention is (nearly) the same for all images, so its clusters mean nothing; "
+            "give the KL less weight, or lower the learning rate",
+            stacklevel=2,
+        )
     points = PCA(min(_COMPONENTS, count, vectors.shape[1]), random_state=seed).fit_transform(vectors.astype(np.float64))
     points /= max(points[:, 0].std(), 1e-12)  # attention of an early model varies little; the scale means nothing
     if method == "gmm":

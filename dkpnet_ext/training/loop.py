@@ -187,6 +187,8 @@ def train_stage(
                         group["lr"] = rate
                     optimizer.step()
                     optimizer.zero_grad()
+                if output.attention is not None:  # near zero: the attention says nothing about the image
+                    terms["attention_deviation"] = output.attention.float().std(0, correction=0).mean()
                 for key, value in terms.items():
                     sums[key] = sums.get(key, 0) + value.detach()
                 bar.update(per_pass)
