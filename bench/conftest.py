@@ -56,6 +56,11 @@ def pytest_benchmark_update_machine_info(config, machine_info):
     machine_info.pop("node", None)
 
 
+def pytest_benchmark_update_commit_info(config, commit_info):
+    if os.environ.get("DKPNET_COMMIT"):  # where the sources were copied without git
+        commit_info["id"] = os.environ["DKPNET_COMMIT"]
+
+
 def pytest_benchmark_update_json(config, benchmarks, output_json):
     def installed(package: str) -> str:
         try:

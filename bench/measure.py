@@ -170,6 +170,7 @@ def compare(
     dtype: torch.dtype = torch.float32,
     rounds: int = 7,
     graph_calls: int = 16,
+    graph_baselines: bool = True,
     tiny: bool = False,
 ) -> dict[str, dict]:
     """Time contenders in turns; everything goes to ``benchmark.extra_info``, for `report.py`.
@@ -181,6 +182,7 @@ def compare(
         aims: (one of ours, a baseline, how many times faster than it).
         moved, flops: bytes and floating-point operations that ours cannot avoid; dtype: the unit of the latter.
         rounds: how often each runs; graph_calls: calls in a CUDA graph, 0 for none.
+        graph_baselines: False where a baseline runs on the CPU: its graph would be empty.
 
     Returns:
         columns with seconds (median), low, high (quartiles), processor seconds, and on a GPU seconds in a CUDA graph.
@@ -214,7 +216,7 @@ def compare(
         low, median, high = statistics.quantiles(elapsed, n=4, method="inclusive")
         table[name] = {"seconds": median, "low": low, "high": high, "processor seconds": statistics.median(processor)}
         table[name] |= columns.get(name, {})
-        if device == "cuda" and graph_calls:
+        if device == "cuda" and graph_calls and (graph_baselines or name in ours):
             try:
                 table[name]["graph seconds"] = graph_seconds(contenders[name], graph_calls)
             except Exception as error:  # it waits for the device, say

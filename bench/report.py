@@ -71,7 +71,8 @@ def contenders_table(info: dict) -> str:
         if "processor" in header:
             row.append(time_text(values["processor seconds"]))
         if "in a CUDA graph" in header:
-            row.append(time_text(values["graph seconds"]) if "graph seconds" in values else "cannot be captured")
+            captured = values.get("graph seconds")
+            row.append(time_text(captured) if captured else "cannot be captured" if "no graph" in values else "")
         for baseline in baselines:
             row.append("" if name in baselines else ratios(values, contenders[baseline]))
         if "images/s" in header:

@@ -1,23 +1,20 @@
 """Density targets of 32 crops of 400x400 with 500 heads each, against what a user would write instead.
 
-    pytest bench/test_density.py --benchmark-json=density.json
-
-Interleaved: before every round of ours, which pytest-benchmark times, each baseline is run and timed once. Per baseline
-`extra_info` holds its median seconds, how many times ours is faster (ratio of medians), and the largest error of a
-crop's count, the correctness beside the speed.
+The error of a row is the largest error of a crop's count: the sum of the map minus the heads in the crop.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from measure import backends
 from scipy.ndimage import convolve1d, gaussian_filter
 from scipy.spatial import cKDTree
+from torch import Tensor
 
 from dkpnet_ext.ops import density, knn_sigma, use_backend
 
@@ -36,16 +33,16 @@ def pooled(canvas: np.ndarray) -> np.ndarray:
     return canvas.reshape(*canvas.shape[:-2], SIDE // STRIDE, STRIDE, SIDE // STRIDE, STRIDE).sum((-3, -1))
 
 
-def dots(points: torch.Tensor) -> torch.Tensor:
+def dots(points: Tensor) -> Tensor:
     """[CROPS, SIDE, SIDE], heads per pixel."""
     column, row = points.long().unbind(1)
-    crop = torch.arange(len(points)) // HEADS
+    crop = torch.arange(len(points), device=points.device) // HEADS
     return (
         torch.bincount((crop * SIDE + row) * SIDE + column, minlength=CROPS * SIDE * SIDE).view(-1, SIDE, SIDE).float()
     )
 
 
-def stamp_loop(points: torch.Tensor) -> np.ndarray:
+def stamp_loop(points: Tensor) -> np.ndarray:
     """A 15x15 stamp per head, cut at the border and renormalised there."""
     stamp = np.outer(AXIS, AXIS)
     canvas = np.zeros((CROPS, SIDE, SIDE), np.float32)
@@ -60,15 +57,15 @@ def stamp_loop(points: torch.Tensor) -> np.ndarray:
     return pooled(canvas)
 
 
-def convolution_torch(points: torch.Tensor) -> np.ndarray:
+def convolution_torch(points: Tensor) -> Tensor:
     """Dot maps and two one-dimensional convolutions of the whole batch; what crosses the border is lost."""
-    axis = torch.from_numpy(AXIS)
+    axis = torch.from_numpy(AXIS).to(points.device)
     blurred = F.conv2d(dots(points)[:, None], axis.view(1, 1, -1, 1), padding=(RADIUS, 0))
     blurred = F.conv2d(blurred, axis.view(1, 1, 1, -1), padding=(0, RADIUS))
-    return (F.avg_pool2d(blurred, STRIDE) * STRIDE**2).squeeze(1).numpy()
+    return (F.avg_pool2d(blurred, STRIDE) * STRIDE**2).squeeze(1)
 
 
-def convolution_scipy(points: torch.Tensor) -> np.ndarray:
+def convolution_scipy(points: Tensor) -> np.ndarray:
     """The same with scipy; reflecting what crosses the border keeps the count but moves the mass."""
     blurred = convolve1d(dots(points).numpy(), AXIS, axis=1, mode="reflect")
     return pooled(convolve1d(blurred, AXIS, axis=2, mode="reflect"))
@@ -78,47 +75,44 @@ def count_error(maps: np.ndarray) -> float:
     return float(np.abs(maps.reshape(CROPS, -1).sum(1, dtype=np.float64) - HEADS).max())
 
 
-def interleaved(benchmark, ours, baselines, rounds):
-    """Time ``ours`` with pytest-benchmark, and each of ``baselines`` (name -> function) once before every round."""
-    seconds = {name: [] for name in baselines}
-
-    def baselines_first():
-        for name, baseline in baselines.items():
-            start = time.perf_counter()
-            baseline()
-            seconds[name].append(time.perf_counter() - start)
-
-    ours()  # warm: lazy imports, first-touch allocations
-    benchmark.pedantic(ours, setup=baselines_first, rounds=rounds)
-    mine = statistics.median(benchmark.stats.stats.data)
-    benchmark.extra_info["threads"] = torch.get_num_threads()
-    return mine, {name: statistics.median(values) for name, values in seconds.items()}
-
-
-@pytest.mark.parametrize("backend", ["cpp", "reference"])
-def test_fixed_sigma(benchmark, crowd, backend):
-    points, offsets = crowd
-    functions = {
-        "loop of 15x15 NumPy stamps": stamp_loop,
-        "dot map + separable convolution (torch)": convolution_torch,
-        "dot map + separable convolution (scipy)": convolution_scipy,
-    }
-
-    def ours():
+def ours(backend: str, points: Tensor, offsets: Tensor, adaptive: bool = False) -> Callable[[], Tensor]:
+    def run():
         with use_backend(backend):
-            return density(points, offsets, (SIDE, SIDE), stride=STRIDE)
+            if not adaptive:
+                return density(points, offsets, (SIDE, SIDE), stride=STRIDE)
+            return density(points, offsets, (SIDE, SIDE), stride=STRIDE, sigma=knn_sigma(points, offsets), truncate=4.0)
 
-    maps = ours().squeeze(1).numpy()
-    np.testing.assert_allclose(maps, stamp_loop(points), rtol=1e-4, atol=1e-6)
-    baselines = {name: lambda function=function: function(points) for name, function in functions.items()}
-    mine, theirs = interleaved(benchmark, ours, baselines, rounds=7)
-    benchmark.extra_info["count error"] = count_error(maps)
-    for name, function in functions.items():
-        benchmark.extra_info[name] = {
-            "seconds": theirs[name],
-            "ours is faster": theirs[name] / mine,
-            "count error": count_error(function(points)),
-        }
+    return run
+
+
+def test_density(compare, device, crowd):
+    points, offsets = crowd
+    loop, convolution = "loop of 15x15 NumPy stamps", "dot map + separable convolution (torch)"
+    there = points.to(device), offsets.to(device)
+    plain = {
+        loop: lambda: stamp_loop(points),
+        convolution: lambda: convolution_torch(there[0]),
+        "dot map + separable convolution (scipy)": lambda: convolution_scipy(points),
+    }
+    own = {name: ours(name, *there) for name in backends(device)}
+    columns = {}
+    for name, run in (own | plain).items():
+        maps = run()
+        maps = maps if isinstance(maps, np.ndarray) else maps.squeeze(1).cpu().numpy()
+        columns[name] = {"error": count_error(maps)}
+        if name in own:  # exact: the loop's map, too, not its sum alone
+            np.testing.assert_allclose(maps, stamp_loop(points), rtol=1e-4, atol=1e-6)
+    compare(
+        "density targets",
+        f"{CROPS} crops of {SIDE} x {SIDE}, {HEADS} heads each, stride {STRIDE}, sigma {SIGMA:g}; error: of a crop's count",
+        own,
+        plain,
+        device=device,
+        columns=columns,
+        aims=[(backends(device)[0], loop, 5), (backends(device)[0], convolution, 2)],
+        rounds=7,
+        graph_baselines=False,
+    )
 
 
 def adaptive_script(points: np.ndarray, sample: int) -> np.ndarray:
@@ -132,22 +126,27 @@ def adaptive_script(points: np.ndarray, sample: int) -> np.ndarray:
     return canvas
 
 
-def test_adaptive_sigma(benchmark, crowd):
-    """The script is run on `sample` of the 16,000 heads (its cost is proportional to their number) and scaled up."""
+def test_density_with_adaptive_sigma(compare, device, crowd):
+    """The script runs on some of the 16,000 heads, its cost being proportional to their number."""
     points, offsets = crowd
     first, sample = points[:HEADS].numpy(), 20
-
-    def ours():
-        with use_backend("cpp"):
-            return density(points, offsets, (SIDE, SIDE), stride=STRIDE, sigma=knn_sigma(points, offsets), truncate=4.0)
-
-    name = "adaptive scipy script"
-    mine, theirs = interleaved(benchmark, ours, {name: lambda: adaptive_script(first, sample)}, rounds=5)
-    benchmark.extra_info["count error"] = count_error(ours().numpy())
-    benchmark.extra_info[name] = {
-        "seconds of the sample": theirs[name],
-        "heads in the sample": sample,
-        "seconds, scaled to all heads": theirs[name] * len(points) / sample,
-        "ours is faster": theirs[name] * len(points) / sample / mine,
-        "count error of the sample": abs(float(adaptive_script(first, sample).sum(dtype=np.float64)) - sample),
+    own = {
+        name: ours(name, points.to(device), offsets.to(device), adaptive=True)
+        for name in backends(device)
+        if name != "reference"
     }
+    columns = {name: {"error": count_error(run().cpu().numpy())} for name, run in own.items()}
+    script = f"adaptive scipy script, {sample} of {len(points)} heads"
+    scripts_error = abs(float(adaptive_script(first, sample).sum(dtype=np.float64)) - sample)
+    compare(
+        "density targets, adaptive sigma",
+        f"{CROPS} crops of {SIDE} x {SIDE}, {HEADS} heads each, 3 nearest neighbours; the script's ratio is to be multiplied"
+        f" by {len(points) // sample}; error: of a crop's count (of the script: of its {sample} heads)",
+        own,
+        {script: lambda: adaptive_script(first, sample)},
+        device=device,
+        columns=columns | {script: {"error": scripts_error}},
+        aims=[(backends(device)[0], script, 1000 * sample / len(points))],
+        rounds=5,
+        graph_baselines=False,
+    )

@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, on a bare machine, without a network:
+#
+#     bash bench/gpu/run.sh [OUT [STAGE...]]      # OUT: bench/results/gpu-<name of the GPU>; STAGE: all of them
+#
+#   build     the compiled module for this GPU (nvcc), and what it says of itself      at most 300 s
+#   test      tests/ops: all backends against the float64 reference, CUDA graphs        at most 480 s
+#   sanitize  compute-sanitizer memcheck and racecheck on small sizes                   at most 200 s each
+#   bench     the benchmarks of operators and inference                                 at most 400 s
+#   train     training steps of hrnet_w40: eager, captured; compiled                    at most 280 s each
+#
+# A stage that fails or runs out of time does not stop the others, and keeps what it measured until then. Where a call has
+# ten minutes: `OUT build test`, `OUT build sanitize`, `OUT build bench`, `OUT build train`.
+#
+# Needs a python3 (or $PYTHON) with torch, triton, pytest, pytest-benchmark, hypothesis, timm, cmake, ninja, pybind11 and
+# setuptools; DKPNET_WHEELS=FOLDER adds wheels, DKPNET_COMMIT names the commit where there is no git. Installs into a
+# temporary folder only. Without a GPU it says so and rehearses: small sizes, the CPU's backend, OUT in build/.
+#
+# OUT gets summary.json, info.txt, bench.json, train.json, train-compiled.json, tests.xml, log.txt (the last two name paths
+# of the machine and stay out of git).
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit 2
+
+python="${PYTHON:-python3}"
+gpu="$("$python" -c 'import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else "")')" || exit 2
+if [ -n "$gpu" ]; then
+    out="${1:-bench/results/gpu-$(tr -c 'A-Za-z0-9\n' '-' <<<"$gpu" | tr '[:upper:]' '[:lower:]')}"
+    marker="gpu" tiny=() exercised=(cuda triton) chosen=()
+    capability="$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')"
+    export DKPNET_CUDA_ARCHS="${DKPNET_CUDA_ARCHS:-$capability}" DKPNET_REQUIRE_CUDA=1
+else
+    out="${1:-build/gpu-rehearsal}"
+    marker="not gpu" tiny=(--tiny) exercised=(cpp) chosen=(-k test_opcheck) # the CPU's tests run elsewhere
+fi
+shift || true
+stages=("$@")
+[ ${#stages[@]} -gt 0 ] || stages=(build test sanitize bench train)
+mkdir -p "$out" && out="$(cd "$out" && pwd)" || exit 2
+site="${TMPDIR:-/tmp}/dkpnet_ext-site"
+export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export DKPNET_COMMIT="${DKPNET_COMMIT:-$(git rev-parse HEAD 2>/dev/null)}"
+
+limited() { # an interrupt first: pytest then ends with what it has
+    local seconds="$1"
+    shift
+    timeout --signal=INT --kill-after=20 "$seconds" "$@"
+}
+
+stage_build() {
+    rm -rf "$site"
+    local install=("$python" -m pip install --quiet --no-deps --no-index --target "$site")
+    if [ -n "${DKPNET_WHEELS:-}" ]; then
+        limited 60 "${install[@]}" "$DKPNET_WHEELS"/*.whl || return
+    fi
+    limited 300 "${install[@]}" --upgrade --no-build-isolation . || return
+    # The command, or what it prints where its parser (tyro) is not installed.
+    "$python" -m dkpnet_ext.info >"$out/info.txt" 2>/dev/null \
+        || "$python" -c 'from dkpnet_ext.info import report; print(report())' >"$out/info.txt" || return
+    cat "$out/info.txt"
+}
+
+stage_test() {
+    local parallel=()
+    if [ -n "$gpu" ] && "$python" -c 'import xdist' 2>/dev/null; then
+        parallel=(-n 8) # most of the time goes into compiling Triton kernels
+    fi
+    limited 480 "$python" -m pytest tests/ops -m "$marker" "${chosen[@]}" "${parallel[@]}" -q -p no:cacheprovider \
+        --junitxml="$out/tests.xml"
+}
+
+stage_sanitize() {
+    # First without the tools, which slow compilers down: Triton then finds its kernels in its cache.
+    limited 200 "$python" bench/gpu/exercise.py "${exercised[@]}" || return
+    if [ -z "$gpu" ]; then
+        echo "no GPU: compute-sanitizer did not run"
+        return
+    fi
+    local tool failed=0
+    for tool in memcheck racecheck; do
+        echo "-- compute-sanitizer --tool $tool"
+        # Without PyTorch's caching allocator a tensor ends where its allocation ends.
+        PYTORCH_NO_CUDA_MEMORY_CACHING=1 limited 200 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+            --target-processes application-only "$python" bench/gpu/exercise.py "${exercised[@]}" || failed=1
+    done
+    return $failed
+}
+
+benchmarks() { # seconds, file, pytest's arguments
+    local seconds="$1" file="$2"
+    shift 2
+    limited "$seconds" "$python" -m pytest "$@" -m "$marker" "${tiny[@]}" -q -p no:cacheprovider \
+        --benchmark-json="$out/$file" --benchmark-columns=median,iqr,rounds
+}
+
+stage_bench() {
+    benchmarks 400 bench.json bench --ignore=bench/test_step.py
+}
+
+stage_train() {
+    local failed=0
+    benchmarks 280 train.json bench/test_step.py -k "not compiled" || failed=1
+    if [ -n "$gpu" ]; then
+        benchmarks 280 train-compiled.json bench/test_step.py -k compiled || failed=1
+    fi
+    return $failed
+}
+
+main() {
+    [ -n "$gpu" ] || echo "no GPU: this is a rehearsal with small sizes on the CPU; nothing of a GPU is tested or measured"
+    local stage status began word json="" text="" failed=0
+    for stage in "${stages[@]}"; do
+        echo "== $stage"
+        began=$SECONDS
+        "stage_$stage"
+        status=$?
+        case $status in
+            0) word="passed" ;;
+            124 | 137) word="FAILED: out of time" failed=1 ;;
+            *) word="FAILED: exit $status" failed=1 ;;
+        esac
+        text+="$(printf '%-10s %-20s %4d s' "$stage" "$word" $((SECONDS - began)))"$'\n'
+        json+="${json:+, }{\"stage\": \"$stage\", \"result\": \"$word\", \"seconds\": $((SECONDS - began))}"
+    done
+    printf '{"gpu": "%s", "commit": "%s", "date": "%s", "stages": [%s]}\n' \
+        "${gpu:-none: a rehearsal}" "$DKPNET_COMMIT" "$(date -u +%FT%TZ)" "$json" >"$out/summary.json"
+    echo "== summary: ${gpu:-no GPU, a rehearsal}"
+    "$python" bench/report.py "$out" --short
+    printf '%s' "$text"
+    return $failed
+}
+
+for stage in "${stages[@]}"; do
+    declare -F "stage_$stage" >/dev/null || { echo "$stage: no such stage; there are build, test, sanitize, bench, train" && exit 2; }
+done
+main 2>&1 | tee "$out/log.txt"
+exit "${PIPESTATUS[0]}"
