@@ -35,19 +35,22 @@ def overlay(
     """
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image.convert("RGB")
     image.thumbnail((MAX_SIDE, MAX_SIDE))  # a copy in either case
-    heat = np.asarray(density, np.float32).clip(min=0) / (heat_peak(density) if peak is None else peak)
-    # The square root lets a sparse crowd be seen beside a dense one; the ground is dimmed so that heat shows.
-    heat = np.asarray(Image.fromarray(np.sqrt(heat.clip(max=1))).resize(image.size, Image.Resampling.BICUBIC))
-    heat = heat.clip(0, 1)
-    color, alpha = _colormap(heat), 0.85 * heat
+    color, alpha = _heat(density, image.size, peak)
+    alpha = 0.85 * alpha
     ground = np.asarray(image, np.float32)
     gray = ground.mean(2, keepdims=True)
-    ground = 0.75 * (0.6 * ground + 0.4 * gray)
+    ground = 0.75 * (0.6 * ground + 0.4 * gray)  # dimmed so that heat shows
     blended = ground + (color - ground) * alpha[:, :, None]
     result = Image.fromarray(blended.clip(0, 255).astype(np.uint8))
     if count is not None:
         _caption(result, f"{count:,.0f} {'person' if round(count) == 1 else 'people'}")
     return result
+
+
+def heat_layer(density: Tensor | np.ndarray) -> Image.Image:
+    """Density [h, w] as a picture of its own, to lie over the photograph: RGBA, one pixel per cell."""
+    color, alpha = _heat(density, (density.shape[1], density.shape[0]))
+    return Image.fromarray(np.dstack([color, 255 * alpha]).round().astype(np.uint8))
 
 
 def heat_peak(density: Tensor | np.ndarray) -> float:
@@ -56,6 +59,17 @@ def heat_peak(density: Tensor | np.ndarray) -> float:
     At least 1/256, so that the noise of an empty scene stays dark.
     """
     return max(float(np.quantile(np.asarray(density, np.float32), 0.999)), 1 / 256)
+
+
+def _heat(
+    density: Tensor | np.ndarray, size: tuple[int, int], peak: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colour [H, W, 3] in [0, 255] and opacity [H, W] in [0, 1] of a density map at size (W, H)."""
+    heat = np.asarray(density, np.float32).clip(min=0) / (heat_peak(density) if peak is None else peak)
+    # The square root lets a sparse crowd be seen beside a dense one.
+    heat = np.asarray(Image.fromarray(np.sqrt(heat.clip(max=1))).resize(size, Image.Resampling.BICUBIC))
+    heat = heat.clip(0, 1)
+    return _colormap(heat), heat
 
 
 def _colormap(values: np.ndarray) -> np.ndarray:
