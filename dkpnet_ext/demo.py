@@ -9,6 +9,8 @@ import tyro
 
 from .errors import run_command
 
+STARTER = "(default: the starter model that comes with the package)"
+
 
 @dataclass
 class Arguments:
@@ -18,12 +20,10 @@ class Arguments:
     regions that you draw. Ctrl-C ends it.
     """
 
-    checkpoint: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
-    """Folder with config.json and model.safetensors, the folder of a training run, or a hub id; by default the
-    starter model that comes with the package."""
+    checkpoint: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT", help_behavior_hint=STARTER)] = None
+    """Folder with config.json and model.safetensors, the folder of a training run, or a hub id."""
     host: str = "127.0.0.1"
-    """Address to listen on: by default only this machine's programs reach the page, with 0.0.0.0 everybody does who
-    reaches this machine."""
+    """Address to listen on; with 0.0.0.0 other machines reach the page, too."""
     port: int = 7860
     """Port to listen on; 0 takes any free one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -11,6 +11,8 @@ import tyro
 
 from .errors import run_command
 
+CACHE = "(default: $DKPNET_CACHE or ~/.cache/dkpnet_ext)"
+
 
 @dataclass
 class Arguments:
@@ -24,7 +26,7 @@ class Arguments:
     """Which part of each data set."""
     output: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("evaluation")
     """Folder for table.md, metrics.json and counts.csv (a line per image)."""
-    submission: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    submission: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Also write the NWPU-Crowd server's text file (1500 lines "id count") from its unlabelled test images."""
     nine_patch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Evaluate as the authors' released code does: nine overlapping half-size patches per image."""
@@ -34,10 +36,12 @@ class Arguments:
     """... and the longer side at most this. Large images are evaluated in tiles, with the same result."""
     on_bad: Literal["error", "skip"] = "error"
     """A bad file stops the evaluation, or is named and left out."""
-    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Folder of decoded images; default $DKPNET_CACHE or ~/.cache/dkpnet_ext."""
+    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint=CACHE)] = None
+    """Folder of decoded images."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; auto takes a GPU if there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic; fp16 needs a GPU."""
 
 
 def main() -> None:

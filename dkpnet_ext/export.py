@@ -10,14 +10,17 @@ import tyro
 
 from .errors import run_command
 
+STARTER = "(default: the starter model that comes with the package)"
+
 
 @dataclass
 class Arguments:
     """The command line."""
 
-    checkpoint: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")] = None
-    """Folder with config.json and model.safetensors, the folder of a training run, or a hub id; by default the
-    starter model that comes with the package."""
+    checkpoint: Annotated[
+        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT]", help_behavior_hint=STARTER)
+    ] = None
+    """Folder with config.json and model.safetensors, the folder of a training run, or a hub id."""
     output: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("counter.onnx")
     """File to write: NAME.onnx (ONNX, opset 18) or NAME.pt2 (torch.export)."""
 

@@ -11,23 +11,28 @@ import tyro
 
 from .errors import UserError, run_command
 
+STARTER = "(default: the starter model that comes with the package)"
+
 
 @dataclass
 class Arguments:
     """The command line."""
 
-    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE ...")]
+    inputs: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE ...", help_behavior_hint="(required)")
+    ]
     """Pictures, videos, or folders of them."""
     output: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("predictions")
     """Folder for the results: the density over each picture (PNG); of a video the counts (CSV), their plot and the
     overlaid video; predictions.json about all."""
-    checkpoint: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
-    """Folder with config.json and model.safetensors, the folder of a training run, or a hub id; by default the
-    starter model that comes with the package."""
-    regions: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    checkpoint: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT", help_behavior_hint=STARTER)] = None
+    """Folder with config.json and model.safetensors, the folder of a training run, or a hub id."""
+    regions: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Also count per region: polygons in pixels (GeoJSON), or a picture whose values label the regions."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; auto takes a GPU if there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic; fp16 needs a GPU."""
 
 
 def main() -> None:

@@ -10,7 +10,9 @@ from typing import Annotated
 
 import tyro
 
-from .errors import run_command
+from .errors import UserError, run_command
+
+CACHE = "(default: $DKPNET_CACHE or ~/.cache/dkpnet_ext)"
 
 
 @dataclass
@@ -21,7 +23,9 @@ class Arguments:
     training and test images, and writes one HTML page with all of it. Exit status 1 if there were unusable files.
     """
 
-    data: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    data: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER ...", help_behavior_hint="(required)")
+    ]
     """Data sets: a folder in any known layout or a CSV or JSON list, also as NAME=FOLDER or NAME=FOLDER:LAYOUT."""
     output: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("data.html")
     """The page."""
@@ -29,8 +33,8 @@ class Arguments:
     """Images are resized once so that the shorter side is at least this (pixels), as in training."""
     max_side: int = 2048
     """... and the longer side at most this."""
-    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Folder of decoded images; default $DKPNET_CACHE or ~/.cache/dkpnet_ext."""
+    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint=CACHE)] = None
+    """Folder of decoded images."""
 
 
 def named(folder: str) -> str:
@@ -47,6 +51,8 @@ def main() -> None:
     from .data import load_domains
     from .data.page import write_page
 
+    if not args.data:
+        raise UserError("nothing to check: name a folder, a CSV or JSON list, or synthetic")
     specs = [named(folder) for folder in args.data]
     domains = load_domains(specs, cache=args.cache, min_side=args.min_side, max_side=args.max_side, on_bad="skip")
     write_page(domains, args.output)

@@ -12,6 +12,9 @@ import tyro
 
 from ..errors import UserError
 
+_CACHE = "(default: $DKPNET_CACHE or ~/.cache/dkpnet_ext)"
+_RUN = "(default: runs/PRESET-DATE-TIME)"
+
 System = Literal["dkpnet", "va", "se", "jt", "mb"]
 
 
@@ -19,10 +22,10 @@ System = Literal["dkpnet", "va", "se", "jt", "mb"]
 class DataConfig:
     """What to train on and how images become batches."""
 
-    data: tuple[str, ...] = ("synthetic",)
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FOLDER ...")] = ("synthetic",)
     """Domains as NAME=FOLDER (layout recognised) or NAME=FOLDER:LAYOUT; `synthetic` is the embedded source."""
-    cache: Path | None = None
-    """Folder of decoded images; default $DKPNET_CACHE or ~/.cache/dkpnet_ext."""
+    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint=_CACHE)] = None
+    """Folder of decoded images."""
     min_side: int = 416
     """Images are resized once so that the shorter side is at least this (pixels)."""
     max_side: int = 2048
@@ -39,7 +42,7 @@ class DataConfig:
     """Strength of the colour jitter (brightness, contrast, saturation, hue)."""
     sampling: Literal["natural", "balanced"] = "natural"
     """How a batch mixes the domains: as many as there are, or equally many of each."""
-    ratio: tuple[float, ...] = ()
+    ratio: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SHARE ...", help_behavior_hint="")] = ()
     """Shares of the domains in a batch, in the order of --data, in place of `sampling`."""
     workers: int = 2
     """Processes that prepare batches; 0 prepares them in the training process."""
@@ -50,13 +53,16 @@ class ModelConfig:
     """The network."""
 
     system: System = "dkpnet"
-    """dkpnet: both stages; va: stage I alone; se, jt (none), mb: the paper's comparisons (jt on one data set is IT)."""
+    """dkpnet: both stages; va: stage I alone; the paper's comparisons are se, jt (no attention; on one data set IT)
+    and mb (a head per data set)."""
     backbone: str = "hrnet_w40"
     """A timm name; hrnet_* is truncated after stage 3."""
-    weights: str | None = "imagenet"
+    weights: Annotated[str | None, tyro.conf.arg(metavar="imagenet|FILE|None")] = "imagenet"
     """Backbone weights: `imagenet` (timm's, needs a network once), a file, or None (random)."""
     channels: int = 512
+    """K: features that the attention weighs."""
     latent_dim: int = 128
+    """d: dimensions of the latent space."""
     num_samples: int = 1
     """Latent samples per image in training."""
     out_stride: Literal[2, 4] = 4
@@ -64,6 +70,7 @@ class ModelConfig:
     density_scale: float = 1.0
     """The head predicts density times this; the density loss grows with its square (1 is the paper's)."""
     head: Literal["folded", "literal"] = "folded"
+    """folded: the same result without ever storing the K features; literal: step by step, as in the paper."""
 
 
 @dataclass
@@ -75,6 +82,7 @@ class ClusterConfig:
     num_sub: int = 2
     """k: sub-components per cluster in stage II."""
     method: Literal["gmm", "kmeans", "dbscan"] = "gmm"
+    """How attention vectors are clustered."""
 
 
 @dataclass
@@ -84,8 +92,11 @@ class LossConfig:
     w_density: float = 1.0
     """On 1/(2B) sum of squared errors; the authors' released baseline equals 2B here."""
     w_kl: float = 1.0
+    """On the KL divergence (Eq. 3)."""
     w_lse: float = 1.0
+    """On the log-sum-exp regulariser (Eq. 6)."""
     w_logdet: float = 1.0
+    """On the squared log determinant of the domains' variances (Eq. 7)."""
     sigma: float = 4.0
     """Standard deviation of a head's Gaussian (pixels); 0 adapts it to the three nearest heads."""
 
@@ -101,6 +112,7 @@ class OptimConfig:
     accumulate: int = 1
     """Split each step into this many passes to save memory."""
     lr: float = 5e-5
+    """Learning rate (of onecycle, the highest)."""
     weight_decay: float = 0.0
     """Above 0 the optimiser is AdamW, else Adam."""
     schedule: Literal["step", "onecycle"] = "step"
@@ -108,6 +120,7 @@ class OptimConfig:
     batch_norm: Literal["train", "frozen"] = "train"
     """frozen keeps the backbone's ImageNet statistics."""
     bn_momentum: float = 0.01
+    """Share of a new batch in batch norm's running statistics."""
     sync_batch_norm: bool = False
     """Share batch statistics among GPUs."""
 
@@ -117,11 +130,12 @@ class Config:
     """One training run."""
 
     preset: Annotated[str, tyro.conf.Suppress] = "quick"
-    output: Path | None = None
-    """Run folder; default runs/PRESET-DATE-TIME."""
-    resume: Path | None = None
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint=_RUN)] = None
+    """Run folder."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
     """Continue the run in this folder, with its own settings."""
     seed: int = 0
+    """Of initial weights, batches, augmentation and noise."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -130,8 +144,11 @@ class Config:
     eval_every: int = 1
     """Epochs between validations."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes a GPU if there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic; fp16 needs a GPU."""
     channels_last: bool = True
+    """Images and features lie in memory with their channels innermost."""
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
