@@ -153,7 +153,7 @@ def _density(
 
         return kernels.forward(points, offsets, sigmas, sigma, truncate, height, width, stride)
     batch = len(offsets) - 1
-    out = torch.empty(batch, 1, _cells(height, stride), _cells(width, stride), device=points.device)
+    out = points.new_empty(batch, 1, _cells(height, stride), _cells(width, stride))
     run = native.module.density_cuda if points.is_cuda else native.module.density_cpu
     where = native.cuda_stream(points) if points.is_cuda else (torch.get_num_threads(),)
     run(
