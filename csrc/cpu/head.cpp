@@ -187,12 +187,12 @@ static void backward_of(const Problem& problem, const T* grad_density, T* grad_h
   const int64_t parts = (pixels + kPart - 1) / kPart;
   for_each_tile<T>(problem, threads, [&](const Tile& tile, int64_t part) {
     alignas(kAlign) float grad1[kTile * kSide], grad2[kTile * kSide];
-    // Summed over the tile first, then added to the part: shorter sums lose less.
-    alignas(kAlign) float sums[3 * kSide + 1] = {};
-    float* __restrict bias2 = sums;
-    float* __restrict weight3 = bias2 + width2;
-    float* __restrict bias = weight3 + width2;
-    double bias3 = 0.0;
+    // Plain sums over pixels lose the most, and cost the least in double.
+    alignas(kAlign) double sums[3 * kSide + 1] = {};
+    double* __restrict bias2 = sums;
+    double* __restrict weight3 = bias2 + width2;
+    double* __restrict bias = weight3 + width2;
+    double* bias3 = bias + width1;
     float* weight2 = partials + part * size;
     if (tile.first == int(part % parts) * kPart) memset(weight2, 0, size * sizeof(float));
 
@@ -201,7 +201,7 @@ static void backward_of(const Problem& problem, const T* grad_density, T* grad_h
       const float grad = i < tile.pixels ? widen(grad_density[start + i]) : 0.0f;
       const float* __restrict hidden2 = tile.hidden2 + i * width2;
       float* __restrict out = grad2 + i * width2;
-      bias3 += grad;
+      bias3[0] += grad;
 #pragma omp simd
       for (int c = 0; c < width2; ++c) {
         out[c] = relu_gradient(grad * problem.weight3[c], hidden2[c]);
@@ -225,8 +225,7 @@ static void backward_of(const Problem& problem, const T* grad_density, T* grad_h
       }
     }
     float* __restrict rest = weight2 + width2 * width1;
-    sums[2 * width2 + width1] = float(bias3);
-    for (int i = 0; i < size - width2 * width1; ++i) rest[i] += sums[i];
+    for (int i = 0; i < size - width2 * width1; ++i) rest[i] += float(sums[i]);
   });
 }
 

@@ -34,6 +34,7 @@ of weight2 | bias2 | weight3 | bias | bias3.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +103,7 @@ def attended_head(
     coarse = len(branches) - (fine is not None)
     largest = max(*size, *(side for branch in branches for side in branch.shape[2:]))
     limit = _limit(first.dtype, hidden1, hidden2, coarse, largest)
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
         if choose("attended_head", device, first.dtype, limit) == "reference":
             return reference.attended_head(branches, attention, *parameters, size)
         weights, bias = _fold(branches, attention, *parameters[:4])
