@@ -1,11 +1,12 @@
 """Saving a model for use without this package: as a torch.export program or in ONNX, for any batch and image size.
 
-Input ``images``: uint8 RGB [batch, 3, height, width]; the graph normalises and pads. Outputs ``density``
-[batch, 1, ceil(height / stride), ceil(width / stride)] in heads per cell and ``count`` [batch].
+Input ``images``: uint8 RGB [batch, 3, height, width] of more than 16 px a side; the graph normalises and pads.
+Outputs ``density`` [batch, 1, ceil(height / stride), ceil(width / stride)] in heads per cell and ``count`` [batch].
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
@@ -24,6 +25,31 @@ OPSET = 18
 FORMATS = (".onnx", ".pt2")
 
 
+def _fix_padding(module: nn.Module) -> None:
+    """Replace TensorFlow-like convolutions, which work out their padding from the image's size, by plain ones.
+
+    Sizes are multiples of the backbone's stride here, so the padding is always the same; left symbolic, it makes
+    expressions that grow with every layer, and tracing takes minutes.
+    """
+    from timm.layers import Conv2dSame
+
+    for name, child in module.named_children():
+        if isinstance(child, Conv2dSame):
+            total = [
+                max((k - 1) * d + 1 - s, 0)
+                for k, d, s in zip(child.kernel_size, child.dilation, child.stride, strict=True)
+            ]
+            pad = (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2)
+            plain = nn.Conv2d(
+                child.in_channels, child.out_channels, child.kernel_size, child.stride, 0, child.dilation,
+                child.groups, child.bias is not None,
+            )  # fmt: skip
+            plain.weight, plain.bias = child.weight, child.bias
+            setattr(module, name, nn.Sequential(nn.ZeroPad2d(pad), plain))
+        else:
+            _fix_padding(child)
+
+
 class ExportGraph(nn.Module):
     """A DKPNet in evaluation, written with plain operators whose shapes a symbolic trace can follow.
 
@@ -33,7 +59,8 @@ class ExportGraph(nn.Module):
 
     def __init__(self, model: DKPNet) -> None:
         super().__init__()
-        self.model = model
+        self.model = copy.deepcopy(model)
+        _fix_padding(self.model.backbone)
         self.stride = model.out_stride
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,8 +69,9 @@ class ExportGraph(nn.Module):
         height, width = images.shape[-2:]
         multiple = max(model.backbone.reductions)
         x = (images.to(torch.float32) / 255 - model.pixel_mean) / model.pixel_std
-        # ONNX rounds the quotient of a negative number differently: no -(-a // b), no -a % b.
-        bottom, right = ((multiple - side % multiple) % multiple for side in (height, width))
+        # Written so that the padded size is visibly a multiple: every layer's size then stays a short expression.
+        # And no -a // b, which ONNX rounds differently.
+        bottom, right = (multiple * ((side + multiple - 1) // multiple) - side for side in (height, width))
         branches = model.backbone(F.pad(x, (0, right, 0, bottom)))
         neck = head.neck.weight.flatten(1)
         weight = head.conv1.weight.flatten(1).unsqueeze(0)
@@ -73,7 +101,7 @@ def metadata(model: CrowdCounter) -> dict[str, str]:
         "producer": "dkpnet_ext",
         "backbone": model.backbone_name,
         "domains": json.dumps(model.domains),
-        "input": "images: uint8, RGB, upright, [batch, 3, height, width], any size",
+        "input": "images: uint8, RGB, upright, [batch, 3, height, width], any size above 16 x 16",
         "normalisation": "inside the graph: (images / 255 - mean) / std",
         "mean": json.dumps(IMAGENET_MEAN),
         "std": json.dumps(IMAGENET_STD),
@@ -94,10 +122,13 @@ def export_model(model: CrowdCounter, path: Path) -> None:
         raise UserError("only DKPNet models without neck_norm can be exported")
     graph = ExportGraph(model).eval()
     example = torch.zeros(2, 3, 96, 128, dtype=torch.uint8, device=model.pixel_mean.device)
-    dynamic = torch.export.Dim.DYNAMIC
+    Dim = torch.export.Dim
+    # A single cell of the coarsest branch is what a trace takes for a constant.
+    least = max(model.backbone.reductions) + 1
+    shapes = {0: Dim.DYNAMIC, 2: Dim("height", min=least), 3: Dim("width", min=least)}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporters' own deprecations
-        program = torch.export.export(graph, (example,), dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},))
+        program = torch.export.export(graph, (example,), dynamic_shapes=(shapes,))
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix == ".pt2":

@@ -106,6 +106,21 @@ def test_predict_folder_with_broken_files_among_good_ones(run, checkpoint, photo
     assert sum(entry["error"] is None for entry in listed) == 2 and len(listed) == 6
 
 
+def test_predict_odd_but_valid_pictures(run, checkpoint, photo, tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    picture = Image.open(photo)
+    Image.new("L", (1, 1), 77).save(folder / "1x1.png")
+    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(np.random.default_rng(0).integers(0, 65536, (40, 30), np.uint16)).save(folder / "deep.png")
+    picture.convert("P").save(folder / "moving.gif", save_all=True, append_images=[Image.new("P", picture.size)])
+    picture.crop((0, 0, 70, 3)).save(folder / "thin.webp")
+    (folder / "named_png.png").write_bytes(photo.read_bytes())
+    status, out, err = run("predict", folder, "--checkpoint", checkpoint)
+    assert (status, err) == (0, "") and len(out.splitlines()) == 6 + 1
+    assert len(list(Path("predictions").glob("*-density.png"))) == 6
+
+
 def test_predict_regions(run, checkpoint, photo, tmp_path):
     mask = np.ones((50, 70), np.uint8)
     mask[:, 33:] = 2
@@ -219,12 +234,14 @@ def test_evaluate(run, checkpoint, own_data, tmp_path):
 
 
 def test_evaluate_of_a_run_folder(run, checkpoint, own_data, tmp_path):
-    for stage in ("stage1", "stage2"):
-        (tmp_path / "run" / stage / "best").mkdir(parents=True)
-    for name in ("config.json", "model.safetensors"):
-        (tmp_path / "run" / "stage2" / "best" / name).write_bytes((checkpoint / name).read_bytes())
-    arguments = ("--data", f"OWN={own_data}", "--cache", tmp_path / "cache")
-    assert run("evaluate", tmp_path / "run", *arguments)[:2] == run("evaluate", checkpoint, *arguments)[:2]
+    arguments = ("--data", f"OWN={own_data}", "--cache", tmp_path / "cache", "--min-side", 64)
+    expected = run("evaluate", checkpoint, *arguments)[:2]
+    for folder in ("stage1/best", "stage2/best", "model"):  # as a run goes on; each replaces the one before
+        (tmp_path / "run" / folder).mkdir(parents=True)
+        for name in ("config.json", "model.safetensors"):
+            (tmp_path / "run" / folder / name).write_bytes((checkpoint / name).read_bytes())
+        assert run("evaluate", tmp_path / "run", *arguments)[:2] == expected
+        (tmp_path / "run" / folder / "config.json").write_text("{}")
 
 
 def test_evaluate_bad_file(run, checkpoint, own_data, tmp_path):

@@ -14,7 +14,7 @@ from dkpnet_ext.errors import UserError
 from dkpnet_ext.evaluation.exporting import OPSET, ExportGraph, check_exported, export_model, run_exported
 from dkpnet_ext.models import DKPNet, MultiBranch
 
-SIZES = [(1, 3, 45, 70), (3, 3, 64, 96), (2, 3, 101, 33), (1, 3, 16, 16)]
+SIZES = [(1, 3, 45, 70), (3, 3, 64, 96), (2, 3, 101, 33), (1, 3, 17, 18)]
 
 
 def make(kind=DKPNet, backbone="tf_efficientnet_lite0", **arguments):
@@ -78,6 +78,8 @@ def test_torch_export(model, tmp_path):
     extra = {"metadata.json": ""}
     torch.export.load(path, extra_files=extra)
     assert json.loads(extra["metadata.json"])["stride"] == "4"
+    with pytest.raises(Exception, match="17"):  # the documented limit, said by the program itself
+        run_exported(path, images((1, 3, 16, 40)))
 
 
 def test_onnx(model, onnx_file):
