@@ -1,8 +1,8 @@
 """DKPNet (ICCV 2021): one crowd counter from several data sets, on fused C++/CUDA and Triton operators.
 
-    from dkpnet_ext import DKPNet
-    model = DKPNet.from_pretrained("runs/NAME/model")
-    model.count("photo.jpg")
+from dkpnet_ext import DKPNet
+model = DKPNet.from_pretrained("runs/NAME/model")
+model.count("photo.jpg")
 """
 
 from typing import TYPE_CHECKING, Any

@@ -40,12 +40,8 @@ def _fix_padding(module: nn.Module) -> None:
                 for k, d, s in zip(child.kernel_size, child.dilation, child.stride, strict=True)
             ]
             pad = (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2)
-            plain = nn.Conv2d(
-                child.in_channels, child.out_channels, child.kernel_size, child.stride, 0, child.dilation,
-                child.groups, child.bias is not None,
-            )  # fmt: skip
-            plain.weight, plain.bias = child.weight, child.bias
-            setattr(module, name, nn.Sequential(nn.ZeroPad2d(pad), plain))
+            child.__class__ = nn.Conv2d  # what it is but for the padding in its forward pass
+            setattr(module, name, nn.Sequential(nn.ZeroPad2d(pad), child))
         else:
             _fix_padding(child)
 

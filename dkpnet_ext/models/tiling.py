@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LIMIT = 2048 * 2048  # pixels; larger images are tiled
 TILE = 1024  # pixels per side, without the overlap
-CACHE = 1 << 30  # bytes of features kept between the passes
+CACHE = 768 << 20  # bytes of features kept between the passes
 MAX_REACH = 768  # pixels; a backbone that looks further is cut off here
 _TOLERANCE = 3e-5  # largest difference, relative to a branch's largest value, that still counts as none
 

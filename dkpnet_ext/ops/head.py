@@ -117,9 +117,7 @@ def attended_head(
         else:
             fine_branch, fine_weight = branches[fine], weights[fine]
         tail = (t.float() for t in (weight2, bias2, weight3, bias3))
-        return torch.ops.dkpnet.head_tail(
-            fine_branch, fine_weight, products, bias, *tail, height, width, forced()
-        )
+        return torch.ops.dkpnet.head_tail(fine_branch, fine_weight, products, bias, *tail, height, width, forced())
 
 
 def _fold(

@@ -37,7 +37,12 @@ def philox_blocks(seed: Tensor, blocks: Tensor, stream: int) -> Tensor:
     for _ in range(10):
         # The 64-bit products wrap as two's complement; masking after the shift recovers the unsigned high word.
         p0, p1 = c0 * _M0, c2 * _M1
-        c0, c1, c2, c3 = ((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK
+        c0, c1, c2, c3 = (
+            ((p1 >> 32) & _MASK) ^ c1 ^ k0,
+            p1 & _MASK,
+            ((p0 >> 32) & _MASK) ^ c3 ^ k1,
+            p0 & _MASK,
+        )
         k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
     return torch.stack([c0, c1, c2, c3], dim=-1)
 

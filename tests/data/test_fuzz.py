@@ -1,0 +1,113 @@
+"""Annotation files with random damage: a data set is read, or refused in one line; never a traceback, never nonsense.
+
+The damage is done to whole files of every layout and met through `read_domain`, as a user's would be; the single
+readers are fuzzed in test_readers.py.
+"""
+
+import struct
+import zlib
+from pathlib import Path
+
+import layouts
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dkpnet_ext.data.readers import read_domain
+from dkpnet_ext.errors import UserError
+
+FILES = {  # how the data set is made, and which of its files is damaged
+    "shanghaitech": (layouts.shanghaitech, "train_data/ground_truth/GT_IMG_1.mat"),
+    "ucf-qnrf": (layouts.ucf_qnrf, "Train/img_0001_ann.mat"),
+    "nwpu-json": (lambda root: layouts.nwpu(root, "jsons"), "jsons/0001.json"),
+    "nwpu-list": (layouts.nwpu, "train.txt"),
+    "jhu-crowd": (layouts.jhu_crowd, "train/gt/0001.txt"),
+    "csv": (layouts.csv_lists, "train.csv"),
+    "points-csv": (layouts.csv_lists, "heads/1.csv"),
+    "json": (layouts.json_lists, "train.json"),
+}
+
+# What random bytes would take ages to spell.
+PIECES = (
+    b"NaN", b"-Infinity", b"1e999", b"-1e30", b"9" * 400, b"9" * 5000, b"1_0", b"0x1", b"null", b"true", b"{}", b"[]",
+    b'"', b"'", b"[", b"]", b"{", b"}", b",", b":", b"\n", b"\r", b" ", b"\0", b"\\u0000", b"\\ud800", b"\xef\xbb\xbf",
+    b"\xff\xfe", "é٣".encode(), b"[" * 60, b"[" * 100_000, b"..", b"/", b"\xff\xff\xff\x7f", b"\x0e\0\0\0", b"\x0f\0\0\0",
+)  # fmt: skip
+
+edits = st.lists(
+    st.tuples(
+        st.integers(0, 2**16),  # where, modulo the length
+        st.integers(0, 3) | st.integers(0, 2**16),  # how many bytes go
+        st.sampled_from(PIECES) | st.binary(max_size=8),  # what comes instead
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def damaged(content: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
+    for place, gone, piece in changes:
+        place %= len(content) + 1
+        content = content[:place] + piece + content[place + gone :]
+    return content
+
+
+def read_or_refuse(root: Path) -> None:
+    try:
+        records, report = read_domain("X", root, progress=False)
+        for split in records.values():
+            for record in split:
+                assert record.points is None or record.points.shape == (len(record.points), 2)
+                assert record.points is None or np.isfinite(record.points).all()
+        for _, reason in report.bad:
+            assert reason and "\n" not in reason
+        assert "\0" not in str(report)
+        report.raise_if_bad()
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.fixture(scope="module", params=FILES)
+def data_set(request, tmp_path_factory) -> tuple[Path, Path, bytes]:
+    make, name = FILES[request.param]
+    root = make(tmp_path_factory.mktemp(request.param))
+    read_domain("X", root, progress=False)[1].raise_if_bad()  # whole, it is read
+    return root, root / name, (root / name).read_bytes()
+
+
+@given(changes=edits)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_damaged_file(data_set, changes):
+    root, path, content = data_set
+    path.write_bytes(damaged(content, changes))
+    read_or_refuse(root)
+
+
+@given(content=st.binary(max_size=300))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_random_file(data_set, content):
+    root, path, _ = data_set
+    path.write_bytes(content)
+    read_or_refuse(root)
+
+
+def test_every_truncation(data_set):
+    root, path, content = data_set
+    for length in range(0, len(content), max(len(content) // 60, 1)):
+        path.write_bytes(content[:length])
+        read_or_refuse(root)
+
+
+@given(changes=edits)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_damage_inside_a_compressed_variable(tmp_path_factory, changes):
+    """MATLAB compresses each variable: damage before that gives a sound stream with broken contents."""
+    root = tmp_path_factory.getbasetemp() / "compressed"
+    if not root.exists():
+        layouts.shanghaitech(root)
+    whole = (root / "train_data/ground_truth/GT_IMG_2.mat").read_bytes()
+    packed = zlib.compress(damaged(whole[128:], changes))
+    path = root / "train_data/ground_truth/GT_IMG_1.mat"
+    path.write_bytes(whole[:128] + struct.pack("<II", 15, len(packed)) + packed)
+    read_or_refuse(root)
