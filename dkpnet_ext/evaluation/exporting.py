@@ -40,7 +40,7 @@ def _fix_padding(module: nn.Module) -> None:
                 for k, d, s in zip(child.kernel_size, child.dilation, child.stride, strict=True)
             ]
             pad = (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2)
-            child.__class__ = nn.Conv2d  # what it is but for the padding in its forward pass
+            child.__class__ = nn.Conv2d  # type: ignore[assignment]  # all it is but for the padding in forward
             setattr(module, name, nn.Sequential(nn.ZeroPad2d(pad), child))
         else:
             _fix_padding(child)
