@@ -8,7 +8,8 @@ namespace dkpnet::cpu::DKPNET_ISA {
 namespace rw = dkpnet::reweight;
 
 constexpr int64_t kGrain = 1 << 16;   // elements that are worth a thread
-constexpr int64_t kBlock = 512;       // elements of a partial sum: keeps a long float sum accurate
+// A long float sum loses digits, a double one loses speed: float over a block of elements (or rows), double over the blocks.
+constexpr int64_t kBlock = 512, kRowBlock = 32;
 constexpr int64_t kChannels = 64;     // channels_last: channels summed side by side
 
 static int64_t per_item(int64_t elements) { return elements > 0 ? (kGrain + elements - 1) / elements : 1; }
@@ -50,7 +51,8 @@ static void backward(const T* grad, const T* x, const T* attention, T* dx, T* da
         const int64_t b = item / groups, first = item % groups * kChannels;
         const int64_t width = channels - first < kChannels ? channels - first : kChannels;
         const T* y = attention + b * channels + first;
-        W total[kChannels] = {}, partial[kChannels] = {};
+        W partial[kChannels] = {};
+        double total[kChannels] = {};
         for (int64_t p = 0; p < pixels; ++p) {
           const int64_t at = (b * pixels + p) * channels + first;
 #pragma omp simd
@@ -58,11 +60,11 @@ static void backward(const T* grad, const T* x, const T* attention, T* dx, T* da
             dx[at + c] = rw::scaled(grad[at + c], widen(y[c]));
             partial[c] += rw::share(grad[at + c], x[at + c]);
           }
-          if ((p + 1) % kBlock == 0 || p + 1 == pixels) {
+          if ((p + 1) % kRowBlock == 0 || p + 1 == pixels) {
             for (int64_t c = 0; c < kChannels; ++c) total[c] += partial[c], partial[c] = 0;
           }
         }
-        for (int64_t c = 0; c < width; ++c) dattention[b * channels + first + c] = narrow<T>(total[c]);
+        for (int64_t c = 0; c < width; ++c) dattention[b * channels + first + c] = narrow<T>(W(total[c]));
       }
     });
   } else {
@@ -71,7 +73,7 @@ static void backward(const T* grad, const T* x, const T* attention, T* dx, T* da
         const W y = widen(attention[plane]);
         const T *g = grad + plane * pixels, *from = x + plane * pixels;
         T* to = dx + plane * pixels;
-        W total = 0;
+        double total = 0;
         for (int64_t start = 0; start < pixels; start += kBlock) {
           const int64_t stop = start + kBlock < pixels ? start + kBlock : pixels;
           W partial = 0;
@@ -82,7 +84,7 @@ static void backward(const T* grad, const T* x, const T* attention, T* dx, T* da
           }
           total += partial;
         }
-        dattention[plane] = narrow<T>(total);
+        dattention[plane] = narrow<T>(W(total));
       }
     });
   }
