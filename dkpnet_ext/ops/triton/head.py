@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import device_guard
+
 PIXELS = 64  # of a tile
 PART = 512  # pixels whose parameter gradients make one partial sum
 DEPTH = 32  # channels of the fine branch at a time
@@ -178,6 +180,7 @@ def _dot_type(fine: Tensor):
     return tl.float32 if _INTERPRETED else _TYPES[fine.dtype]
 
 
+@device_guard
 def forward(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height: int, width: int) -> Tensor:
     """See `dkpnet_ext/ops/head.py`."""
     batch, channels = fine.shape[:2]
@@ -191,6 +194,7 @@ def forward(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, h
     return density
 
 
+@device_guard
 def backward(
     grad, fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height: int, width: int
 ) -> tuple[Tensor, Tensor]:
@@ -209,6 +213,7 @@ def backward(
     return grad_hidden, partials
 
 
+@device_guard
 def downsample(grad: Tensor, rows: int, columns: int) -> Tensor:
     """See `dkpnet_ext/ops/head.py`."""
     batch, height, width, channels = grad.shape
