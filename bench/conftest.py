@@ -26,6 +26,7 @@ PACKAGES = ("torch", "triton", "timm", "numpy", "pytest-benchmark")
 
 def pytest_addoption(parser):
     parser.addoption("--tiny", action="store_true", help="small sizes, two rounds: a rehearsal that measures nothing")
+    parser.addoption("--batch", type=int, default=32, help="images of the head's and reweight's rows (default 32)")
 
 
 def pytest_collection_modifyitems(items):
@@ -44,6 +45,11 @@ def device(request) -> str:
 @pytest.fixture(scope="session")
 def tiny(request) -> bool:
     return request.config.getoption("--tiny")
+
+
+@pytest.fixture(scope="session")
+def batch(request, tiny) -> int:
+    return 2 if tiny else request.config.getoption("--batch")
 
 
 @pytest.fixture

@@ -77,8 +77,8 @@ def both_ways(head):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=short)
 @pytest.mark.parametrize("mode", ["inference", "training"])
-def test_head(compare, device, tiny, dtype, mode):
-    batch, side = (2, 24) if tiny else (32, 100)
+def test_head(compare, device, tiny, batch, dtype, mode):
+    side = 24 if tiny else 100
     way = forward if mode == "inference" else both_ways
     own = {name: ours(name) for name in backends(device)}
     plain = {"literal": baselines.head, "literal, channels_last": baselines.head}

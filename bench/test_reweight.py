@@ -45,8 +45,8 @@ def ours(backend: str):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=short)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_reweight(compare, device, tiny, dtype, layout):
-    shape = (2, 64, 20, 20) if tiny else (32, 512, 100, 100)
+def test_reweight(compare, device, tiny, batch, dtype, layout):
+    shape = (batch, 64, 20, 20) if tiny else (batch, 512, 100, 100)
     functions = {name: ours(name) for name in backends(device)}
     plain = {"eager": both_ways(baselines.reweight)}
     if not tiny:

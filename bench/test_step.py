@@ -14,7 +14,7 @@ from measure import captured
 from dkpnet_ext.models import DKPNet
 from dkpnet_ext.ops import reference
 
-CLUSTERS, SUB = 5, 2
+CLUSTERS, SUB, LR = 5, 2, 1e-4
 # B images of SIDE x SIDE; a CPU's batch is smaller, which changes images/s little.
 SETTINGS = {
     "hrnet_w18_small": ("cpu", 4, 400),
@@ -55,13 +55,11 @@ def same_noise(mu, logvar, centers, prior_logvar, labels):
     return z[0], *terms
 
 
-def literal(
-    model: DKPNet, channels_last: bool = False, sample: Callable = baselines.variational, lr: float = 5e-5
-) -> Callable:
+def literal(model: DKPNet, channels_last: bool = False, sample: Callable = baselines.variational) -> Callable:
     """One step of the paper's recipe; returns the loss."""
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
     sample = partial(sample, dropout=0.2) if sample is baselines.variational else sample
 
     def step(images, labels, target):
@@ -77,11 +75,11 @@ def literal(
     return step
 
 
-def ours(model: DKPNet, bf16: bool, compiled: bool = False, lr: float = 5e-5) -> Callable:
+def ours(model: DKPNet, bf16: bool, compiled: bool = False) -> Callable:
     """One step of the package: channels_last, the folded head, bfloat16 where asked."""
     model = model.to(memory_format=torch.channels_last)
     device = next(model.parameters()).device.type
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True, capturable=device == "cuda")
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR, fused=True, capturable=device == "cuda")
     forward = torch.compile(model) if compiled else model
 
     def step(images, labels, target):
@@ -104,17 +102,21 @@ def loss_curve(step: Callable, batches, steps: int) -> torch.Tensor:
 
 
 def curve_errors(backbone: str, device: str, steps: int, batch: int, side: int) -> dict[str, float]:
-    """How far the mean loss of the last quarter is from the literal form's, relative."""
+    """How far the mean loss of the last quarter is from the literal form's, relative.
+
+    The literal form in another memory layout shows what rounding alone makes of a curve.
+    """
     model = build(backbone, device)
     batches = [batch_of(device, batch, side, seed) for seed in range(4)]
     curves = {
-        "literal": loss_curve(literal(copy.deepcopy(model), sample=same_noise, lr=1e-3), batches, steps),
-        "ours, float32": loss_curve(ours(copy.deepcopy(model), False, lr=1e-3), batches, steps),
-        "ours, bfloat16": loss_curve(ours(copy.deepcopy(model), True, lr=1e-3), batches, steps),
+        "literal": loss_curve(literal(copy.deepcopy(model), False, same_noise), batches, steps),
+        "literal, channels_last": loss_curve(literal(copy.deepcopy(model), True, same_noise), batches, steps),
+        "ours, float32": loss_curve(ours(copy.deepcopy(model), False), batches, steps),
+        "ours, bfloat16": loss_curve(ours(copy.deepcopy(model), True), batches, steps),
     }
     ends = {name: curve[-max(1, steps // 4) :].mean().item() for name, curve in curves.items()}
     if side > 64:  # not in a rehearsal
-        assert ends["literal"] < 0.9 * curves["literal"][0], "the literal form does not learn: the curve says nothing"
+        assert ends["literal"] < curves["literal"][: len(batches)].mean(), "the literal form does not learn"
     return {name: abs(end / ends["literal"] - 1) for name, end in ends.items()}
 
 
@@ -139,7 +141,7 @@ def test_training_step(compare, tiny, backbone):
     columns: dict[str, dict] = {
         name: {"error": found[name.removesuffix(", CUDA graph")], "images per call": batch} for name in own
     }
-    columns |= {name: {"images per call": batch} for name in plain}
+    columns |= {name: {"error": found[name], "images per call": batch} for name in plain}
     compare(
         f"training step, {backbone}",
         f"{batch} crops of {side} x {side}, c={CLUSTERS}, k={SUB}, Adam; error: relative difference of the mean loss of "
