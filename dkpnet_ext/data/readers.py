@@ -404,7 +404,7 @@ def _nwpu(root: Path) -> Iterator[Entry]:
             fields = line.split()
             if not fields:
                 continue
-            if len(fields) not in (1, 3):
+            if len(fields) not in (1, 3) or "\0" in line:
                 reason = f"line {number} is neither 'id luminance level' nor 'id'"
                 yield Entry(split, f"line {number}", path, partial(_fail, path, reason))
                 continue
