@@ -37,7 +37,7 @@ stages=("$@")
 [ ${#stages[@]} -gt 0 ] || stages=(build test sanitize bench train)
 mkdir -p "$out" && out="$(cd "$out" && pwd)" || exit 2
 site="${TMPDIR:-/tmp}/dkpnet_ext-site"
-export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export PYTHONPATH="$site:$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export DKPNET_COMMIT="${DKPNET_COMMIT:-$(git rev-parse HEAD 2>/dev/null)}"
 
 limited() { # an interrupt first: pytest then ends with what it has
