@@ -63,6 +63,8 @@ struct Tile {
   int first, pixels;
   alignas(kAlign) float hidden1[kTile * kSide];  // [pixel][channel], after ReLU
   alignas(kAlign) float hidden2[kTile * kSide];
+  // The backward pass' plain sums over the part so far: they lose the most, and cost the least in double.
+  alignas(kAlign) double sums[3 * kSide + 1];
 };
 
 // tile.hidden1 = bias + the products, interpolated.
@@ -155,6 +157,7 @@ static void for_each_tile(const Problem& problem, int threads, const Body& body)
     Tile tile;
     for (int64_t part = begin; part < end; ++part) {
       tile.image = part / parts;
+      memset(tile.sums, 0, sizeof tile.sums);
       const int start = int(part % parts) * kPart, stop = start + kPart < pixels ? start + kPart : pixels;
       for (tile.first = start; tile.first < stop; tile.first += kTile) {
         tile.pixels = stop - tile.first < kTile ? stop - tile.first : kTile;
@@ -185,11 +188,9 @@ static void backward_of(const Problem& problem, const T* grad_density, T* grad_h
   const int width1 = problem.hidden1, width2 = problem.hidden2, size = gradient_size(width1, width2);
   const int64_t pixels = int64_t(problem.height) * problem.width;
   const int64_t parts = (pixels + kPart - 1) / kPart;
-  for_each_tile<T>(problem, threads, [&](const Tile& tile, int64_t part) {
+  for_each_tile<T>(problem, threads, [&](Tile& tile, int64_t part) {
     alignas(kAlign) float grad1[kTile * kSide], grad2[kTile * kSide];
-    // Plain sums over pixels lose the most, and cost the least in double.
-    alignas(kAlign) double sums[3 * kSide + 1] = {};
-    double* __restrict bias2 = sums;
+    double* __restrict bias2 = tile.sums;
     double* __restrict weight3 = bias2 + width2;
     double* __restrict bias = weight3 + width2;
     double* bias3 = bias + width1;
@@ -225,7 +226,7 @@ static void backward_of(const Problem& problem, const T* grad_density, T* grad_h
       }
     }
     float* __restrict rest = weight2 + width2 * width1;
-    for (int i = 0; i < size - width2 * width1; ++i) rest[i] += float(sums[i]);
+    for (int i = 0; i < size - width2 * width1; ++i) rest[i] = float(tile.sums[i]);
   });
 }
 

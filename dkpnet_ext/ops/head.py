@@ -264,9 +264,9 @@ def _backward(grad, fine, fine_weight, products, bias, weight2, bias2, weight3, 
         partials = fine.new_empty((fine.shape[0], parts, sum(sizes)), dtype=torch.float32)
         run = native.module.head_backward_cuda if fine.is_cuda else native.module.head_backward_cpu
         run(_problem(*arguments), grad.data_ptr(), grad_hidden.data_ptr(), partials.data_ptr(), *_where(fine))
-    by_image = partials.sum(1)
-    grad_bias = by_image[:, -1 - hidden1 : -1].contiguous()
-    total = by_image.sum(0)
+    by_image = partials.sum(1, dtype=torch.float64)
+    grad_bias = by_image[:, -1 - hidden1 : -1].float()
+    total = by_image.sum(0).float()
     grad_weight2, grad_bias2, grad_weight3, _, grad_bias3 = (part.clone() for part in total.split(sizes))
     return (
         grad_hidden, grad_bias, grad_weight2.view_as(weight2), grad_bias2, grad_weight3.view_as(weight3), grad_bias3

@@ -492,7 +492,7 @@ def test_triton_compiles_for_sm_90(kernel):
     for i, name in enumerate(function.arg_names):
         if name == "products":
             divisible |= {(i, j): [["tt.divisibility", 16]] for j in range(2)}
-        elif signature[name].startswith("*"):
+        elif isinstance(signature[name], str) and signature[name].startswith("*"):
             divisible[(i,)] = [["tt.divisibility", 16]]
     indexed = {(function.arg_names.index(name),): value for name, value in constants.items()}
     source = triton.compiler.ASTSource(function, signature, indexed, divisible)
