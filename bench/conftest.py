@@ -21,6 +21,8 @@ import measure
 import pytest
 import torch
 
+from dkpnet_ext.ops import native
+
 PACKAGES = ("torch", "triton", "timm", "numpy", "pytest-benchmark")
 
 
@@ -78,6 +80,8 @@ def pytest_benchmark_update_json(config, benchmarks, output_json):
         "tiny": config.getoption("--tiny"),
         "python": platform.python_version(),
         "versions": {package: installed(package) for package in PACKAGES},
+        "module": native.module.build_info["fingerprint"] if native.module else native.missing,
+        "sources": native.source_fingerprint(),
         "cores": os.cpu_count(),
         "ceilings": measure._ceilings,
     }

@@ -14,7 +14,8 @@ HEADER = """# Measured
 
 Made by `python bench/report.py` from the JSON files beside it; [bench/conftest.py](../conftest.py) says how they are
 measured and made. All contenders of a table ran in turns in one process; times are medians, ratios are ratios of
-medians. "Processor" is the processor time of all threads in a call, which other programs on the machine disturb less.
+medians. Where other programs kept the machine busy (a load average above its cores plus one), the page says "shared
+machine": wall times then say nothing, and ratios are of the processor time of all threads in a call.
 Errors are the largest difference from float64, relative to the tensor's largest value, unless the table says
 otherwise. Baselines are in [bench/baselines.py](../baselines.py).
 """
@@ -39,14 +40,29 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def cost(info: dict, values: dict) -> float:
+    """Seconds that ratios are made of."""
+    return values["processor seconds" if info["clock"] == "processor" else "seconds"]
+
+
 def aims_of(info: dict) -> list[list[str]]:
     """Row, setting, ours, baseline, ratio, aim, met."""
     found, contenders = [], info["contenders"]
     for ours, baseline, aim in info["aims"]:
         if ours in contenders and baseline in contenders:
-            ratio = contenders[baseline]["seconds"] / contenders[ours]["seconds"]
+            ratio = cost(info, contenders[baseline]) / cost(info, contenders[ours])
             verdict = "yes" if ratio >= aim else "**no**"
-            found.append([info["row"], info["device"], ours, baseline, f"{ratio:.2f}x", f"{aim:g}x", verdict])
+            found.append(
+                [
+                    info["row"],
+                    info["device"] + ", shared" * bool(shared(info)),
+                    ours,
+                    baseline,
+                    f"{ratio:.2f}x",
+                    f"{aim:g}x",
+                    verdict,
+                ]
+            )
     if limit := info.get("limit"):
         ((name, values),) = contenders.items()
         verdict = "yes" if values["seconds"] <= limit else "**no**"
@@ -62,7 +78,9 @@ def contenders_table(info: dict) -> str:
     header += ["processor"] * (info["device"] == "cpu" and "processor seconds" in some)
     header += ["in a CUDA graph"] * ("graph seconds" in some)
     header += [f"faster than {name}" for name in baselines]
-    header += ["images/s"] * ("images per call" in some)
+    header += ["images per second" if info["clock"] == "wall" else "images per processor second"] * (
+        "images per call" in some
+    )
     measured = [c for c in ("error", "gradient error", "peak extra bytes", "saved bytes") if c in some]
     header += [c.removesuffix(" bytes") for c in measured]
     rows = []
@@ -74,9 +92,9 @@ def contenders_table(info: dict) -> str:
             captured = values.get("graph seconds")
             row.append(time_text(captured) if captured else "cannot be captured" if "no graph" in values else "")
         for baseline in baselines:
-            row.append("" if name in baselines else ratios(values, contenders[baseline]))
-        if "images/s" in header:
-            row.append(f"{values['images per call'] / values['seconds']:.3g}")
+            row.append("" if name in baselines else ratios(info, values, contenders[baseline]))
+        if "images per call" in some:
+            row.append(f"{values['images per call'] / cost(info, values):.3g}")
         for column in measured:
             value = values.get(column)
             if value is None:
@@ -89,13 +107,15 @@ def contenders_table(info: dict) -> str:
     return table(header, rows)
 
 
-def ratios(ours: dict, baseline: dict) -> str:
-    text = f"{baseline['seconds'] / ours['seconds']:.2f}x"
+def ratios(info: dict, ours: dict, baseline: dict) -> str:
+    text = f"{cost(info, baseline) / cost(info, ours):.2f}x"
     if "graph seconds" in ours and "graph seconds" in baseline:
         text += f" (graphs {baseline['graph seconds'] / ours['graph seconds']:.2f}x)"
-    elif ours.get("processor seconds") and baseline.get("processor seconds"):
-        text += f" (processor {baseline['processor seconds'] / ours['processor seconds']:.2f}x)"
     return text
+
+
+def shared(info: dict) -> str:
+    return f"; shared machine (load average {info['load']:.0f})" if info["clock"] == "processor" else ""
 
 
 def limits_text(info: dict) -> str:
@@ -103,8 +123,9 @@ def limits_text(info: dict) -> str:
     ceilings = info["ceilings"]
     if not ceilings:
         return ""
-    ours = min((info["contenders"][name] for name in info["ours"]), key=lambda v: v.get("graph seconds", v["seconds"]))
-    seconds, parts = ours.get("graph seconds", ours["seconds"]), []
+    share = info["threads"] if info["clock"] == "processor" else 1  # each thread's part of the processor time
+    ours = (info["contenders"][name] for name in info["ours"])
+    seconds, parts = min(values.get("graph seconds", cost(info, values) / share) for values in ours), []
     if info["moved"]:
         rate = info["moved"] / seconds
         parts.append(f"{rate / 1e9:.3g} GB/s of what must be moved, {rate / ceilings['bytes/s']:.0%} of a copy's")
@@ -128,6 +149,8 @@ def machine_text(data: dict, infos: list[dict]) -> str:
         f"commit {commit['id'][:12]}{dirty}, {data['datetime'][:16]}; "
         f"load average {min(load, default=0):.1f} to {max(load, default=0):.1f}",
     ]
+    if meta["module"] != meta["sources"]:
+        lines.append(f"compiled module {meta['module']}, which is not of the sources beside it ({meta['sources']})")
     for device, found in meta["ceilings"].items():
         parts = [
             f"{name} {time_text(v)}" if name.endswith(", s") else f"{v / 1e9:.4g} G{name}" for name, v in found.items()
@@ -183,7 +206,11 @@ def main() -> None:
     for path, (data, infos) in benchmarks.items():
         parts += [f"## {path.relative_to(arguments.folder)}\n", machine_text(data, infos)]
         for info in infos:
-            parts += [f"### {info['row']}\n", f"{info['setting']}; {info['device']}.\n", contenders_table(info)]
+            parts += [
+                f"### {info['row']}\n",
+                f"{info['setting']}; {info['device']}{shared(info)}.\n",
+                contenders_table(info),
+            ]
             parts += [text] if (text := limits_text(info)) else []
     for path, entries in kernels.items():
         parts += [f"## {path.relative_to(arguments.folder)}\n", ptxas_text(entries)]

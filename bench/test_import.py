@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,7 @@ def test_import(benchmark, tiny, module):
     benchmark.extra_info.update(
         {
             "row": name, "setting": "beyond `import torch`, in a new process", "device": "cpu", "ours": [name],
-            "baselines": [], "aims": [], "limit": 0.3, "ceilings": {}, "load": 0.0, "threads": 1, "gpu": "",
-            "contenders": {name: {"seconds": median, "low": low, "high": high}},
+            "baselines": [], "aims": [], "limit": 0.3, "ceilings": {}, "load": os.getloadavg()[0], "threads": 1,
+            "gpu": "", "clock": "wall", "contenders": {name: {"seconds": median, "low": low, "high": high}},
         }
     )  # fmt: skip
