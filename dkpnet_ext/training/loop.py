@@ -182,7 +182,8 @@ def train_stage(
                         f"{name}, epoch {epoch}: the loss is not finite ({parts}) on {', '.join(batch.names)}"
                     )
                 if last:
-                    rate = learning_rate(config, (epoch * passes + step) / (optim.epochs * passes))
+                    done_passes = epoch * passes + step + 1 - optim.accumulate  # before this optimiser step
+                    rate = learning_rate(config, done_passes / (optim.epochs * passes))
                     for group in optimizer.param_groups:
                         group["lr"] = rate
                     optimizer.step()

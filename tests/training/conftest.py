@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 ARGUMENTS = [
-    "quick", "--crop", "32", "--min-side", "32", "--max-side", "128", "--batch", "4", "--workers", "0",
+    "quick", "--crop", "96", "--min-side", "96", "--max-side", "128", "--batch", "4", "--workers", "0",
     "--num-clusters", "2", "--channels", "16", "--latent-dim", "4", "--eval-every", "1", "--device", "cpu",
     "--no-channels-last",
 ]  # fmt: skip
@@ -45,7 +45,7 @@ def domains(tmp_path_factory) -> list[str]:
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TQDM_MININTERVAL": "0"}
 
 
 @pytest.fixture

@@ -7,9 +7,12 @@ import sys
 
 import pytest
 import torch
+from lightning.fabric import seed_everything
 from safetensors.torch import load_file
 
 from dkpnet_ext.models import DKPNet, MultiBranch, load_model
+from dkpnet_ext.training.config import Config
+from dkpnet_ext.training.run import build_model
 
 from .conftest import ARGUMENTS, records
 
@@ -31,7 +34,7 @@ def whole(tmp_path_factory, request):
 def module_environment():
     import os
 
-    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TQDM_MININTERVAL": "0"}
 
 
 def test_a_run_leaves_everything_behind(whole):
@@ -109,6 +112,21 @@ def test_comparison_systems_train_in_one_stage(system, train, tmp_path):
     assert (folder / "results.md").exists()
 
 
+def relative_difference(one, two) -> float:
+    """Of two runs' stage I: the norm of the difference of the weights over the norm of what training changed in them.
+
+    Not element by element: Adam turns a gradient that is zero up to rounding into a step of full size.
+    """
+    config = Config.load(one / "config.json")
+    seed_everything(config.seed, verbose=False)
+    start = build_model(config, 1, ["bright", "dark"]).state_dict()
+    a, b = (torch.load(f / "stage1" / "state.pt", weights_only=True)["model"] for f in (one, two))
+    assert a.keys() == b.keys() == start.keys()
+    names = [k for k, v in a.items() if v.is_floating_point()]
+    difference = torch.cat([(a[k] - b[k]).flatten() for k in names]).norm()
+    return float(difference / torch.cat([(a[k] - start[k]).flatten() for k in names]).norm())
+
+
 @pytest.mark.parametrize("system", ["dkpnet", "jt"])
 def test_two_processes_equal_one(system, train, tmp_path):
     """Two ranks of two images train to the weights of one process with four (batch statistics frozen)."""
@@ -117,12 +135,9 @@ def test_two_processes_equal_one(system, train, tmp_path):
     train(*common, "--output", str(one))
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     train(*common, "--output", str(two), prefix=launcher)
-    a, b = (torch.load(f / "stage1" / "state.pt", weights_only=True)["model"] for f in (one, two))
-    assert a.keys() == b.keys()
-    start = torch.load(one / "stage1" / "state.pt", weights_only=True)["optimizer"]["state"]
-    assert all(s["step"] == 4 for s in start.values()), "as many steps of each"
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-5, msg=name)
+    steps = torch.load(one / "stage1" / "state.pt", weights_only=True)["optimizer"]["state"]
+    assert all(s["step"] == 4 for s in steps.values())
+    assert relative_difference(one, two) < 0.02, relative_difference(one, two)
 
 
 def test_accumulation_equals_the_whole_batch(train, tmp_path):
@@ -130,9 +145,7 @@ def test_accumulation_equals_the_whole_batch(train, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     train(*common, "--output", str(one))
     train(*common, "--accumulate", "2", "--output", str(two))
-    a, b = (torch.load(f / "stage1" / "state.pt", weights_only=True)["model"] for f in (one, two))
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-5, msg=name)
+    assert relative_difference(one, two) < 0.02, relative_difference(one, two)
 
 
 def test_an_existing_run_is_never_overwritten(whole, train):
