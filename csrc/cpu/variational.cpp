@@ -51,12 +51,31 @@ struct Noise {
   }
 };
 
+// The sum of term(0) to term(count - 1), in an order that does not depend on the instruction set.
+template <typename W, typename Term>
+static W sum_of(int64_t count, const Term& term) {
+  constexpr int64_t lanes = 16;
+  W sums[lanes] = {};
+  int64_t j = 0;
+  for (; j + lanes <= count; j += lanes) {
+#pragma omp simd
+    for (int64_t lane = 0; lane < lanes; ++lane) sums[lane] += term(j + lane);
+  }
+  for (; j < count; ++j) sums[j % lanes] += term(j);
+  for (int64_t half = lanes / 2; half > 0; half /= 2)
+    for (int64_t lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+  return sums[0];
+}
+
 template <typename A, typename B>
 static wide_t<B> dot(const A* a, const B* b, int64_t count) {
-  wide_t<B> sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < count; ++j) sum += widen(a[j]) * widen(b[j]);
-  return sum;
+  return sum_of<wide_t<B>>(count, [=](int64_t j) { return widen(a[j]) * widen(b[j]); });
+}
+
+// sum_d Lambda_cd; its square and its gradient multiply any error, and it costs next to nothing in double.
+template <typename T>
+static wide_t<T> log_determinant(const T* prior, int64_t dim) {
+  return wide_t<T>(sum_of<double>(dim, [=](int64_t j) { return double(widen(prior[j])); }));
 }
 
 // Eq. 8 for one image: the first of the sub-components with the greatest score, of every domain.
@@ -98,12 +117,8 @@ static void forward_image(const VariationalSizes& s, const VariationalInputs& in
   W kl = NAN, logdet = NAN, lse = valid ? W(0) : W(NAN);
   if (valid) {
     const T *own = center(label), *prior = static_cast<const T*>(in.prior_logvar) + label * s.dim;
-    kl = logdet = 0;
-#pragma omp simd reduction(+ : kl, logdet)
-    for (int64_t j = 0; j < s.dim; ++j) {
-      kl += va::kl(widen(mu[j]), widen(logvar[j]), widen(own[j]), widen(prior[j]));
-      logdet += widen(prior[j]);
-    }
+    kl = sum_of<W>(s.dim, [=](int64_t j) { return va::kl(widen(mu[j]), widen(logvar[j]), widen(own[j]), widen(prior[j])); });
+    logdet = log_determinant(prior, s.dim);
   }
 
   for (int64_t n = 0; n < s.samples; ++n) {
@@ -194,8 +209,7 @@ static void backward_center(const VariationalSizes& s, const VariationalInputs& 
   const T *mu = static_cast<const T*>(in.mu), *logvar = static_cast<const T*>(in.logvar);
   const T* prior = static_cast<const T*>(in.prior_logvar) + c * s.dim;
   const W *p = static_cast<const W*>(grad.probabilities), *z = static_cast<const W*>(grad.z_workspace);
-  W logdet = 0;
-  for (int64_t j = 0; j < s.dim && i == 0; ++j) logdet += widen(prior[j]);
+  const W logdet = i == 0 ? log_determinant(prior, s.dim) : W(0);
 
   for (int64_t j = 0; j < s.dim; j += kChunk) {
     const int64_t count = s.dim - j < kChunk ? s.dim - j : kChunk;
