@@ -199,7 +199,12 @@ def main() -> None:
     if arguments.short:
         print("\n".join(" | ".join(line) for lines in aims.values() for line in lines) or "no measured rows")
         return
-    parts = [HEADER, "## Aims\n"]
+    pages = [page.name for page in sorted(arguments.folder.glob("*.md")) if page.name != "README.md"]
+    parts = [
+        HEADER,
+        *(["Of training: " + ", ".join(f"[{page}]({page})" for page in pages) + "\n"] * bool(pages)),
+        "## Aims\n",
+    ]
     for path, lines in aims.items():
         if lines:
             parts += [f"{path.relative_to(arguments.folder)}\n", table(header, lines)]
