@@ -10,7 +10,6 @@ import functools
 import io
 import json
 import logging
-import os
 import secrets
 import socket
 import tempfile
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 MAX_UPLOAD = 64  # megabytes; the longest photographs are about half of that
 KEPT = 16  # pictures whose regions can still be counted; a density map of 8192 x 8192 px takes 16 MB
 EXAMPLES = [(domain, index) for index in (0, 1) for domain in synthetic.DOMAINS]
+_rendering = threading.Lock()
 
 # Nothing from elsewhere: a page that asked for it would be refused by the browser.
 _POLICY = (
@@ -179,7 +179,8 @@ class DemoPage:
 def example(number: int) -> tuple[bytes, int]:
     """A synthetic test scene as JPEG, and the number of its annotated heads."""
     domain, index = EXAMPLES[number]
-    pixels, points = synthetic.render(domain, "test", index)
+    with _rendering:  # a browser asks for all at once: better one soon than all late
+        pixels, points = synthetic.render(domain, "test", index)
     return _encode(Image.fromarray(pixels), "JPEG"), len(points)
 
 
@@ -190,10 +191,12 @@ def serve(page: DemoPage, host: str, port: int) -> BaseWSGIServer:
         UserError: the address is taken, or not this machine's.
     """
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # no line per request
+    if not 0 <= port < 1 << 16:
+        raise UserError(f"port {port}: 0 to 65535 are possible")
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno) if getattr(error, "errno", None) else error
+    except OSError as error:
+        reason = str(error.strerror).partition(" (while")[0]  # what follows repeats the address
         raise UserError(f"cannot serve on {host} port {port} ({reason}); choose with --host and --port") from None
     with listener:  # the server works on a copy of it
         return make_server(host, listener.getsockname()[1], page, threaded=True, fd=listener.fileno())
