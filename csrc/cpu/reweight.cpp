@@ -1,5 +1,6 @@
 #include "cpu/reweight.h"
 
+#include "cpu/memory.h"
 #include "cpu/parallel.h"
 #include "math/reweight.h"
 
@@ -94,6 +95,7 @@ static void forward_any(DType dtype, const void* x, const void* attention, void*
                         int64_t pixels, bool channels_last, int threads) {
   with_dtype(dtype, [&](auto type) {
     using T = decltype(type);
+    prefer_huge_pages(out, batch * channels * pixels * int64_t(sizeof(T)));
     forward(static_cast<const T*>(x), static_cast<const T*>(attention), static_cast<T*>(out), batch, channels, pixels,
             channels_last, threads);
   });
@@ -104,6 +106,7 @@ static void backward_any(DType dtype, const void* grad, const void* x, const voi
                          int threads) {
   with_dtype(dtype, [&](auto type) {
     using T = decltype(type);
+    prefer_huge_pages(dx, batch * channels * pixels * int64_t(sizeof(T)));
     backward(static_cast<const T*>(grad), static_cast<const T*>(x), static_cast<const T*>(attention),
              static_cast<T*>(dx), static_cast<T*>(dattention), batch, channels, pixels, channels_last, threads);
   });
