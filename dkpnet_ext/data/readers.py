@@ -51,7 +51,8 @@ class BadFile(Exception):
     """One file that cannot be used: ``str()`` is the reason, in one line, without the path."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(" ".join(reason.split()))
+        # A damaged file's own words may hold anything, a terminal's control codes too.
+        super().__init__("".join(c if c.isprintable() else "?" for c in " ".join(reason.split())))
         self.path = path
 
 
