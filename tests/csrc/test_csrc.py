@@ -43,7 +43,18 @@ def test_line_coverage_of_the_host_device_functions():
         stale.unlink()
     folder = build_and_test("DKPNET_COVERAGE")
     summary = json.loads(
-        run(sys.executable, "-m", "gcovr", "--root", ROOT, "--filter", f"{ROOT}/csrc/math/", "--json-summary", "-", folder)
+        run(
+            sys.executable,
+            "-m",
+            "gcovr",
+            "--root",
+            ROOT,
+            "--filter",
+            f"{ROOT}/csrc/math/",
+            "--json-summary",
+            "-",
+            folder,
+        )
     )
     low = {f["filename"]: f["line_percent"] for f in summary["files"] if f["line_percent"] < 95}
     assert summary["files"] and not low, low
