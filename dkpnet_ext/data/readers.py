@@ -297,6 +297,8 @@ def _list_points(value: Any, path: Path, where: str) -> np.ndarray:
         if isinstance(value, str):
             if not value.strip():
                 raise BadFile(path, "no points (write [] for an image without people)")
+            if "\0" in value:
+                raise BadFile(path, "points are not a JSON list")
             if not value.lstrip().startswith("["):
                 return read_xy_csv(path.parent / value.strip())
             try:

@@ -91,6 +91,7 @@ LISTS = {
     '"[[NaN, 2]]"': "line 2: points hold NaN or infinite values",
     '"[[1, Infinity]]"': "line 2: points hold NaN or infinite values",
     '"[[1, 2]"': "line 2: points are not a JSON list",
+    "a\0b.csv": "line 2: points are not a JSON list",
     "": "line 2: no points (write [] for an image without people)",
 }  # fmt: skip
 

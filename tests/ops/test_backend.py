@@ -18,9 +18,7 @@ X, Y = torch.ones(1, 2, 3, 3), torch.ones(1, 2)
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True)
 
 
 def test_every_refusal_has_a_reason():
