@@ -9,6 +9,11 @@ from torch import Tensor, nn
 
 from .. import ops
 
+CENTER_NORM = 4.0
+"""Norm at which the domains' centres start (expected; the paper does not say). Two centres are then 5.7 noise deviations
+apart, so that z tells its domain from the first step; at norm 1 they fall onto each other before the encoder has
+learned to, and climb out of that only over thousands of steps (bench/results/latent.md)."""
+
 
 class AttentionOutput(NamedTuple):
     """What an attention module says of a batch; the last five are None where they do not apply."""
@@ -71,8 +76,7 @@ class VariationalAttention(nn.Module):
         self.decoder = nn.Sequential(
             nn.Linear(latent_dim, 2 * latent_dim), nn.ReLU(), nn.Linear(2 * latent_dim, channels)
         )
-        # Unit-norm centres in expectation: z.u starts of order one, so the regulariser starts near ln C.
-        self.centers = nn.Parameter(torch.randn(num_domains, num_sub, latent_dim) * latent_dim**-0.5)
+        self.centers = nn.Parameter(torch.randn(num_domains, num_sub, latent_dim) * CENTER_NORM * latent_dim**-0.5)
         self.prior_logvar = nn.Parameter(torch.zeros(num_domains, latent_dim))
 
     def forward(self, pooled: Tensor, labels: Tensor | None = None, *, first: int = 0) -> AttentionOutput:

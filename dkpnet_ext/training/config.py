@@ -145,8 +145,8 @@ class Config:
     """Epochs between validations."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a GPU if there is one."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic; fp16 needs a GPU."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic; auto takes bf16 where the processor has it; fp16 needs a GPU."""
     channels_last: bool = True
     """Images and features lie in memory with their channels innermost."""
 
@@ -203,6 +203,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
             loss=LossConfig(w_density=0.01),
             optim=OptimConfig(epochs=24, batch=16, lr=2e-3, weight_decay=1e-4, schedule="onecycle", bn_momentum=0.1),
             eval_every=6,
+            precision="auto",
         ),
     ),
     "small": (
@@ -215,6 +216,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
             loss=LossConfig(w_density=0.01),
             optim=OptimConfig(epochs=9, batch=12, lr=1e-3, weight_decay=1e-4, schedule="onecycle", batch_norm="frozen"),
             eval_every=3,
+            precision="auto",
         ),
     ),
     "paper-3joint": ("the paper's SHA + SHB + QNRF: HRNet-W40, c=3, k=3", _paper("paper-3joint", 3, 3)),

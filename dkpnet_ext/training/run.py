@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ..data import Domain, Item, load_domains, split_validation
 from ..errors import UserError
 from ..evaluation.baselines import mean_baseline, ridge_baseline
-from ..evaluation.inference import attention_vectors
+from ..evaluation.inference import attention_vectors, pick_device, pick_precision
 from ..evaluation.metrics import Metrics, markdown_table, summarize
 from ..evaluation.plots import overlay, tsne_plot
 from ..models import CrowdCounter, DKPNet, MultiBranch, load_model
@@ -65,14 +65,9 @@ def build_model(config: Config, stage: int, domains: list[str]) -> CrowdCounter:
 
 
 def make_fabric(config: Config) -> Fabric:
-    """Devices and precision; several processes when torchrun started them."""
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda: this machine has no usable GPU; use --device cpu")
-    if config.precision == "fp16" and device == "cpu":
-        raise UserError("precision fp16: needs a GPU (gradient scaling); use bf16 or fp32 on the CPU")
+    """Devices and precision (``auto`` is decided here); several processes when torchrun started them."""
+    device = pick_device(config.device, config.precision).type
+    config.precision = pick_precision(config.precision, device)
     world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     fabric = Fabric(
         accelerator=device,
