@@ -280,7 +280,7 @@ def _resized(shape: str, variant: int, body: int, seated: bool, level: int) -> S
     cover = np.asarray(drawing.cover.resize((w, h), Image.Resampling.BILINEAR, reducing_gap=2), np.float32) / 255
     parts = np.zeros((h, w, 6), np.float32)
     for part, plane in drawing.parts:
-        parts[..., part - 1] = plane.resize((w, h), Image.Resampling.BILINEAR, reducing_gap=2)
+        parts[..., part - 1] = np.asarray(plane.resize((w, h), Image.Resampling.BILINEAR, reducing_gap=2))
     x, y = drawing.anchor[0] * w / drawing.cover.width, drawing.anchor[1] * h / drawing.cover.height
     return Sprite(1 - cover[..., None], parts.reshape(-1, 6) / np.float32(FULL), cover > 0.5, (x, y))
 

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from ..data.prepare import Item
     from ..models import CrowdCounter
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def autocast(device: torch.device | str, precision: Precision) -> AbstractContextManager:
     """The mixed precision that a run's name stands for; fp32 switches it off."""
+    precision = pick_precision(precision, device)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return torch.autocast(torch.device(device).type, dtype=dtype, enabled=precision != "fp32")
 
@@ -110,7 +111,7 @@ def shown(values: Iterable, what: str, progress: bool, unit: str = "image") -> I
     return tqdm(values, desc=what, unit=unit, leave=False, disable=not progress)
 
 
-def pick_precision(precision: Literal["auto"] | Precision, device: torch.device | str) -> Precision:
+def pick_precision(precision: Precision, device: torch.device | str) -> Precision:
     """What ``auto`` stands for: bf16 where the device multiplies it faster than fp32, else fp32."""
     if precision != "auto":
         return precision
@@ -120,9 +121,7 @@ def pick_precision(precision: Literal["auto"] | Precision, device: torch.device 
     return "bf16" if any(getattr(torch.cpu, probe, bool)() for probe in probes) else "fp32"
 
 
-def pick_device(
-    device: Literal["auto", "cpu", "cuda"], precision: Literal["auto"] | Precision = "fp32"
-) -> torch.device:
+def pick_device(device: Literal["auto", "cpu", "cuda"], precision: Precision = "fp32") -> torch.device:
     """The device that a command should use. Raises `UserError` for a GPU that is not there."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda: this machine has no usable GPU; use --device cpu")

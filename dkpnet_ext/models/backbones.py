@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +26,28 @@ class TruncatedHRNet(nn.Module):
         name: a timm HRNet, such as ``hrnet_w40`` or ``hrnet_w18_small``.
     """
 
+    conv1: nn.Module
+    bn1: nn.Module
+    act1: nn.Module
+    conv2: nn.Module
+    bn2: nn.Module
+    act2: nn.Module
+    layer1: nn.Module
+    transition1: nn.ModuleList
+    stage2: nn.Module
+    transition2: nn.ModuleList
+    stage3: nn.Module
+
     def __init__(self, name: str) -> None:
         super().__init__()
         import timm
 
-        full = timm.create_model(name, pretrained=False)
+        full: Any = timm.create_model(name, pretrained=False)
         for part in _HRNET_PARTS:
             self.add_module(part, getattr(full, part))
         self.reductions = (4, 8, 16)
         # The last fusion's first convolution of each branch carries the branch's width.
-        self.channels = tuple(self.stage3[-1].num_in_chs)
+        self.channels = tuple(full.stage3[-1].num_in_chs)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """x [B, 3, H, W], H and W multiples of 16 -> branches [B, C_j, H/4, W/4], [.., H/8, ..], [.., H/16, ..]."""
@@ -56,13 +69,13 @@ class TimmFeatures(nn.Module):
         import timm
 
         try:
-            probe = timm.create_model(name, pretrained=False, features_only=True)
+            probe: Any = timm.create_model(name, pretrained=False, features_only=True)
             wanted = [i for i, r in enumerate(probe.feature_info.reduction()) if r in (4, 8, 16)]
         except (RuntimeError, AttributeError, TypeError, ValueError) as error:
             raise UserError(f"backbone {name}: timm offers no feature pyramid for it ({error})") from None
         if 4 not in probe.feature_info.reduction():
             raise UserError(f"backbone {name}: has no features at 1/4 of the image; choose a convolutional network")
-        net = timm.create_model(name, pretrained=False, features_only=True, out_indices=wanted)
+        net: Any = timm.create_model(name, pretrained=False, features_only=True, out_indices=wanted)
         last = net.feature_info.module_name()[-1].split(".")
         if last[0] == "blocks" and hasattr(net, "blocks"):  # EfficientNet-like features keep unused blocks
             net.blocks = net.blocks[: int(last[1]) + 1]

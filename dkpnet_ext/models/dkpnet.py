@@ -125,7 +125,7 @@ class CrowdCounter(nn.Module, PyTorchModelHubMixin, library_name="dkpnet_ext", t
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card that `save_pretrained` puts beside the weights."""
-        config = self._hub_mixin_config
+        config: dict[str, Any] = dict(self._hub_mixin_config)  # type: ignore[arg-type]  # the constructor's arguments
         return ModelCard(
             _CARD.format(
                 kind=type(self).__name__,

@@ -36,5 +36,6 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
             continue
         model.set_submodule(source.target, fuse_conv_bn_eval(conv, norm))
         # timm's norms bring their activation along.
-        model.set_submodule(node.target, norm.act if hasattr(norm, "act") else nn.Identity())
+        activation = getattr(norm, "act", None)
+        model.set_submodule(node.target, activation if isinstance(activation, nn.Module) else nn.Identity())
     return model

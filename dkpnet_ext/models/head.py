@@ -14,6 +14,12 @@ from .. import ops
 Form = Literal["folded", "literal"]
 
 
+def _matrix(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Weight [out, in] and bias [out] of a 1x1 convolution."""
+    assert conv.bias is not None
+    return conv.weight.flatten(1), conv.bias
+
+
 class AttendedHead(nn.Module):
     """Backbone branches -> pooled features -> (attention from outside) -> density.
 
@@ -64,9 +70,8 @@ class AttendedHead(nn.Module):
         """
         if x is None:
             return ops.attended_head(
-                branches, attention, self.neck.weight.flatten(1), self.neck.bias,
-                self.conv1.weight.flatten(1), self.conv1.bias, self.conv2.weight.flatten(1), self.conv2.bias,
-                self.conv3.weight.flatten(1), self.conv3.bias, size,
+                branches, attention, *_matrix(self.neck), *_matrix(self.conv1), *_matrix(self.conv2),
+                *_matrix(self.conv3), size,
             )  # fmt: skip
         if attention is not None:
             x = ops.reweight(x, attention)

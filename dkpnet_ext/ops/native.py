@@ -10,6 +10,7 @@ import hashlib
 import warnings
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,7 @@ def _load() -> tuple[ModuleType | None, str | None, str | None]:
     return loaded, None, loaded.build_info["cuda_missing"] or None
 
 
+module: Any  # None where it is missing; every caller has asked `missing` before
 module, missing, cuda_missing = _load()
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 
@@ -173,7 +173,7 @@ def _build(kind: type, values: dict[str, Any]) -> Any:
     for item in dataclasses.fields(kind):
         value = values[item.name]
         if isinstance(value, dict):
-            value = _build(item.default_factory, value)  # the nested class is its own factory
+            value = _build(cast(type, item.default_factory), value)  # the nested class is its own factory
         elif "Path" in str(item.type) and value is not None:
             value = Path(value)
         elif isinstance(value, list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,11 +23,11 @@ def loss_terms(
     samples = output.density.shape[0] // target.shape[0]
     error = (output.density.float() - target.repeat(samples, 1, 1, 1)) * scale
     terms = {"density": config.w_density * error.square().sum() / (2 * error.shape[0])}
-    if output.kl is not None:
+    if output.kl is not None and output.lse is not None and output.logdet2 is not None:
         terms["kl"] = config.w_kl * output.kl.mean()
         terms["lse"] = config.w_lse * output.lse.mean()
         terms["logdet2"] = config.w_logdet * output.logdet2.mean()
     if output.domain_logits is not None:
         terms["classifier"] = F.cross_entropy(output.domain_logits.float(), labels)
-    terms["total"] = sum(terms.values())
+    terms["total"] = torch.stack(list(terms.values())).sum()
     return terms

@@ -22,12 +22,14 @@ from ..evaluation.inference import attention_vectors, pick_device, pick_precisio
 from ..evaluation.metrics import Metrics, markdown_table, summarize
 from ..evaluation.plots import overlay, tsne_plot
 from ..models import CrowdCounter, DKPNet, MultiBranch, load_model
+from ..models.dkpnet import Attention
 from .checkpoint import save_model
 from .clustering import cluster_attention
 from .config import Config
 from .loop import predict_all, train_stage, write_jsonl
 
-_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+_STAGE1: dict[str, Attention] = {"dkpnet": "va", "va": "va", "se": "se", "jt": "none"}
+_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def build_model(config: Config, stage: int, domains: list[str]) -> CrowdCounter:
@@ -57,8 +59,7 @@ def build_model(config: Config, stage: int, domains: list[str]) -> CrowdCounter:
                 **common,
             )
         else:
-            attention = {"dkpnet": "va", "va": "va", "se": "se", "jt": "none"}[m.system]
-            model = DKPNet(attention=attention, num_domains=len(domains), **common)
+            model = DKPNet(attention=_STAGE1[m.system], num_domains=len(domains), **common)
     if m.weights is not None:
         model.load_backbone(m.weights)
     return model

@@ -6,6 +6,8 @@ whatever the storage type; products and sums over domains run over a handful of 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -261,7 +263,7 @@ def forward(
     """(z, kl, lse, logdet2, selected, probabilities); see `dkpnet_ext/ops/variational.py`."""
     batch, dim = mu.shape
     domains, subs, _ = centers.shape
-    wide = {"dtype": torch.float32, "device": mu.device}
+    wide: dict[str, Any] = {"dtype": torch.float32, "device": mu.device}
     z = torch.empty(num_samples, batch, dim, dtype=mu.dtype, device=mu.device)
     kl, lse, logdet2 = (torch.empty(batch, **wide) for _ in range(3))
     selected = torch.empty(batch, domains, dtype=torch.int64, device=mu.device)
