@@ -83,7 +83,7 @@ class ExportGraph(nn.Module):
             if reduction != self.stride:
                 part = F.interpolate(part, scale_factor=reduction // self.stride, mode="bilinear", align_corners=False)
             hidden, start = hidden + part, end
-        density = head.conv3(F.relu(head.conv2(F.relu(hidden)))) / model.density_scale
+        density = model.unscale(head.conv3(F.relu(head.conv2(F.relu(hidden)))))
         # Not a slice: whether that is contiguous would become a condition on the image's size.
         rows = torch.arange((height + self.stride - 1) // self.stride, device=density.device)
         columns = torch.arange((width + self.stride - 1) // self.stride, device=density.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +19,7 @@ from .submission import write_submission
 if TYPE_CHECKING:
     import torch
 
-    from ..data import Domain
+    from ..data import Domain, Item
     from ..models import CrowdCounter
 
 Split = Literal["train", "val", "test"]
@@ -45,24 +45,27 @@ def evaluate_domains(
     if not chosen:
         raise UserError(f"no {split} images in {', '.join(d.name for d in domains)}; choose another --split")
     output_folder(output)
-    rows: dict[str, Metrics] = {}
-    table = output / "counts.csv"
-    with writing(table), table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["domain", "image", "height", "width", "annotated", "predicted"])
-        for name, items in chosen.items():
-            annotated = np.array([item.count for item in items])
-            predicted = predict_counts(
-                model, items, device=device, precision=precision, nine_patch=nine_patch, progress=progress
-            )
-            rows[name] = summarize(predicted, annotated)
-            for item, count in zip(items, predicted, strict=True):
-                writer.writerow([name, item.source.name, *item.size, item.count, f"{count:.3f}"])
+    counts = {
+        name: predict_counts(model, items, device=device, precision=precision, nine_patch=nine_patch, progress=progress)
+        for name, items in chosen.items()
+    }
+    rows = {name: summarize(counts[name], [item.count for item in items]) for name, items in chosen.items()}
+    write_counts(output / "counts.csv", chosen, counts)
     with writing(output):
         (output / "table.md").write_text(markdown_table(rows) + "\n", encoding="utf-8")
         metrics = {name: row._asdict() for name, row in rows.items()}
         (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return rows
+
+
+def write_counts(path: Path, items: Mapping[str, Sequence[Item]], counts: Mapping[str, np.ndarray]) -> None:
+    """Write a CSV with a line per image; ``items`` and their predicted ``counts`` by domain."""
+    with writing(path), path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["domain", "image", "height", "width", "annotated", "predicted"])
+        for name, mine in items.items():
+            for item, count in zip(mine, counts[name], strict=True):
+                writer.writerow([name, item.source.name, *item.size, item.count, f"{count:.3f}"])
 
 
 def submit(

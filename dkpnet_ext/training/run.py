@@ -21,6 +21,7 @@ from ..evaluation.baselines import mean_baseline, ridge_baseline
 from ..evaluation.inference import attention_vectors, pick_device, pick_precision
 from ..evaluation.metrics import Metrics, markdown_table, summarize
 from ..evaluation.plots import overlay, tsne_plot
+from ..evaluation.report import write_counts
 from ..models import CrowdCounter, DKPNet, MultiBranch, load_model
 from ..models.dkpnet import Attention
 from .checkpoint import save_model
@@ -156,7 +157,7 @@ def train(config: Config) -> Path:
         best = stage2 / "best"
 
     final = load_model(best).to(fabric.device)
-    table, rows = evaluate_domains(fabric, final, domains, config)
+    table, rows = evaluate_domains(fabric, final, domains, folder)
     if fabric.is_global_zero:
         log(
             {"stage": "test", "seconds": time.monotonic() - began} | {f"test/{k}": m._asdict() for k, m in rows.items()}
@@ -213,13 +214,17 @@ def _cluster(
 
 
 def evaluate_domains(
-    fabric: Fabric, model: CrowdCounter, domains: list[Domain], config: Config
+    fabric: Fabric, model: CrowdCounter, domains: list[Domain], folder: Path
 ) -> tuple[str, dict[str, Metrics]]:
-    """The final table: the model and two baselines on every domain's test images."""
+    """The final table: the model and two baselines on every domain's test images; counts.csv into ``folder``."""
     rows: dict[str, Metrics] = {}
-    for domain in (d for d in domains if d.test):
+    tested = [d for d in domains if d.test]
+    counts = {d.name: predict_all(fabric, model, d.test, "fp32") for d in tested}
+    if fabric.is_global_zero:
+        write_counts(folder / "counts.csv", {d.name: d.test for d in tested}, counts)
+    for domain in tested:
         annotated = np.array([item.count for item in domain.test])
-        rows[domain.name] = summarize(predict_all(fabric, model, domain.test, "fp32"), annotated)
+        rows[domain.name] = summarize(counts[domain.name], annotated)
         rows[f"{domain.name}, always its training mean"] = summarize(
             mean_baseline(domain.train, domain.test), annotated
         )

@@ -45,9 +45,9 @@ def make(kind=DKPNet, **arguments):
 )
 def test_tiles_equal_the_whole(kind, arguments, monkeypatch):
     model, image = make(kind, **arguments), picture()
-    whole = model._predict(image)
+    whole = model.examine(image)
     monkeypatch.setattr(tiling, "LIMIT", 1)
-    tiled = model._predict(image)
+    tiled = model.examine(image)
     assert tiled.density.shape == whole.density.shape
     torch.testing.assert_close(tiled.density, whole.density, rtol=0, atol=1e-3 * float(whole.density.abs().max()))
     assert float(tiled.density.sum()) == pytest.approx(float(whole.density.sum()), rel=1e-4)

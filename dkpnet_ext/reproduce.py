@@ -1,0 +1,79 @@
+"""Reproduce the paper's tables and figures: `python -m dkpnet_ext.reproduce table4 ... [--data NAME=FOLDER ...]`."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .errors import UserError, run_command
+from .training.config import PRESETS, Config
+
+
+@dataclasses.dataclass
+class Arguments:
+    """The command line after the names of tables."""
+
+    config: Config
+    """The runs' settings; --output is the folder of runs and tables, --epochs are those of a stage."""
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="SEED ...")] = (0,)
+    """Every system is trained once with each."""
+
+
+def parse(arguments: list[str]) -> tuple[list[str], Arguments]:
+    """Names of tables (or `all`) and perhaps a preset first, then anything to change in it."""
+    from .reproduction.tables import PAGES
+
+    names: list[str] = []
+    preset = "small" if "--data" in arguments else "quick"
+    while arguments and not arguments[0].startswith("-"):
+        word, *arguments = arguments
+        if word in PRESETS:
+            preset = word
+        elif word == "all":
+            names += PAGES
+        elif word in PAGES:
+            names.append(word)
+        else:
+            raise UserError(f"{word}: neither a table nor a preset; there are all, {', '.join([*PAGES, *PRESETS])}")
+    if not names and not {"-h", "--help"} & set(arguments):
+        raise UserError(f"which table? all, or some of {', '.join(PAGES)}")
+    pages = "\n".join(f"  {name}: {page.title}" for name, page in PAGES.items())
+    parsed = tyro.cli(
+        tyro.conf.OmitArgPrefixes[Arguments],
+        prog="python -m dkpnet_ext.reproduce TABLE ... [PRESET]",
+        description="Train what the paper's tables and figures need, each run once, and write them with a verdict for every "
+        "claim.\n\nSystems without a second stage train twice the epochs. A run that was cut off goes on where it was.\n\n"
+        f"Tables, or all:\n{pages}\n\nThe defaults below are those of the preset {preset}.",
+        default=Arguments(copy.deepcopy(PRESETS[preset][1])),
+        args=arguments,
+    )
+    return list(dict.fromkeys(names)), parsed
+
+
+def main() -> None:
+    names, args = parse(sys.argv[1:])
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    from .reproduction.report import reproduce
+    from .training.loop import Interrupted
+
+    config = args.config
+    if config.resume is not None:
+        raise UserError("--resume is for one run; this command goes on by itself when it is started again")
+    if not args.seeds:
+        raise UserError("--seeds: give at least one")
+    try:
+        page = reproduce(names, config, args.seeds, config.output or Path("reproduction"))
+    except Interrupted:
+        print("\nstopped, and saved; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+    print(f"written: {page}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,218 @@
+"""Which training runs the paper's tables need, and running them: each once, resumed where it was cut off."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.metrics import Metrics, summarize
+from ..training.config import Config
+
+MAIN = "DKPNet"
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of a table: a system and the data sets it is trained on.
+
+    ``changes`` are settings as "group.field" -> value on top of the base configuration.
+    """
+
+    name: str
+    domains: tuple[str, ...]
+    changes: tuple[tuple[str, Any], ...]
+
+    @property
+    def two_stage(self) -> bool:
+        """Whether it trains stage I and stage II; the others train twice the epochs, so that all see as many images."""
+        return dict(self.changes)["model.system"] == "dkpnet"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder and the counts of every test image, per data set [n, 2] (annotated, predicted)."""
+
+    system: System
+    seed: int
+    folder: Path
+    counts: Mapping[str, np.ndarray]
+
+    def metrics(self, domain: str) -> Metrics:
+        """Errors on a data set's test images."""
+        annotated, predicted = self.counts[domain].T
+        return summarize(predicted, annotated)
+
+
+def systems(domains: Sequence[str], config: Config) -> dict[str, System]:
+    """Every system that a table may ask for, by name."""
+    everything = tuple(domains)
+    clusters, subs = config.cluster.num_clusters, config.cluster.num_sub
+
+    def one(name: str, system: str, trained_on: tuple[str, ...] = everything, **changes: Any) -> System:
+        settings = {"model.system": system} | {key.replace("__", "."): value for key, value in changes.items()}
+        return System(name, trained_on, tuple(sorted(settings.items())))
+
+    def intrinsic(name: str, c: int = clusters, k: int = subs, **changes: Any) -> System:
+        return one(name, "dkpnet", cluster__num_clusters=c, cluster__num_sub=k, **changes)
+
+    # Footnote 4 of the paper: its comparisons sample the data sets equally.
+    rows = [
+        *(one(f"IT on {name}", "jt", (name,)) for name in domains),
+        one("JT", "jt", data__sampling="balanced"),
+        one("SE", "se", data__sampling="balanced"),
+        one("MB", "mb", data__sampling="balanced"),
+        one("VA", "va"),
+        intrinsic(f"InVA({clusters})", k=1),
+        intrinsic(MAIN),
+        intrinsic("DKPNet without L_reg", loss__w_lse=0.0),
+        intrinsic("DKPNet, k-means", cluster__method="kmeans"),
+        intrinsic("DKPNet, DBSCAN", cluster__method="dbscan"),
+        *(intrinsic(f"DKPNet, c={c}", c=c) for c in range(max(2, clusters - 1), clusters + 2) if c != clusters),
+        *(intrinsic(f"DKPNet, k={k}", k=k) for k in (2, 3) if k != subs),
+    ]
+    if len(domains) > 2:
+        for name in domains:
+            others = tuple(d for d in domains if d != name)
+            rows += [
+                one(f"JT without {name}", "jt", others, data__sampling="balanced"),
+                one(f"SE without {name}", "se", others, data__sampling="balanced"),
+                one(f"MB without {name}", "mb", others, data__sampling="balanced"),
+                one(f"DKPNet without {name}", "dkpnet", others),
+            ]
+    return {row.name: row for row in rows}
+
+
+def configure(system: System, seed: int, config: Config, specs: Mapping[str, str]) -> Config:
+    """The configuration of a run: the base's, with the system's changes.
+
+    Args:
+        specs: of every data set, as ``--data`` takes it.
+    """
+    result = copy.deepcopy(config)
+    result.seed = seed
+    result.data.data = tuple(specs[name] for name in system.domains)
+    for key, value in system.changes:
+        group, field = key.split(".")
+        setattr(getattr(result, group), field, value)
+    if not system.two_stage:
+        result.optim.epochs *= 2
+        result.eval_every *= 2
+    return result
+
+
+def digest(config: Config, stage1: bool = False) -> str:
+    """Hash of what determines a run's result (or its first stage's): not where it runs or is written."""
+    values = dataclasses.asdict(config)
+    for key in ("output", "resume", "device", "preset"):
+        del values[key]
+    for key in ("cache", "workers"):
+        del values["data"][key]
+    if stage1:
+        del values["cluster"]
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+
+def execute(
+    wanted: Sequence[System],
+    seeds: Sequence[int],
+    config: Config,
+    specs: Mapping[str, str],
+    root: Path,
+    say: Callable[[str], None] = print,
+) -> list[Run]:
+    """Train what is missing and read what is there: every wanted system with every seed.
+
+    Args:
+        wanted, seeds, config: see `configure`; specs: of every data set, as ``--data`` takes it.
+        root: folder of the runs; a run's folder is named by system, hash of its configuration and seed.
+        say: takes progress lines.
+    """
+    from ..training.run import train
+
+    jobs = []
+    for seed in seeds:  # a whole comparison with one seed comes before the next seed
+        for system in wanted:
+            own = configure(system, seed, config, specs)
+            slug = "".join(c if c.isalnum() else "-" for c in system.name)
+            own.output = root / f"{slug}-{digest(own)}-seed{seed}"
+            jobs.append((system, own))
+    missing = [own for _, own in jobs if not _finished(own)]
+    say(f"{len(jobs)} runs: {len(jobs) - len(missing)} are there, {len(missing)} to train")
+    began, trained = time.monotonic(), 0
+    runs = []
+    for system, own in jobs:
+        folder = own.output
+        assert folder is not None
+        if not _finished(own):
+            spent = (time.monotonic() - began) / 60
+            left = f", about {spent / trained * (len(missing) - trained):.0f} min left" if trained else ""
+            say(f"run {trained + 1} of {len(missing)}: {system.name}, seed {own.seed}{left}")
+            if not (folder / "config.json").exists():
+                _share_stage1(own, [other for _, other in jobs])
+            if any(folder.glob("stage*/state.pt")):
+                own.save(folder / "config.json")
+                own.resume = folder
+            train(own)
+            own.resume = None
+            trained += 1
+        counts = read_counts(folder / "counts.csv")
+        unseen = [name for name in specs if name not in system.domains]
+        if unseen and "without" in system.name:  # leave one domain out
+            counts |= _unseen(own, folder, [specs[name] for name in unseen])
+        runs.append(Run(system, own.seed, folder, counts))
+    return runs
+
+
+def _finished(config: Config) -> bool:
+    assert config.output is not None
+    return (config.output / "results.md").exists()
+
+
+def _share_stage1(config: Config, others: Sequence[Config]) -> None:
+    """Take stage I from a finished run that trained the very same one (only the clustering differs)."""
+    if config.model.system != "dkpnet":
+        return
+    for other in others:
+        same = other.model.system == "dkpnet" and digest(other, stage1=True) == digest(config, stage1=True)
+        if same and other is not config and _finished(other):
+            assert other.output is not None and config.output is not None
+            shutil.copytree(other.output / "stage1", config.output / "stage1")
+            return
+
+
+def _unseen(config: Config, folder: Path, specs: Sequence[str]) -> dict[str, np.ndarray]:
+    """Counts on data sets that the run was not trained on; evaluated once."""
+    from ..data import load_domains
+    from ..evaluation.inference import pick_device
+    from ..evaluation.report import evaluate_domains
+    from ..models import load_model
+
+    if not (folder / "unseen" / "table.md").exists():
+        device = pick_device(config.device)
+        domains = load_domains(
+            specs, cache=config.data.cache, min_side=config.data.min_side, max_side=config.data.max_side,
+            on_bad=config.data.on_bad, progress=False,
+        )  # fmt: skip
+        evaluate_domains(load_model(folder / "model").to(device), domains, folder / "unseen", device=device)
+    return read_counts(folder / "unseen" / "counts.csv")
+
+
+def read_counts(path: Path) -> dict[str, np.ndarray]:
+    """Annotated and predicted counts per data set, float64 [n, 2], from the CSV that an evaluation writes."""
+    rows: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            rows[row["domain"]].append((float(row["annotated"]), float(row["predicted"])))
+    return {name: np.array(values) for name, values in rows.items()}

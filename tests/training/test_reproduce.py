@@ -1,0 +1,117 @@
+"""The paper's tables: which runs they need, what is said of them, and all of it end to end on tiny data."""
+
+import copy
+import csv
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dkpnet_ext.reproduction import analysis
+from dkpnet_ext.reproduction.plan import configure, digest, systems
+from dkpnet_ext.reproduction.tables import PAGES, spread, verdict
+from dkpnet_ext.training.config import PRESETS
+
+from .conftest import ARGUMENTS
+
+BASE = PRESETS["quick"][1]
+
+
+def test_every_page_names_systems_that_exist():
+    known = systems(["a", "b", "c"], BASE)
+    for name, page in PAGES.items():
+        assert page.needs(known), name
+
+
+def test_all_systems_see_as_many_images():
+    specs = {"a": "a=x", "b": "b=y"}
+    for system in systems(["a", "b"], BASE).values():
+        config = configure(system, 3, BASE, specs)
+        stages = 2 if config.model.system == "dkpnet" else 1
+        assert config.optim.epochs * stages == 2 * BASE.optim.epochs, system.name
+        assert config.seed == 3 and len(config.data.data) == len(system.domains)
+    assert BASE.optim.epochs == PRESETS["quick"][1].optim.epochs, "the base is left alone"
+
+
+def test_a_run_is_known_by_what_determines_it():
+    same, other = copy.deepcopy(BASE), copy.deepcopy(BASE)
+    same.data.workers, same.device = 7, "cuda"
+    assert digest(same) == digest(BASE)
+    other.cluster.num_sub += 1
+    assert digest(other) != digest(BASE) and digest(other, stage1=True) == digest(BASE, stage1=True)
+    other.optim.lr *= 2
+    assert digest(other, stage1=True) != digest(BASE, stage1=True)
+
+
+@pytest.mark.parametrize(
+    "better, expected",
+    [
+        ([[0.5, 0.5], [0.52, 0.5], [0.5, 0.48]], "holds ("),
+        ([[0.3, 1.1], [0.31, 1.1], [0.3, 1.12]], "holds on average ("),
+        ([[1.5, 1.5], [1.52, 1.5], [1.5, 1.48]], "does not hold ("),
+        ([[0.5, 1.0], [1.5, 1.0], [1.02, 1.0]], "within noise ("),
+        ([[0.5, 0.5]], "one seed, no verdict ("),
+    ],
+)
+def test_verdicts(better, expected):
+    better = np.array(better)
+    assert verdict(better, np.ones_like(better), ["a", "b"]).startswith(expected)
+
+
+def test_spread_is_over_seeds():
+    assert spread(np.array([1.0])) == "1.00" and spread(np.array([1.0, 3.0])) == "2.00 ± 1.41"
+    assert spread(np.array([np.nan])) == "-"
+
+
+def test_separation_tells_separable_from_random():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 20)
+    apart = rng.normal(size=(60, 8)) + 10 * np.eye(8)[labels]
+    good, chance = analysis.separation(apart, labels), analysis.separation(rng.normal(size=(60, 8)), labels)
+    assert good.accuracy == 1 and good.silhouette > 0.5
+    assert chance.accuracy < 0.6 and chance.silhouette < 0.1 and chance.majority == pytest.approx(1 / 3)
+    assert np.isnan(analysis.separation(apart[:20], labels[:20]).accuracy)
+
+
+def test_levels():
+    rows = analysis.level_errors(np.array([[10, 12], [10, 8], [150, 100], [5000, 4000]]))
+    assert rows[0] == (2, 2.0) and rows[2] == (1, 50.0) and rows[4] == (1, 1000.0) and rows[1][0] == 0
+
+
+def test_tables_end_to_end(domains, environment, tmp_path):
+    output = tmp_path / "out"
+    tables = ["table2", "table4", "table6", "table7", "table9", "fig4", "fig6", "latent", "levels"]
+    command = [
+        sys.executable, "-m", "dkpnet_ext.reproduce", *tables, *ARGUMENTS, *domains,
+        "--epochs", "1", "--seeds", "0", "1", "--output", str(output),
+    ]  # fmt: skip
+    first = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert re.search(r"run 1 of \d+: IT on bright, seed 0", first.stderr)
+    page = (output / "README.md").read_text()
+    for text in ("IT", "JT", "MB", "VA", "InVA(2)", "DKPNet beats JT: **", "seeds 0, 1", "InVA(2) beats VA", "±"):
+        assert text in page, text
+    with (output / "table2.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(r["system"], r["seed"]) for r in rows} >= {("JT", "0"), ("JT", "1"), ("IT on dark", "1"), ("DKPNet", "0")}
+    assert all(float(r["mae"]) >= 0 and int(r["images"]) == 2 for r in rows)
+    for picture in ("table2.png", "table6.png", "fig4.png", "fig6.png"):
+        assert (output / picture).stat().st_size > 1000
+    # Stage I was trained once per seed for InVA(2) and DKPNet.
+    intrinsic = [folder for folder in output.glob("runs/*-seed0") if (folder / "stage2").is_dir()]
+    states = {(folder / "stage1" / "best" / "model.safetensors").read_bytes() for folder in intrinsic}
+    assert len(intrinsic) == 2 and len(states) == 1
+
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert again.returncode == 0 and "0 to train" in again.stderr, again.stderr
+    assert (output / "README.md").read_text() == page
+
+
+def test_bad_names_are_one_line(environment):
+    for words, message in (([], "which table?"), (["table99"], "table99: neither a table nor a preset")):
+        done = subprocess.run(
+            [sys.executable, "-m", "dkpnet_ext.reproduce", *words], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 2 and done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
