@@ -36,6 +36,7 @@ def latents(
     ys, mus = [], []
     for item in shown(items, "attention", progress):
         output = model.examine(item.read())
+        assert output.attention is not None
         ys.append(output.attention[0].float().cpu().numpy())
         if output.mu is not None:
             mus.append(output.mu[0].float().cpu().numpy())

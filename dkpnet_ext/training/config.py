@@ -197,12 +197,13 @@ PRESETS: dict[str, tuple[str, Config]] = {
         "synthetic scenes, a small network from scratch; minutes on two CPU cores",
         Config(
             preset="quick",
-            data=DataConfig(crop=160, min_side=384, workers=1),
-            model=ModelConfig(backbone="hrnet_w18_small", weights=None, density_scale=100.0),
+            # No jitter and few latent dimensions: see bench/results/latent.md.
+            data=DataConfig(crop=208, min_side=384, jitter=0.0, workers=1),
+            model=ModelConfig(backbone="hrnet_w18_small", weights=None, latent_dim=16, density_scale=100.0),
             cluster=ClusterConfig(num_clusters=4, num_sub=2),
             loss=LossConfig(w_density=0.01),
-            optim=OptimConfig(epochs=24, batch=16, lr=2e-3, weight_decay=1e-4, schedule="onecycle", bn_momentum=0.1),
-            eval_every=6,
+            optim=OptimConfig(epochs=32, batch=16, lr=2e-3, weight_decay=1e-4, schedule="onecycle", bn_momentum=0.1),
+            eval_every=8,
             precision="auto",
         ),
     ),
@@ -211,7 +212,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         Config(
             preset="small",
             data=DataConfig(data=(), crop=256, min_side=256, sampling="balanced", workers=1),
-            model=ModelConfig(backbone="tf_efficientnet_lite0", density_scale=100.0),
+            model=ModelConfig(backbone="tf_efficientnet_lite0", latent_dim=16, density_scale=100.0),
             cluster=ClusterConfig(num_clusters=3, num_sub=3),
             loss=LossConfig(w_density=0.01),
             optim=OptimConfig(epochs=9, batch=12, lr=1e-3, weight_decay=1e-4, schedule="onecycle", batch_norm="frozen"),
