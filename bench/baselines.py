@@ -89,4 +89,4 @@ def network(
         mu, *terms = sample(mu, logvar, attention.centers, attention.prior_logvar, labels)
     x = reweight(x, torch.sigmoid(attention.decoder(mu)))
     tail = (p for conv in (net.conv1, net.conv2, net.conv3) for p in (conv.weight.flatten(1), conv.bias))
-    return regress(x, *tail), *terms
+    return F.leaky_relu(regress(x, *tail), 0.01 if model.training else 0.0), *terms

@@ -14,7 +14,6 @@ from PIL import Image
 
 import dkpnet_ext
 from dkpnet_ext.models import DKPNet, load_model
-from dkpnet_ext.models.folding import fold_batch_norms
 
 STARTER = Path(dkpnet_ext.__file__).parent / "assets" / "starter"
 
@@ -34,13 +33,6 @@ def scene(tiny: bool) -> torch.Tensor:
     pixels, _ = render("square", "test", 0)
     image = Image.fromarray(pixels).resize((128, 96) if tiny else (1024, 768))
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].contiguous()
-
-
-def folded(model: DKPNet) -> DKPNet:
-    """A copy whose batch norms are folded into the convolutions before them."""
-    model = copy.deepcopy(model)
-    model.backbone = fold_batch_norms(model.backbone)
-    return model
 
 
 def contenders(model: DKPNet, images: torch.Tensor) -> tuple[dict, dict]:
@@ -66,8 +58,8 @@ def contenders(model: DKPNet, images: torch.Tensor) -> tuple[dict, dict]:
         return run
 
     own = {
-        "ours, bfloat16, batch norm folded": ours(folded(model), True),
-        "ours, float32, batch norm folded": ours(folded(model), False),
+        "ours, bfloat16, batch norm folded": ours(copy.deepcopy(model).for_inference(), True),
+        "ours, float32, batch norm folded": ours(copy.deepcopy(model).for_inference(), False),
         "ours, bfloat16": ours(copy.deepcopy(model), True),
         "ours, float32": ours(copy.deepcopy(model), False),
     }

@@ -39,7 +39,7 @@ def main() -> None:
     from .models import load_model
 
     device = pick_device(args.device)
-    model = load_model(checkpoint_folder(args.checkpoint)).to(device)
+    model = load_model(checkpoint_folder(args.checkpoint)).for_inference().to(device)
     server = serve(DemoPage(model, args.checkpoint or "starter"), args.host, args.port)
     address = f"[{args.host}]" if ":" in args.host else args.host
     print(f"open http://{address}:{server.port} (Ctrl-C ends it)", flush=True)

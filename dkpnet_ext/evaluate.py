@@ -55,7 +55,7 @@ def main() -> None:
     from .models import load_model
 
     device = pick_device(args.device, args.precision)
-    model = load_model(checkpoint_folder(args.checkpoint)).to(device)
+    model = load_model(checkpoint_folder(args.checkpoint)).for_inference().to(device)
     how: dict[str, Any] = {
         "device": device,
         "precision": args.precision,

@@ -48,7 +48,7 @@ def main() -> None:
 
     device = pick_device(args.device, args.precision)
     regions = None if args.regions is None else read_regions(args.regions)
-    model = load_model(checkpoint_folder(args.checkpoint)).to(device)
+    model = load_model(checkpoint_folder(args.checkpoint)).for_inference().to(device)
     failed = 0
     for found in predict_files(
         model, args.inputs, args.output, regions=regions, precision=args.precision, progress=sys.stderr.isatty()

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from counters import alive
 from PIL import Image
 
 from dkpnet_ext.errors import run_command
@@ -22,7 +23,7 @@ from dkpnet_ext.models import DKPNet, load_model
 def checkpoint(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("checkpoint")
-    DKPNet("hrnet_w18_small", num_sub=2, channels=64, domains=("A", "B")).save_pretrained(folder)
+    alive(DKPNet("hrnet_w18_small", num_sub=2, channels=64, domains=("A", "B"))).save_pretrained(folder)
     return folder
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from counters import alive
 from PIL import Image
 from werkzeug.test import Client
 
@@ -28,7 +29,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 @pytest.fixture(scope="module")
 def model() -> DKPNet:
     torch.manual_seed(0)
-    return DKPNet("hrnet_w18_small", num_sub=2, channels=64, num_domains=3, domains=("A", "B")).eval()
+    return alive(DKPNet("hrnet_w18_small", num_sub=2, channels=64, num_domains=3, domains=("A", "B"))).eval()
 
 
 @pytest.fixture(scope="module")

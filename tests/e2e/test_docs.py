@@ -12,6 +12,7 @@ import layouts
 import numpy as np
 import pytest
 import torch
+from counters import alive
 from PIL import Image
 from werkzeug.serving import BaseWSGIServer
 
@@ -55,7 +56,7 @@ def folder(tmp_path_factory) -> Path:
                 (folder / word[5:]).write_text(text, encoding="utf-8")
     (folder / "examples").symlink_to(ROOT / "examples")
     torch.manual_seed(0)
-    model = DKPNet("hrnet_w18_small", num_sub=2, channels=64, num_domains=2, domains=("mine", "SHA"))
+    model = alive(DKPNet("hrnet_w18_small", num_sub=2, channels=64, num_domains=2, domains=("mine", "SHA")))
     for place in ("model", "stage2/best"):
         model.save_pretrained(folder / "runs" / "mine" / place)
     return folder

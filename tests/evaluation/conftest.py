@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from counters import alive
 
 from dkpnet_ext.models import DKPNet
 
@@ -31,7 +32,7 @@ def make_model():
     def make(**changes) -> DKPNet:
         torch.manual_seed(0)
         arguments = {"backbone": "hrnet_w18_small", "num_sub": 2, "channels": 64, "domains": ("A", "B")}
-        return DKPNet(**{**arguments, **changes}).eval()
+        return alive(DKPNet(**{**arguments, **changes})).eval()
 
     return make
 

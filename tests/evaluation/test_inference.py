@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dkpnet_ext.evaluation.baselines import image_statistics, mean_baseline, ridge_baseline
-from dkpnet_ext.evaluation.inference import attention_vectors, nine_patch_count, predict_counts
+from dkpnet_ext.evaluation.inference import attention_vectors, nine_patch_count, pick_precision, predict_counts
 
 
 def test_counts_are_the_forward_pass(model, items):
@@ -79,3 +79,11 @@ def test_nine_patches_by_hand(model, size):
             ]
     assert nine_patch_count(model, image) == pytest.approx(float(assembled.double().sum()), rel=1e-4)
     assert nine_patch_count(model, image) != pytest.approx(model.count(image), rel=1e-4)
+
+
+def test_automatic_precision_follows_the_processor(monkeypatch):
+    assert pick_precision("fp32", "cpu") == "fp32"
+    for fast, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        assert pick_precision("auto", "cpu") == expected

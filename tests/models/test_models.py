@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from counters import alive
 from safetensors.torch import save_file
 
 from dkpnet_ext.errors import UserError
@@ -16,7 +17,8 @@ SMALL = "hrnet_w18_small"
 
 def small(**kwargs) -> DKPNet:
     torch.manual_seed(0)
-    return DKPNet(SMALL, channels=32, latent_dim=8, **{"attention": "inva", "num_domains": 3, "num_sub": 2} | kwargs)
+    arguments = {"attention": "inva", "num_domains": 3, "num_sub": 2} | kwargs
+    return alive(DKPNet(SMALL, channels=32, latent_dim=8, **arguments))
 
 
 def test_truncated_hrnet_w40_has_the_papers_parameter_count():
@@ -106,7 +108,7 @@ def test_uint8_and_float_images_mean_the_same():
 def test_save_and_load_every_kind(tmp_path):
     image = torch.rand(1, 3, 32, 32)
     for number, model in enumerate(
-        (small(), small(attention="none"), MultiBranch(SMALL, channels=32, domains=["A", "B"]))
+        (small(), small(attention="none"), alive(MultiBranch(SMALL, channels=32, domains=["A", "B"])))
     ):
         model.eval().save_pretrained(tmp_path / str(number))
         loaded = load_model(tmp_path / str(number))
@@ -167,7 +169,7 @@ def test_backbone_weights_load_strictly(tmp_path):
 
 def test_multi_branch_uses_the_label_in_training_and_the_classifier_without():
     torch.manual_seed(0)
-    model = MultiBranch(SMALL, channels=32, domains=["A", "B"]).eval()
+    model = alive(MultiBranch(SMALL, channels=32, domains=["A", "B"])).eval()
     images = torch.rand(3, 3, 32, 32)
     by_a, by_b = (model(images, torch.full((3,), c)).density for c in (0, 1))
     assert not torch.allclose(by_a, by_b)
@@ -182,3 +184,20 @@ def test_exported_and_compiled_model_equals_eager():
     images = torch.rand(2, 3, 32, 48)
     program = torch.export.export(model, (images,))
     torch.testing.assert_close(program.module()(images).density, model(images).density)
+
+
+def test_density_is_never_negative_and_training_can_leave_zero():
+    model, images = small(), torch.rand(2, 3, 48, 64)
+    torch.nn.init.constant_(model.head.conv3.bias, -1.0)  # below zero everywhere
+    assert not model.eval()(images).density.any()
+    model.train()(images, torch.tensor([0, 1])).density.sum().backward()
+    assert model.head.conv3.bias.grad > 0
+
+
+def test_for_inference_counts_the_same():
+    model = small()
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    count = model.count(image)
+    fast = model.for_inference()
+    assert fast is model and not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.backbone.modules())
+    assert count > 0 and fast.count(image) == pytest.approx(count, rel=1e-4)

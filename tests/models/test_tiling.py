@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from counters import alive
 
 from dkpnet_ext.models import DKPNet, MultiBranch, tiling
 
@@ -25,7 +26,7 @@ def picture() -> torch.Tensor:
 
 def make(kind=DKPNet, **arguments):
     torch.manual_seed(0)
-    model = kind("hrnet_w18_small", num_domains=2, channels=32, **arguments).eval()
+    model = alive(kind("hrnet_w18_small", num_domains=2, channels=32, **arguments)).eval()
     for parameter in model.parameters():  # biases and norms that padding could not be confused with
         if parameter.ndim == 1:
             parameter.data.add_(0.1 * torch.randn_like(parameter))
@@ -95,7 +96,7 @@ def test_reach_is_where_the_effect_of_a_cut_ends():
 
 def test_backbones_that_see_everything_are_announced(monkeypatch):
     torch.manual_seed(0)
-    model = DKPNet("efficientnet_b0", num_domains=1, channels=32).eval()  # squeeze-and-excitation in its blocks
+    model = alive(DKPNet("efficientnet_b0", num_domains=1, channels=32)).eval()  # squeeze-and-excitation in its blocks
     monkeypatch.setattr(tiling, "LIMIT", 1)
     monkeypatch.setattr(tiling, "MAX_REACH", 256)
     with pytest.warns(UserWarning, match="approximate"):
