@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -59,6 +60,8 @@ def parse(arguments: list[str]) -> tuple[list[str], Arguments]:
 def main() -> None:
     names, args = parse(sys.argv[1:])
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "30")  # seconds: a log file needs no line per step
     from .reproduction.report import reproduce
     from .training.loop import Interrupted
 

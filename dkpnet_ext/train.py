@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import sys
 import warnings
 
@@ -33,6 +34,8 @@ def parse(arguments: list[str]) -> Config:
 def main() -> None:
     config = parse(sys.argv[1:])
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "30")  # seconds: a log file needs no line per step
     from .training.loop import Interrupted
     from .training.run import train
 
