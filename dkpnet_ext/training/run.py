@@ -156,19 +156,20 @@ def train(config: Config) -> Path:
         train_stage(fabric, model, train_items, new_labels, labels, val_items, config, stage2, log)
         best = stage2 / "best"
 
-    final = load_model(best).to(fabric.device)
-    table, rows = evaluate_domains(fabric, final, domains, folder)
+    fast = load_model(best).for_inference().to(fabric.device)
+    table, rows = evaluate_domains(fabric, fast, domains, folder)
     if fabric.is_global_zero:
         log(
             {"stage": "test", "seconds": time.monotonic() - began} | {f"test/{k}": m._asdict() for k, m in rows.items()}
         )
         (folder / "results.md").write_text(f"# {folder.name}: {config.model.system}, test images\n\n{table}")
+        final = load_model(best)
         final.notes = (
             f"Trained on {', '.join(names)} ({len(train_items)} images; {len(val_items)} more chose the checkpoint), "
             f"system {config.model.system}, preset {config.preset}, seed {config.seed}. Test images:\n\n{table}"
         )
         save_model(final, folder / "model")
-        _pictures(final, domains, train_items, labels, names, config, folder, fabric.device)
+        _pictures(fast, domains, train_items, labels, names, config, folder, fabric.device)
         print(f"\n{table}\nmodel: {folder / 'model'}\nminutes: {(time.monotonic() - began) / 60:.1f}", flush=True)
     fabric.barrier()
     return folder
@@ -203,7 +204,7 @@ def _cluster(
     folder: Path,
 ) -> None:
     """Cluster stage I's attention of every training image; writes clusters.json and says who went where."""
-    vectors = attention_vectors(load_model(best).to(device), items, device=device, precision=config.precision)
+    vectors = attention_vectors(load_model(best).for_inference(), items, device=device, precision=config.precision)
     clusters = cluster_attention(vectors, config.cluster.num_clusters, config.cluster.method, config.seed)
     for c in range(config.cluster.num_clusters):
         counts = np.bincount(np.array(labels)[clusters == c], minlength=len(names))
