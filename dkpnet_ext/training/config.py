@@ -215,8 +215,10 @@ PRESETS: dict[str, tuple[str, Config]] = {
             model=ModelConfig(backbone="tf_efficientnet_lite0", latent_dim=16, density_scale=100.0),
             cluster=ClusterConfig(num_clusters=3, num_sub=3),
             loss=LossConfig(w_density=0.01),
-            optim=OptimConfig(epochs=9, batch=12, lr=1e-3, weight_decay=1e-4, schedule="onecycle", batch_norm="frozen"),
-            eval_every=3,
+            optim=OptimConfig(
+                epochs=14, batch=12, lr=1e-3, weight_decay=1e-4, schedule="onecycle", batch_norm="frozen"
+            ),
+            eval_every=7,
             precision="auto",
         ),
     ),

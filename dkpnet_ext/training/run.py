@@ -29,6 +29,7 @@ from .clustering import cluster_attention
 from .config import Config
 from .loop import predict_all, train_stage, write_jsonl
 
+_PLOTTED = 300  # at most as many images in the t-SNE plot
 _STAGE1: dict[str, Attention] = {"dkpnet": "va", "va": "va", "se": "se", "jt": "none"}
 _PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -255,9 +256,11 @@ def _pictures(
             picture = overlay(Image.fromarray(np.asarray(image)), density, float(density.sum()))
             picture.save(pictures / f"{domain.name}-{item.source.stem}.png")
     if isinstance(model, DKPNet) and model.attention is not None:
-        groups = {"data set": [names[i] for i in labels]}
+        every = -(-len(train_items) // _PLOTTED)
+        shown = train_items[::every]
+        groups = {"data set": [names[i] for i in labels[::every]]}
         if (folder / "clusters.json").exists():
             clusters = json.loads((folder / "clusters.json").read_text())
-            groups["cluster"] = [str(clusters[item.name]) for item in train_items]
-        vectors = attention_vectors(model, train_items, device=device, precision=config.precision)
+            groups["cluster"] = [str(clusters[item.name]) for item in shown]
+        vectors = attention_vectors(model, shown, device=device, precision=config.precision)
         tsne_plot(vectors, groups, folder / "tsne.png")
