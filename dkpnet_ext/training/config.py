@@ -218,7 +218,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
             optim=OptimConfig(
                 epochs=14, batch=12, lr=1e-3, weight_decay=1e-4, schedule="onecycle", batch_norm="frozen"
             ),
-            eval_every=7,
+            eval_every=6,
             precision="auto",
         ),
     ),
