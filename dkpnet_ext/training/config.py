@@ -202,8 +202,8 @@ PRESETS: dict[str, tuple[str, Config]] = {
             model=ModelConfig(backbone="hrnet_w18_small", weights=None, latent_dim=16, density_scale=100.0),
             cluster=ClusterConfig(num_clusters=4, num_sub=2),
             loss=LossConfig(w_density=0.01),
-            optim=OptimConfig(epochs=32, batch=16, lr=2e-3, weight_decay=1e-4, schedule="onecycle", bn_momentum=0.1),
-            eval_every=8,
+            optim=OptimConfig(epochs=36, batch=8, lr=2e-3, weight_decay=1e-4, schedule="onecycle", bn_momentum=0.1),
+            eval_every=9,
             precision="auto",
         ),
     ),
@@ -218,7 +218,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
             optim=OptimConfig(
                 epochs=14, batch=12, lr=1e-3, weight_decay=1e-4, schedule="onecycle", batch_norm="frozen"
             ),
-            eval_every=6,
+            eval_every=5,
             precision="auto",
         ),
     ),
