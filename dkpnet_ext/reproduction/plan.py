@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import UserError
 from ..evaluation.metrics import Metrics, summarize
 from ..training.config import Config
 
@@ -76,7 +77,7 @@ def systems(domains: Sequence[str], config: Config) -> dict[str, System]:
         one("VA", "va"),
         intrinsic(f"InVA({clusters})", k=1),
         intrinsic(MAIN),
-        intrinsic("DKPNet without L_reg", loss__w_lse=0.0),
+        intrinsic("DKPNet, no L_reg", loss__w_lse=0.0),
         intrinsic("DKPNet, k-means", cluster__method="kmeans"),
         intrinsic("DKPNet, DBSCAN", cluster__method="dbscan"),
         *(intrinsic(f"DKPNet, c={c}", c=c) for c in range(max(2, clusters - 1), clusters + 2) if c != clusters),
@@ -164,7 +165,14 @@ def execute(
             if any(folder.glob("stage*/state.pt")):
                 own.save(folder / "config.json")
                 own.resume = folder
-            train(own)
+            try:
+                train(own)
+            except UserError as error:
+                if own.cluster.method != "dbscan":
+                    raise
+                say(f"{system.name}, seed {own.seed}, is left out: {error}")  # DBSCAN may find too few clusters
+                missing.remove(own)
+                continue
             own.resume = None
             trained += 1
         counts = read_counts(folder / "counts.csv")

@@ -63,7 +63,7 @@ def reproduce(names: Sequence[str], config: Config, seeds: Sequence[int], output
         ]
         for name in names:
             say(f"writing {name}")
-            body = PAGES[name].write(context, name, needs[name])
+            body = PAGES[name].write(context, name, needs[name]) if needs[name] else "Needs at least three data sets."
             (output / f"{name}.md").write_text(f"# {PAGES[name].title}\n\n{body}\n", encoding="utf-8")
             parts.append(f"## {PAGES[name].title}\n\n{body}")
         page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
