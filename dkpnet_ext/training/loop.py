@@ -65,6 +65,25 @@ def set_train_mode(model: CrowdCounter, config: Config) -> None:
                 module.eval()
 
 
+def depthwise_in_float32(model: nn.Module) -> None:
+    """Let depthwise convolutions leave bfloat16 autocast on a CPU, in place.
+
+    oneDNN's backward pass of them is 2 to 20 times slower in bfloat16 than in float32 (torch 2.15, AVX-512 BF16): a step of
+    EfficientNet-Lite0, 12 crops of 256 px on two cores, takes 0.46 s with this and 0.64 s without.
+    """
+
+    def in_float32(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cpu", enabled=False):
+                return forward(x.float()).to(x.dtype)
+
+        return run
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+            module.forward = in_float32(module.forward)  # type: ignore[method-assign]
+
+
 def train_stage(
     fabric: Fabric,
     model: CrowdCounter,
@@ -124,6 +143,8 @@ def train_stage(
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
+    if config.precision == "bf16" and fabric.device.type == "cpu":
+        depthwise_in_float32(model)
     kind = torch.optim.AdamW if optim.weight_decay > 0 else torch.optim.Adam
     optimizer = kind(model.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
 
