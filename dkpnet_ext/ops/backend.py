@@ -89,13 +89,13 @@ def choose(op: str, device: str, dtype: torch.dtype, limit: Limit | None = None,
     """
     name = force or _forced
     if name:
-        reason = can_run(name, op, device, dtype) or (limit(name) if limit else None)
+        reason = can_run(name, op, device, dtype) or (None if limit is None else limit(name))
         if reason:
             raise RuntimeError(f"dkpnet_ext: {op} cannot run on the forced backend {name!r}: {reason}")
         return name
     skipped = ""
     for name in ORDER.get(device, ("reference",)):
-        reason = can_run(name, op, device, dtype) or (limit(name) if limit else None)
+        reason = can_run(name, op, device, dtype) or (None if limit is None else limit(name))
         if reason is None:
             break
         skipped += f" {name}: {reason}."

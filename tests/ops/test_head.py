@@ -317,7 +317,9 @@ class Head(torch.nn.Module):
         self.size = size
 
     def forward(self, branches, attention):
-        return attended_head(branches, attention, *self.tensors, self.size)
+        # One by one: torch 2.10 cannot trace a ParameterList that is unpacked.
+        tensors = [self.tensors[i] for i in range(len(self.tensors))]
+        return attended_head(branches, attention, *tensors, self.size)
 
 
 def test_compile(backend, device):
