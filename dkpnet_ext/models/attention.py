@@ -76,7 +76,12 @@ class VariationalAttention(nn.Module):
         self.decoder = nn.Sequential(
             nn.Linear(latent_dim, 2 * latent_dim), nn.ReLU(), nn.Linear(2 * latent_dim, channels)
         )
-        self.centers = nn.Parameter(torch.randn(num_domains, num_sub, latent_dim) * CENTER_NORM * latent_dim**-0.5)
+        centers = CENTER_NORM * torch.randn(num_domains, 1, latent_dim)
+        if (
+            num_sub > 1
+        ):  # sub-centres start near their domain's centre, at a distance of 1: the selection is still chance
+            centers = centers + torch.randn(num_domains, num_sub, latent_dim)
+        self.centers = nn.Parameter(centers * latent_dim**-0.5)
         self.prior_logvar = nn.Parameter(torch.zeros(num_domains, latent_dim))
 
     def forward(self, pooled: Tensor, labels: Tensor | None = None, *, first: int = 0) -> AttentionOutput:
