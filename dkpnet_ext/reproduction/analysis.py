@@ -66,7 +66,10 @@ class Separation(NamedTuple):
 
 
 def separation(vectors: np.ndarray, labels: Sequence[int], seed: int = 0) -> Separation:
-    """Silhouette and nearest-centroid accuracy of vectors [n, K]; NaN with fewer than two classes of five images."""
+    """Silhouette and nearest-centroid accuracy of vectors [n, K].
+
+    NaN with fewer than two classes of five images, or where all vectors are one and the same.
+    """
     from sklearn.metrics import silhouette_score
     from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.neighbors import NearestCentroid
@@ -75,8 +78,8 @@ def separation(vectors: np.ndarray, labels: Sequence[int], seed: int = 0) -> Sep
     sizes = np.bincount(known)
     enough = np.isin(known, np.flatnonzero(sizes >= 5))
     known, vectors = known[enough], vectors[enough]
-    if len(np.unique(known)) < 2:
-        return Separation(np.nan, np.nan, 1.0)
+    if len(np.unique(known)) < 2 or float(vectors.std(0).max()) < 1e-6:
+        return Separation(np.nan, np.nan, float(sizes.max() / sizes.sum()))
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     accuracy = cross_val_score(NearestCentroid(), vectors, known, cv=folds).mean()
     return Separation(float(silhouette_score(vectors, known)), float(accuracy), float(sizes.max() / sizes.sum()))

@@ -142,6 +142,7 @@ def batches(items, workers, epoch=0, start=0, seed=3):
     sampler.set_epoch(epoch, start_batch=start)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # such as torch's on arrays that are not writable
+        warnings.filterwarnings("ignore", message=".*suggested max number of worker")  # on a machine with one core
         return list(DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers))
 
 

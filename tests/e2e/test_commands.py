@@ -283,7 +283,7 @@ def test_nwpu_submission(run, checkpoint, tmp_path, monkeypatch):
     assert status == 0 and "| NWPU | 1 |" in out
     lines = Path("s.txt").read_text().splitlines()
     assert [line.split()[0] for line in lines] == ["3610", "3611"]
-    model = load_model(checkpoint)
+    model = load_model(checkpoint).for_inference()
     image = Image.open(root / "images" / "3610.jpg").resize((416, 416), Image.Resampling.BICUBIC)
     assert float(lines[0].split()[1]) == pytest.approx(max(model.count(image), 0), abs=2e-4)
 

@@ -73,6 +73,7 @@ def test_separation_tells_separable_from_random():
     assert good.accuracy == 1 and good.silhouette > 0.5
     assert chance.accuracy < 0.6 and chance.silhouette < 0.1 and chance.majority == pytest.approx(1 / 3)
     assert np.isnan(analysis.separation(apart[:20], labels[:20]).accuracy)
+    assert np.isnan(analysis.separation(np.ones((60, 8)), labels).accuracy), "a collapsed attention"
 
 
 def test_levels():
