@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -10,6 +12,16 @@ import torch
 from dkpnet_ext.ops import native
 
 GPU = pytest.mark.gpu
+
+
+def _version(distribution: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version(distribution).split(".")[:2])
+
+
+runs_the_interpreter = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is not None and _version("triton") <= (3, 6) and _version("numpy") >= (2, 4),
+    reason="the interpreter of Triton 3.6 (torch 2.10) does not work with NumPy 2.4; pip install 'numpy<2.4'",
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -20,6 +20,8 @@ from dkpnet_ext.ops import attended_head, native
 from dkpnet_ext.ops import backend as backends
 from dkpnet_ext.ops.backend import use_backend
 
+from .conftest import runs_the_interpreter
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 NAMES = ("neck_weight", "neck_bias", "weight1", "bias1", "weight2", "bias2", "weight3", "bias3")
 needs_cpp = pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
@@ -436,6 +438,7 @@ def test_cuda_graph(name, dtype):
 # ---- Triton without a GPU --------------------------------------------------------------------------------------------
 
 
+@runs_the_interpreter
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU instead")
 def test_triton_under_the_interpreter():

@@ -26,6 +26,8 @@ from dkpnet_ext.ops.triton import philox as triton_philox
 from dkpnet_ext.ops.triton import reweight as triton_reweight
 from dkpnet_ext.ops.triton import variational as triton_variational
 
+from .conftest import runs_the_interpreter
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = [torch.float32, torch.bfloat16] if INTERPRETED else [torch.float32, torch.bfloat16, torch.float16]
@@ -35,6 +37,7 @@ def runs_kernels(test):
     return test if INTERPRETED else pytest.mark.gpu(test)
 
 
+@runs_the_interpreter
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU instead")
 def test_under_the_interpreter():
