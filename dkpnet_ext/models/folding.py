@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class _Tracer(fx.Tracer):
@@ -15,7 +18,7 @@ class _Tracer(fx.Tracer):
         return isinstance(module, nn.Conv2d | nn.BatchNorm2d) or super().is_leaf_module(module, name)
 
 
-def fold_batch_norms(model: nn.Module) -> nn.Module:
+def fold_batch_norms(model: Network) -> Network:
     """A copy for inference: each batch norm that follows a convolution alone becomes part of it.
 
     The result computes the same up to rounding, in evaluation mode only; it is not meant to be trained or saved.

@@ -81,7 +81,7 @@ def depthwise_in_float32(model: nn.Module) -> None:
 
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.forward = in_float32(module.forward)  # type: ignore[method-assign]
+            module.forward = in_float32(module.forward)  # type: ignore[method-assign, assignment]
 
 
 def train_stage(
