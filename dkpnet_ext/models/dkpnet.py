@@ -67,7 +67,6 @@ class CrowdCounter(nn.Module, PyTorchModelHubMixin, library_name="dkpnet_ext", t
         domains: names of the domains, in label order.
         out_stride: pixels per density cell and axis, 4 or 2.
         density_scale: the head predicts density times this; `forward` divides by it.
-        weights: backbone weights, see `create_backbone`; never stored in the configuration of a saved model.
     """
 
     pixel_mean: Tensor
@@ -140,9 +139,8 @@ class CrowdCounter(nn.Module, PyTorchModelHubMixin, library_name="dkpnet_ext", t
     def unscale(self, output: Tensor) -> Tensor:
         """Density in heads per cell from the head's output: ReLU (as in the authors' released baseline), then the scale.
 
-        Without it the squared error leaves a floor of about 1 % of a head's peak all over the background, which sums to
-        10 people and more in an image. In training the ReLU leaks 1 %, or a head that once fell below zero everywhere
-        would stay there.
+        A density is never negative. In training the ReLU leaks 1 %, or a head that once fell below zero everywhere would
+        stay there.
         """
         return F.leaky_relu(output, 0.01 if self.training else 0.0) / self.density_scale
 
