@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import statistics
 import time
@@ -241,3 +242,56 @@ def compare(
         }
     )  # fmt: skip
     return table
+
+
+def grow(
+    benchmark,
+    row: str,
+    setting: str,
+    cases: dict[int, tuple[Callable, Callable[[], float]]],
+    *,
+    orders: tuple[float, float],
+    device: str,
+    rounds: int = 7,
+    tiny: bool = False,
+) -> None:
+    """Time and memory against a size, measured in turns; raises where they grow faster than expected.
+
+    Args:
+        cases: size -> (function without arguments, one that returns the bytes it needs).
+        orders: the expected exponents of time and of memory, size^order, for large sizes. What is measured between the
+            largest size and a quarter of it may be larger by a quarter.
+    """
+    rounds = 1 if tiny else rounds
+    memory = {size: cases[size][1]() for size in cases}
+    samples: dict[int, list[float]] = {size: [] for size in cases}
+    repeat = {
+        size: 1 if tiny else max(1, int(0.01 / max(seconds(run, device), 1e-6))) for size, (run, _) in cases.items()
+    }
+
+    def one_round():
+        for size, (run, _) in cases.items():
+            start = time.process_time()
+            elapsed = seconds(run, device, repeat[size])
+            busy = (time.process_time() - start) / repeat[size]
+            samples[size].append(busy if device == "cpu" else elapsed)
+
+    benchmark.pedantic(lambda: None, setup=one_round, rounds=rounds)
+    medians = {size: statistics.median(samples[size]) for size in cases}
+    large = max(cases)
+    start = max(size for size in cases if size * (2 if tiny else 4) <= large)
+    found = [
+        math.log(max(values[large], 1e-9) / max(values[start], 1e-9)) / math.log(large / start)
+        for values in (medians, memory)
+    ]
+    benchmark.extra_info.update(
+        {
+            "growth": row, "setting": setting, "device": device, "sizes": list(cases), "orders": orders, "found": found,
+            "seconds": list(medians.values()), "bytes": list(memory.values()), "from": start,
+            "load": os.getloadavg()[0], "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if device == "cuda" else "",
+        }
+    )  # fmt: skip
+    if not tiny:
+        for what, order, measured in zip(("time", "memory"), orders, found, strict=True):
+            assert measured <= order + 0.25, f"{row}: {what} grows with exponent {measured:.2f}, expected {order}"

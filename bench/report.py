@@ -47,6 +47,8 @@ def cost(info: dict, values: dict) -> float:
 
 def aims_of(info: dict) -> list[list[str]]:
     """Row, setting, ours, baseline, ratio, aim, met."""
+    if "growth" in info:
+        return []
     found, contenders = [], info["contenders"]
     for ours, baseline, aim in info["aims"]:
         if ours in contenders and baseline in contenders:
@@ -137,6 +139,48 @@ def limits_text(info: dict) -> str:
     return f"The fastest of ours: {'; '.join(parts)}.\n" if parts else ""
 
 
+def growth_table(info: dict) -> str:
+    """Time and memory by size, and the exponents that they grow with at the end."""
+    sizes, seconds, memory = info["sizes"], info["seconds"], info["bytes"]
+    rows = [["time", *map(time_text, seconds)], ["memory", *map(bytes_text, memory)]]
+    text = table(["", *map(str, sizes)], rows)
+    (time_found, memory_found), (time_order, memory_order) = info["found"], info["orders"]
+    return (
+        f"{text}\nFrom {info['from']} to {sizes[-1]}: time grows with exponent {time_found:.2f} (expected: at most "
+        f"{time_order:g}), memory with {memory_found:.2f} (at most {memory_order:g}).\n"
+    )
+
+
+def growth_plot(infos: list[dict], target: Path) -> None:
+    """A panel per row: time and memory against the size, both axes logarithmic, the expected order dashed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    columns = min(3, len(infos))
+    figure, axes = plt.subplots(-(-len(infos) // columns), columns, figsize=(4 * columns, 3 * -(-len(infos) // columns)),
+                                squeeze=False, layout="constrained")  # fmt: skip
+    for ax in axes.flat[len(infos) :]:
+        ax.set_axis_off()
+    for ax, info in zip(axes.flat, infos, strict=False):
+        sizes, seconds = info["sizes"], info["seconds"]
+        ax.loglog(sizes, seconds, "o-", color="tab:blue")
+        large = [size for size in sizes if size >= info["from"]]
+        expected = [seconds[-1] * (size / sizes[-1]) ** info["orders"][0] for size in large]
+        ax.loglog(large, expected, "--", color="tab:gray")
+        ax.set_title(info["growth"], fontsize=9)
+        ax.set_ylabel("s", color="tab:blue")
+        ax.set_xticks(sizes, map(str, sizes), fontsize=8)
+        ax.minorticks_off()
+        other = ax.twinx()
+        other.loglog(sizes, [value / 2**20 for value in info["bytes"]], "s:", color="tab:orange")
+        other.set_ylabel("MiB", color="tab:orange")
+        other.minorticks_off()
+    figure.savefig(target, dpi=110)
+    plt.close(figure)
+
+
 def machine_text(data: dict, infos: list[dict]) -> str:
     cpu, meta = data["machine_info"]["cpu"], data["dkpnet"]
     commit = data["commit_info"]
@@ -182,7 +226,7 @@ def load(folder: Path) -> tuple[dict[Path, tuple[dict, list[dict]]], dict[Path, 
         if isinstance(data, list) and data and "registers" in data[0]:
             kernels[path] = data
         elif isinstance(data, dict) and "benchmarks" in data and not data.get("dkpnet", {"tiny": True})["tiny"]:
-            infos = [b["extra_info"] for b in data["benchmarks"] if "row" in b["extra_info"]]
+            infos = [b["extra_info"] for b in data["benchmarks"] if {"row", "growth"} & set(b["extra_info"])]
             if infos:
                 benchmarks[path] = data, infos
     return benchmarks, kernels
@@ -210,7 +254,16 @@ def main() -> None:
             parts += [f"{path.relative_to(arguments.folder)}\n", table(header, lines)]
     for path, (data, infos) in benchmarks.items():
         parts += [f"## {path.relative_to(arguments.folder)}\n", machine_text(data, infos)]
+        growing = [info for info in infos if "growth" in info]
+        if growing:
+            picture = path.with_suffix(".png")
+            growth_plot(growing, picture)
+            parts += [f"![Time and memory against size]({picture.relative_to(arguments.folder)})\n"]
+        for info in growing:
+            parts += [f"### {info['growth']}\n", f"{info['setting']}; {info['device']}.\n", growth_table(info)]
         for info in infos:
+            if "growth" in info:
+                continue
             parts += [
                 f"### {info['row']}\n",
                 f"{info['setting']}; {info['device']}{shared(info)}.\n",

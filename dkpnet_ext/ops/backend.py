@@ -105,6 +105,26 @@ def choose(op: str, device: str, dtype: torch.dtype, limit: Limit | None = None,
     return name
 
 
+def register_autograd(library: torch.library.Library, op: str, backward: Callable, setup: Callable) -> None:
+    """`torch.library.register_autograd` for operators of tensors and numbers, at a third of its cost per call.
+
+    What it does beside for keyword arguments, defaults and lists of tensors took 60 of `variational`'s 310 us (32 images).
+    """
+
+    class Differentiable(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *inputs):
+            with torch._C._AutoDispatchBelowAutograd():
+                output = call(*inputs)
+            setup(ctx, inputs, output)
+            return output
+
+    Differentiable.backward = staticmethod(backward)
+    Differentiable.__name__ = Differentiable.__qualname__ = op
+    call = getattr(torch.ops.dkpnet, op).default
+    library.impl(op, Differentiable.apply, "Autograd")
+
+
 def forbid_double_backward(library: torch.library.Library, op: str) -> None:
     """Makes differentiating ``dkpnet::<op>`` one clear error: the compiled and Triton backward passes have no gradient."""
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import native, reference
-from .backend import choose, forbid_double_backward, forced
+from .backend import choose, forbid_double_backward, forced, register_autograd
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
 _library.define("reweight(Tensor x, Tensor attention, str backend) -> Tensor")
@@ -41,7 +41,7 @@ def reweight(x: Tensor, attention: Tensor) -> Tensor:
     attention = attention.to(x.dtype)
     if choose("reweight", x.device.type, x.dtype) == "reference":
         return reference.reweight(x, attention)
-    return torch.ops.dkpnet.reweight(x, attention, forced())
+    return torch.ops.dkpnet.reweight.default(x, attention, forced())
 
 
 def _check(x: Tensor, attention: Tensor) -> None:
@@ -129,8 +129,8 @@ def _setup(ctx, inputs, output) -> None:
 
 
 def _grad(ctx, grad: Tensor):
-    return *torch.ops.dkpnet.reweight_backward(grad, *ctx.saved_tensors, ctx.backend), None
+    return *torch.ops.dkpnet.reweight_backward.default(grad, *ctx.saved_tensors, ctx.backend), None
 
 
-torch.library.register_autograd("dkpnet::reweight", _grad, setup_context=_setup, lib=_library)
+register_autograd(_library, "reweight", _grad, _setup)
 forbid_double_backward(_library, "reweight_backward")

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from . import native, reference
-from .backend import choose, forbid_double_backward, forced
+from .backend import choose, forbid_double_backward, forced, register_autograd
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
 _library.define(
@@ -106,7 +106,7 @@ def variational(
                 seed=seed, eps=eps, num_samples=num_samples, dropout=dropout, first=first,
             )  # fmt: skip
         return VariationalOutput(*out)
-    out = torch.ops.dkpnet.variational(
+    out = torch.ops.dkpnet.variational.default(
         mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, first, forced()
     )
     return VariationalOutput(*out[:5])
@@ -280,11 +280,13 @@ def _setup(ctx, inputs, output) -> None:
 
 
 def _grad(ctx, dz, dkl, dlse, dlogdet2, _selected, _probabilities):
-    grads = torch.ops.dkpnet.variational_backward(dz, dkl, dlse, dlogdet2, *ctx.saved_tensors, ctx.first, ctx.backend)
+    grads = torch.ops.dkpnet.variational_backward.default(
+        dz, dkl, dlse, dlogdet2, *ctx.saved_tensors, ctx.first, ctx.backend
+    )
     return *grads, *(None,) * 7
 
 
-torch.library.register_autograd("dkpnet::variational", _grad, setup_context=_setup, lib=_library)
+register_autograd(_library, "variational", _grad, _setup)
 forbid_double_backward(_library, "variational_backward")
 # Eq. 3 to 9 take exponentials: never in half precision under autocast.
 for _device in ("cpu", "cuda"):
