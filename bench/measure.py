@@ -259,8 +259,8 @@ def grow(
 
     Args:
         cases: size -> (function without arguments, one that returns the bytes it needs).
-        orders: the expected exponents of time and of memory, size^order, for large sizes. What is measured between the
-            largest size and a quarter of it may be larger by a quarter.
+        orders: the expected exponents of time and of memory, size^order, at the two largest sizes; what is measured may be
+            larger by a quarter.
     """
     rounds = 1 if tiny else rounds
     memory = {size: cases[size][1]() for size in cases}
@@ -278,8 +278,7 @@ def grow(
 
     benchmark.pedantic(lambda: None, setup=one_round, rounds=rounds)
     medians = {size: statistics.median(samples[size]) for size in cases}
-    large = max(cases)
-    start = max(size for size in cases if size * (2 if tiny else 4) <= large)
+    *_, start, large = sorted(cases)
     found = [
         math.log(max(values[large], 1e-9) / max(values[start], 1e-9)) / math.log(large / start)
         for values in (medians, memory)
