@@ -28,11 +28,12 @@ def make(device: str, explicit_noise: bool) -> tuple:
 
 
 def both_ways(sample):
-    """Outputs and gradients."""
+    """Outputs and gradients; ours z is [N, B, d] with N = 1."""
 
     def run(mu, logvar, centers, prior_logvar, labels, eps, dropout, *upstream):
         leaves = (mu, logvar, centers, prior_logvar)
         outputs = sample(*leaves, labels, eps, dropout)
+        upstream = [u.view_as(o) for u, o in zip(upstream, outputs, strict=True)]
         return *outputs, *torch.autograd.grad(outputs, leaves, upstream)
 
     return run
@@ -42,8 +43,7 @@ def ours(backend: str):
     def sample(mu, logvar, centers, prior_logvar, labels, eps, dropout):
         with use_backend(backend):
             eps = None if eps is None else eps[None]
-            z, *terms, _ = variational(mu, logvar, centers, prior_logvar, labels, eps=eps, dropout=dropout)
-        return z[0], *terms
+            return variational(mu, logvar, centers, prior_logvar, labels, eps=eps, dropout=dropout)[:4]
 
     return both_ways(sample)
 

@@ -182,8 +182,10 @@ def train_stage(
             set_train_mode(model, config)
             sampler.set_epoch(epoch, start_batch=start)
             sums: dict[str, torch.Tensor] = {}
-            began = time.monotonic()
+            began = asked = time.monotonic()
+            waited = 0.0
             for step, batch in enumerate(loader, start=start):
+                waited += time.monotonic() - asked
                 images, labels_, points, offsets = (
                     t.to(fabric.device, non_blocking=True)
                     for t in (batch.images, batch.labels, batch.points, batch.offsets)
@@ -218,14 +220,13 @@ def train_stage(
                     save(epoch, step + 1)
                     bar.close()
                     raise Interrupted(folder.parent)
+                asked = time.monotonic()
             done = max(passes - start, 1)
             epoch, start = epoch + 1, 0
+            seconds = time.monotonic() - began
             record: dict[str, Any] = {
-                "stage": name,
-                "epoch": epoch,
-                "lr": rate,
-                "seconds": time.monotonic() - began,
-            }
+                "stage": name, "epoch": epoch, "lr": rate, "seconds": seconds, "waiting": waited / seconds,
+            }  # fmt: skip
             record |= {f"loss/{k}": float(v) / done for k, v in sums.items()}
             if epoch % config.eval_every == 0 or epoch == optim.epochs:
                 errors = validate(fabric, model, val, config)

@@ -64,4 +64,4 @@ def train(domains, environment) -> Callable[..., subprocess.CompletedProcess]:
 def records(folder: Path) -> list[dict]:
     """metrics.jsonl without the times, which no two runs share."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "waiting")} for line in lines]

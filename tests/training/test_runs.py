@@ -32,7 +32,8 @@ def whole(tmp_path_factory, request):
 
 @pytest.fixture(scope="module")
 def module_environment():
-    import os
+    import json
+import os
 
     return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TQDM_MININTERVAL": "0"}
 
@@ -51,6 +52,8 @@ def test_a_run_leaves_everything_behind(whole):
     assert table.splitlines()[-1] in printed
     stages = [r["stage"] for r in records(folder)]
     assert stages == ["stage1"] * 3 + ["stage2"] * 3 + ["test"]
+    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][:6]
+    assert all(0 < epoch["waiting"] < 1 for epoch in epochs)
 
 
 def test_stage_two_is_inva_on_the_clusters(whole):
