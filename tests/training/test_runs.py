@@ -1,5 +1,6 @@
 """Whole runs as a user starts them: both stages, every system, interruption, several processes."""
 
+import json
 import re
 import signal
 import subprocess
@@ -32,8 +33,7 @@ def whole(tmp_path_factory, request):
 
 @pytest.fixture(scope="module")
 def module_environment():
-    import json
-import os
+    import os
 
     return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TQDM_MININTERVAL": "0"}
 
