@@ -27,6 +27,12 @@ def center_cosines(model: DKPNet) -> np.ndarray:
     return (centers @ centers.transpose(1, 2)).cpu().numpy()
 
 
+def center_distances(model: DKPNet) -> np.ndarray:
+    """Distances between the sub-centres of each domain, [C, k, k]."""
+    centers = attention_of(model).centers.detach().double()
+    return torch.cdist(centers, centers).cpu().numpy()
+
+
 @torch.inference_mode()
 def latents(
     model: DKPNet, items: Sequence[Item], device: torch.device | str = "cpu", progress: bool = False

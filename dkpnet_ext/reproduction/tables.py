@@ -13,6 +13,7 @@ import numpy as np
 
 from ..data import Item
 from ..models import DKPNet, load_model
+from ..models.attention import CENTER_NORM
 from . import analysis
 from .plan import MAIN, Run, System
 
@@ -189,8 +190,14 @@ def sub_centers(context: Context, name: str, systems: list[str]) -> str:
     np.savetxt(context.output / f"{name}.csv", cosines.reshape(-1, k), delimiter=",", fmt="%.4f")
     _matrices(list(cosines), [f"domain {c}" for c in range(len(cosines))], context.output / f"{name}.png", (-1, 1))
     apart = cosines[:, ~np.eye(k, dtype=bool)]
-    lines = ["| Domain | cosines between its sub-centres |", "|---|---|"]
-    lines += [f"| {c} | {', '.join(f'{v:.3f}' for v in row)} |" for c, row in enumerate(np.unique(apart, axis=1))]
+    pairs = np.triu_indices(k, 1)
+    distances = analysis.center_distances(model)
+    lines = ["| Domain | cosines between its sub-centres | distances |", "|---|---|---|"]
+    for c in range(len(cosines)):
+        cells = (", ".join(f"{value:.3f}" for value in matrix[c][pairs]) for matrix in (cosines, distances))
+        lines.append(f"| {c} | {' | '.join(cells)} |")
+    start = CENTER_NORM**2 / (CENTER_NORM**2 + 1)
+    lines += ["", f"Sub-centres start near their domain's centre: cosines of {start:.2f}, distances of 1.4, about."]
     holds = "holds" if float(np.abs(apart).max()) < 0.5 else "does not hold"
     claim = f"- Sub-centres of a domain differ (all |cosines| < 0.5): **{holds}** (largest {np.abs(apart).max():.2f})"
     return "\n".join([*lines, "", claim])
