@@ -11,6 +11,7 @@ import tyro
 
 from .errors import run_command
 
+TRAINED = "(default: as for the model's training)"
 CACHE = "(default: $DKPNET_CACHE or ~/.cache/dkpnet_ext)"
 
 
@@ -30,9 +31,9 @@ class Arguments:
     """Also write the NWPU-Crowd server's text file (1500 lines "id count") from its unlabelled test images."""
     nine_patch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Evaluate as the authors' released code does: nine overlapping half-size patches per image."""
-    min_side: int = 416
-    """Images are resized so that the shorter side is at least this (pixels), as in training."""
-    max_side: int = 2048
+    min_side: Annotated[int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint=TRAINED)] = None
+    """Images are resized so that the shorter side is at least this."""
+    max_side: Annotated[int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint=TRAINED)] = None
     """... and the longer side at most this. Large images are evaluated in tiles, with the same result."""
     on_bad: Literal["error", "skip"] = "error"
     """A bad file stops the evaluation, or is named and left out."""
@@ -63,7 +64,11 @@ def main() -> None:
         "progress": sys.stderr.isatty(),
     }
     domains = load_domains(
-        args.data, cache=args.cache, min_side=args.min_side, max_side=args.max_side, on_bad=args.on_bad
+        args.data,
+        cache=args.cache,
+        min_side=model.min_side if args.min_side is None else args.min_side,
+        max_side=model.max_side if args.max_side is None else args.max_side,
+        on_bad=args.on_bad,
     )
     if args.submission is None or any(getattr(d, args.split) for d in domains):
         print(markdown_table(evaluate_domains(model, domains, args.output, split=args.split, **how)))

@@ -67,6 +67,7 @@ class CrowdCounter(nn.Module, PyTorchModelHubMixin, library_name="dkpnet_ext", t
         domains: names of the domains, in label order.
         out_stride: pixels per density cell and axis, 4 or 2.
         density_scale: the head predicts density times this; `forward` divides by it.
+        min_side, max_side: limits in pixels that images were resized to for training; evaluation keeps to them.
     """
 
     pixel_mean: Tensor
@@ -80,12 +81,15 @@ class CrowdCounter(nn.Module, PyTorchModelHubMixin, library_name="dkpnet_ext", t
         domains: Sequence[str] = (),
         out_stride: int = 4,
         density_scale: float = 1.0,
+        min_side: int = 416,
+        max_side: int = 2048,
     ) -> None:
         super().__init__()
         if out_stride not in (2, 4):
             raise ValueError(f"out_stride is {out_stride}; 4 and 2 are possible")
         self.backbone_name, self.channels, self.out_stride = backbone, channels, out_stride
         self.domains, self.density_scale = tuple(domains), density_scale
+        self.min_side, self.max_side = min_side, max_side
         self.backbone = create_backbone(backbone)
         self.notes = "Not recorded."
         """Markdown on training data and results, for the model card that `save_pretrained` writes."""
@@ -246,10 +250,13 @@ class DKPNet(CrowdCounter):
         density_scale: float = 1.0,
         head: Form = "folded",
         neck_norm: bool = False,
+        min_side: int = 416,
+        max_side: int = 2048,
     ) -> None:
         super().__init__(
-            backbone, channels=channels, domains=domains, out_stride=out_stride, density_scale=density_scale
-        )
+            backbone, channels=channels, domains=domains, out_stride=out_stride, density_scale=density_scale,
+            min_side=min_side, max_side=max_side,
+        )  # fmt: skip
         num_domains = num_domains or len(domains)
         self.head = AttendedHead(self.backbone.channels, channels, head, neck_norm)
         self.attention: SqueezeExcitation | VariationalAttention | None
@@ -322,10 +329,13 @@ class MultiBranch(CrowdCounter):
         domains: Sequence[str] = (),
         out_stride: int = 4,
         density_scale: float = 1.0,
+        min_side: int = 416,
+        max_side: int = 2048,
     ) -> None:
         super().__init__(
-            backbone, channels=channels, domains=domains, out_stride=out_stride, density_scale=density_scale
-        )
+            backbone, channels=channels, domains=domains, out_stride=out_stride, density_scale=density_scale,
+            min_side=min_side, max_side=max_side,
+        )  # fmt: skip
         num_domains = num_domains or len(domains)
         if num_domains < 1:
             raise ValueError("MultiBranch needs num_domains or the domains' names")

@@ -47,6 +47,8 @@ def build_model(config: Config, stage: int, domains: list[str]) -> CrowdCounter:
         domains=domains,
         out_stride=m.out_stride,
         density_scale=m.density_scale,
+        min_side=config.data.min_side,
+        max_side=config.data.max_side,
     )
     model: CrowdCounter
     if m.system == "mb":

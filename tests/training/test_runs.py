@@ -56,6 +56,18 @@ def test_a_run_leaves_everything_behind(whole):
     assert all(0 < epoch["waiting"] < 1 for epoch in epochs)
 
 
+def test_evaluate_prints_the_runs_own_table_again(whole, module_environment, domains, tmp_path):
+    """Its limits on the images' sides are the model's, not the command's."""
+    folder, _ = whole
+    done = subprocess.run(
+        [sys.executable, "-m", "dkpnet_ext.evaluate", str(folder), *domains, "--output", str(tmp_path / "out")],
+        env=module_environment, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line for line in (folder / "results.md").read_text().splitlines() if re.match(r"\| (bright|dark) \|", line)]
+    assert len(rows) == 2 and all(row in done.stdout for row in rows), done.stdout
+
+
 def test_stage_two_is_inva_on_the_clusters(whole):
     model = load_model(whole[0] / "stage2" / "best")
     assert isinstance(model, DKPNet)
