@@ -121,7 +121,7 @@ def digest(config: Config, stage1: bool = False) -> str:
     for key in ("cache", "workers"):
         del values["data"][key]
     if stage1:
-        del values["cluster"]
+        del values["cluster"], values["optim"]["stage2_from"]
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 

@@ -107,6 +107,8 @@ class OptimConfig:
 
     epochs: int = 450
     """Per stage."""
+    stage2_from: Literal["pretrained", "stage1"] = "pretrained"
+    """Stage II's backbone and head start from `--weights` again (paper), or from stage I's."""
     batch: int = 32
     """Images per optimiser step, over all processes."""
     accumulate: int = 1
@@ -202,7 +204,16 @@ PRESETS: dict[str, tuple[str, Config]] = {
             model=ModelConfig(backbone="hrnet_w18_small", weights=None, latent_dim=16, density_scale=100.0),
             cluster=ClusterConfig(num_clusters=4, num_sub=2),
             loss=LossConfig(w_density=0.01),
-            optim=OptimConfig(epochs=32, batch=8, lr=2e-3, weight_decay=1e-4, schedule="onecycle", bn_momentum=0.1),
+            # Nothing is pretrained here: a second start from random weights would waste the first stage.
+            optim=OptimConfig(
+                epochs=32,
+                stage2_from="stage1",
+                batch=8,
+                lr=2e-3,
+                weight_decay=1e-4,
+                schedule="onecycle",
+                bn_momentum=0.1,
+            ),
             eval_every=8,
             precision="auto",
         ),

@@ -156,6 +156,10 @@ def train(config: Config) -> Path:
         stage2.mkdir(exist_ok=True)
         fabric.seed_everything(config.seed + 1, verbose=False)
         model = build_model(config, 2, names)
+        if config.optim.stage2_from == "stage1":
+            trained = load_model(best)
+            model.backbone.load_state_dict(trained.backbone.state_dict())
+            model.pooling_head.load_state_dict(trained.pooling_head.state_dict())
         train_stage(fabric, model, train_items, new_labels, labels, val_items, config, stage2, log)
         best = stage2 / "best"
 

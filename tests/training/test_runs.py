@@ -56,6 +56,17 @@ def test_a_run_leaves_everything_behind(whole):
     assert all(0 < epoch["waiting"] < 1 for epoch in epochs)
 
 
+@pytest.mark.parametrize("start", ["stage1", "pretrained"])
+def test_where_stage_two_starts(train, tmp_path, start):
+    """At a learning rate of next to nothing it ends where it starts."""
+    folder = tmp_path / "run"
+    train("--epochs", "1", "--lr", "1e-9", "--stage2-from", start, "--output", str(folder))
+    first, second = (load_model(folder / stage / "best").state_dict() for stage in ("stage1", "stage2"))
+    for name in ("backbone.conv1.weight", "head.neck.weight", "head.conv3.weight"):
+        same = torch.allclose(first[name], second[name], atol=1e-5)
+        assert same == (start == "stage1"), name
+
+
 def test_evaluate_prints_the_runs_own_table_again(whole, module_environment, domains, tmp_path):
     """Its limits on the images' sides are the model's, not the command's."""
     folder, _ = whole
