@@ -246,7 +246,7 @@ def main() -> None:
     pages = [page.name for page in sorted(arguments.folder.glob("*.md")) if page.name != "README.md"]
     parts = [
         HEADER,
-        *(["Of training: " + ", ".join(f"[{page}]({page})" for page in pages) + "\n"] * bool(pages)),
+        *(["Written by hand: " + ", ".join(f"[{page}]({page})" for page in pages) + "\n"] * bool(pages)),
         "## Aims\n",
     ]
     for path, lines in aims.items():
