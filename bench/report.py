@@ -142,7 +142,8 @@ def limits_text(info: dict) -> str:
 def growth_table(info: dict) -> str:
     """Time and memory by size, and the exponents that they grow with at the end."""
     sizes, seconds, memory = info["sizes"], info["seconds"], info["bytes"]
-    rows = [["time", *map(time_text, seconds)], ["memory", *map(bytes_text, memory)]]
+    clock = "processor time of all threads" if info["device"] == "cpu" else "time"
+    rows = [[clock, *map(time_text, seconds)], ["memory", *map(bytes_text, memory)]]
     text = table(["", *map(str, sizes)], rows)
     (time_found, memory_found), (time_order, memory_order) = info["found"], info["orders"]
     return (
@@ -171,12 +172,11 @@ def growth_plot(infos: list[dict], target: Path) -> None:
         ax.loglog(large, expected, "--", color="tab:gray")
         ax.set_title(info["growth"], fontsize=9)
         ax.set_ylabel("s", color="tab:blue")
-        ax.set_xticks(sizes, map(str, sizes), fontsize=8)
-        ax.minorticks_off()
         other = ax.twinx()
         other.loglog(sizes, [value / 2**20 for value in info["bytes"]], "s:", color="tab:orange")
         other.set_ylabel("MiB", color="tab:orange")
-        other.minorticks_off()
+        ax.set_xticks(sizes, list(map(str, sizes)), fontsize=8)
+        ax.set_xticks([], minor=True)
     figure.savefig(target, dpi=110)
     plt.close(figure)
 
