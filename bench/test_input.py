@@ -24,7 +24,7 @@ IMAGES, WIDTH, HEIGHT = 16, 1024, 768
 
 @pytest.fixture(scope="module")
 def domain(tmp_path_factory):
-    """Photos of 1024 x 768 with their points, in files; grain makes them compress as a camera's do (200 to 300 kB)."""
+    """Photos of 1024 x 768 with their points, in files; grain makes them compress as a camera's do."""
     root = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     rows = []

@@ -39,7 +39,7 @@ def test_import(benchmark, tiny, module):
 
 
 def test_install(benchmark, tiny, tmp_path):
-    """With the CUDA kernels for every architecture; pip's cache is filled by a first installation of the build's tools."""
+    """With the CUDA kernels for every architecture; pip's cache is filled by a download of the build's tools."""
     if tiny:
         pytest.skip("a rehearsal installs nothing")
     source = Path(__file__).resolve().parents[1]
