@@ -8,9 +8,13 @@
 #   sanitize  compute-sanitizer memcheck and racecheck on small sizes                   at most 200 s each
 #   bench     the benchmarks of operators and inference                                 at most 400 s
 #   train     training steps of hrnet_w40: eager, captured; compiled                    at most 280 s each
+#   reproduce tables 2 to 4 on real images, three seeds side by side                    at most 540 s; calling again goes on
 #
 # A stage that fails or runs out of time does not stop the others, and keeps what it measured until then. Where a call has
-# ten minutes: `OUT build test`, `OUT build sanitize`, `OUT build bench`, `OUT build train`.
+# ten minutes: `OUT build test`, `OUT build sanitize`, `OUT build bench`, `OUT build train`, `OUT build`, `OUT reproduce`.
+#
+# reproduce takes its images from $DKPNET_IMAGES, a folder that pack.py wrote (SHA, SHB and BRT take 60 MB), and EfficientNet-Lite0's
+# weights from the file $DKPNET_WEIGHTS; without them it says so. Its runs lie in build/reproduction until they are whole.
 #
 # Needs a python3 (or $PYTHON) with torch, triton, pytest, pytest-benchmark, hypothesis, timm, cmake, ninja, pybind11 and
 # setuptools; DKPNET_WHEELS=FOLDER adds wheels, DKPNET_COMMIT names the commit where there is no git. Installs into a
@@ -34,7 +38,7 @@ else
 fi
 shift || true
 stages=("$@")
-[ ${#stages[@]} -gt 0 ] || stages=(build test sanitize bench train)
+[ ${#stages[@]} -gt 0 ] || stages=(build test sanitize bench train reproduce)
 mkdir -p "$out" && out="$(cd "$out" && pwd)" || exit 2
 site="${TMPDIR:-/tmp}/dkpnet_ext-site"
 export PYTHONPATH="$site:$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
@@ -114,6 +118,35 @@ stage_train() {
     return $failed
 }
 
+stage_reproduce() {
+    if [ -z "${DKPNET_IMAGES:-}" ]; then
+        echo "no images: DKPNET_IMAGES does not name a folder of bench/gpu/pack.py; nothing is trained"
+        return
+    fi
+    local folder seed log status=0 pids=() specs=()
+    for folder in "$DKPNET_IMAGES"/*/; do
+        folder="${folder%/}"
+        specs+=("${folder##*/}=$folder")
+    done
+    local tables=("$python" -m dkpnet_ext.reproduce table2 table3 table4 table6 table7 latent levels small
+        --data "${specs[@]}" --weights "${DKPNET_WEIGHTS:-imagenet}" --epochs "${DKPNET_EPOCHS:-20}"
+        --output build/reproduction)
+    export DKPNET_CACHE="${DKPNET_CACHE:-$PWD/build/cache}"
+    mkdir -p build
+    for seed in 0 1 2; do # side by side: a small network leaves most of a GPU idle
+        limited 540 "${tables[@]}" --seeds "$seed" >"build/reproduction-$seed.log" 2>&1 &
+        pids+=($!)
+    done
+    for seed in 0 1 2; do
+        wait "${pids[$seed]}" || status=$?
+        log="build/reproduction-$seed.log"
+        echo "seed $seed: $(tr '\r' '\n' <"$log" | grep '^run ' | tail -n 1); $(tr '\r' '\n' <"$log" | tail -n 1)"
+    done
+    [ $status -eq 0 ] || return $status
+    limited 120 "${tables[@]}" --seeds 0 1 2 || return
+    mkdir -p "$out/reproduction" && cp build/reproduction/{README.md,*.csv,*.png} "$out/reproduction"
+}
+
 main() {
     [ -n "$gpu" ] || echo "no GPU: this is a rehearsal with small sizes on the CPU; nothing of a GPU is tested or measured"
     local stage status began word json="" text="" failed=0
@@ -139,7 +172,7 @@ main() {
 }
 
 for stage in "${stages[@]}"; do
-    declare -F "stage_$stage" >/dev/null || { echo "$stage: no such stage; there are build, test, sanitize, bench, train" && exit 2; }
+    declare -F "stage_$stage" >/dev/null || { echo "$stage: no such stage; there are build, test, sanitize, bench, train, reproduce" && exit 2; }
 done
 main 2>&1 | tee "$out/log.txt"
 exit "${PIPESTATUS[0]}"

@@ -119,8 +119,9 @@ class OptimConfig:
     """Above 0 the optimiser is AdamW, else Adam."""
     schedule: Literal["step", "onecycle"] = "step"
     """step: lr / 2.5 at 250/450 of the epochs (paper); onecycle: warm-up over a tenth, then cosine to zero."""
-    batch_norm: Literal["train", "frozen"] = "train"
-    """frozen keeps the backbone's ImageNet statistics."""
+    batch_norm: Literal["train", "recalibrated", "frozen"] = "train"
+    """The backbone's statistics in prediction: running averages (paper), those of 64 training batches, measured anew before
+    every validation, or ImageNet's, in training too."""
     bn_momentum: float = 0.01
     """Share of a new batch in batch norm's running statistics."""
     sync_batch_norm: bool = False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .. import ops
-from ..data import CrowdDataset, Item, MixSampler, TrainTransform, collate
+from ..data import Batch, CrowdDataset, Item, MixSampler, TrainTransform, collate
 from ..errors import UserError
 from ..evaluation.inference import Precision, predict_counts
 from ..evaluation.metrics import summarize
@@ -26,6 +27,8 @@ from ..models import CrowdCounter
 from .checkpoint import fingerprint, load_state, restore_rng, save_model, save_state
 from .config import Config
 from .losses import loss_terms
+
+_CALIBRATION = 64  # batches
 
 
 class Interrupted(Exception):
@@ -55,14 +58,38 @@ def learning_rate(config: Config, progress: float) -> float:
     return rate * 0.5 * (1 + float(np.cos(np.pi * (progress - warm) / (1 - warm))))
 
 
+def _norms(model: CrowdCounter) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [m for m in model.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
 def set_train_mode(model: CrowdCounter, config: Config) -> None:
     """Training mode, with the backbone's batch norm as configured."""
     model.train()
-    for module in model.backbone.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = config.optim.bn_momentum
-            if config.optim.batch_norm == "frozen":
-                module.eval()
+    for norm in _norms(model):
+        norm.momentum = config.optim.bn_momentum
+        norm.train(config.optim.batch_norm != "frozen")
+
+
+def recalibrate(fabric: Fabric, model: CrowdCounter, batches: Iterable[Batch]) -> None:
+    """Give the backbone's batch norm the mean statistics of ``batches``, over all processes.
+
+    Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021. With few crops in a batch the running averages are noise:
+    bench/results/batch-norm.md.
+    """
+    model.eval()
+    for norm in _norms(model):
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean of all batches
+        norm.train()
+    with torch.no_grad(), fabric.autocast():
+        for batch in batches:
+            model(batch.images.to(fabric.device))
+        for norm in _norms(model):
+            for statistic in (norm.running_mean, norm.running_var):
+                assert statistic is not None
+                mean = fabric.all_reduce(statistic)
+                assert isinstance(mean, torch.Tensor)
+                statistic.copy_(mean)
 
 
 def depthwise_in_float32(model: nn.Module) -> None:
@@ -229,6 +256,9 @@ def train_stage(
             }  # fmt: skip
             record |= {f"loss/{k}": float(v) / done for k, v in sums.items()}
             if epoch % config.eval_every == 0 or epoch == optim.epochs:
+                if optim.batch_norm == "recalibrated":
+                    sampler.set_epoch(epoch)
+                    recalibrate(fabric, model, itertools.islice(loader, _CALIBRATION))
                 errors = validate(fabric, model, val, config)
                 record |= errors
                 if errors["val"] < best:

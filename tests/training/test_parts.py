@@ -5,14 +5,16 @@ import copy
 import numpy as np
 import pytest
 import torch
+from lightning.fabric import Fabric
 
+from dkpnet_ext.data import Batch
 from dkpnet_ext.errors import UserError
-from dkpnet_ext.models import CounterOutput
+from dkpnet_ext.models import CounterOutput, DKPNet
 from dkpnet_ext.train import parse
 from dkpnet_ext.training.checkpoint import load_state, restore_rng, save_state
 from dkpnet_ext.training.clustering import cluster_attention
 from dkpnet_ext.training.config import PRESETS, Config, LossConfig
-from dkpnet_ext.training.loop import learning_rate
+from dkpnet_ext.training.loop import learning_rate, recalibrate
 from dkpnet_ext.training.losses import loss_terms
 
 
@@ -55,6 +57,29 @@ def test_one_cycle_rises_and_falls_to_zero():
     assert max(rates) == pytest.approx(config.optim.lr, rel=1e-2)
     assert int(np.argmax(rates)) == 10
     assert rates[-1] < 1e-4 * config.optim.lr
+
+
+def test_recalibration_is_the_mean_over_batches():
+    """Of every norm's input, whatever the running averages were; nothing is trained."""
+    torch.manual_seed(0)
+    model = DKPNet("resnet18", channels=16, attention="none")
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    batches = [
+        Batch(
+            torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8), torch.empty(0, 2), torch.zeros(3), torch.zeros(2), []
+        )
+        for _ in range(3)
+    ]
+    norm = next(m for m in model.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    inputs = []
+    norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    for _ in range(2):  # the second time from what the first has left
+        inputs.clear()
+        recalibrate(Fabric(accelerator="cpu"), model, batches)
+        x = torch.stack(inputs).transpose(1, 2).flatten(2)  # [3, channels, values]
+        torch.testing.assert_close(norm.running_mean, x.mean(2).mean(0))
+        torch.testing.assert_close(norm.running_var, x.var(2).mean(0))
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
 def test_loss_is_equation_9():
