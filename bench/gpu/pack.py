@@ -1,7 +1,7 @@
 """A small copy of data sets for a machine without a network: `python bench/gpu/pack.py OUT MAX_SIDE NAME=FOLDER ...`.
 
 Writes OUT/NAME with images/*.webp (quality 70, longer side at most MAX_SIDE pixels) and a train.csv and test.csv, which every
-command reads. ShanghaiTech A and B and Beijing-BRT take SIZE MB at 640 pixels. `run.sh` reads such a folder as DKPNET_IMAGES.
+command reads. ShanghaiTech A and B and Beijing-BRT take 60 MB at 640 pixels. `run.sh` reads such a folder as DKPNET_IMAGES.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
                 lr=2e-3,
                 weight_decay=1e-4,
                 schedule="onecycle",
-                bn_momentum=0.1,
+                batch_norm="recalibrated",
             ),
             eval_every=8,
             precision="auto",

@@ -74,7 +74,7 @@ def recalibrate(fabric: Fabric, model: CrowdCounter, batches: Iterable[Batch]) -
     """Give the backbone's batch norm the mean statistics of ``batches``, over all processes.
 
     Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021. With few crops in a batch the running averages are noise:
-    bench/results/batch-norm.md.
+    bench/results/remedies.md.
     """
     model.eval()
     for norm in _norms(model):
