@@ -368,7 +368,7 @@ def levels(context: Context, name: str, systems: list[str]) -> str:
     with (context.output / f"{name}.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["system", *titles])
-        writer.writerows([system, *np.nanmean(values, axis=0)] for system, values in rows.items() if values.size)
+        writer.writerows([system, *values.mean(0)] for system, values in rows.items() if values.size)
     return "\n".join(lines)
 
 
