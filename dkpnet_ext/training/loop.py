@@ -26,7 +26,7 @@ from ..evaluation.metrics import summarize
 from ..models import CrowdCounter
 from .checkpoint import fingerprint, load_state, restore_rng, save_model, save_state
 from .config import Config
-from .losses import loss_terms
+from .losses import LatentSigns, loss_terms
 
 _CALIBRATION = 64  # batches
 
@@ -209,6 +209,7 @@ def train_stage(
             set_train_mode(model, config)
             sampler.set_epoch(epoch, start_batch=start)
             sums: dict[str, torch.Tensor] = {}
+            signs = LatentSigns(max(labels) + 1)
             began = asked = time.monotonic()
             waited = 0.0
             for step, batch in enumerate(loader, start=start):
@@ -238,8 +239,7 @@ def train_stage(
                         group["lr"] = rate
                     optimizer.step()
                     optimizer.zero_grad()
-                if output.attention is not None:  # near zero: the attention says nothing about the image
-                    terms["attention_deviation"] = output.attention.float().std(0, correction=0).mean()
+                signs.add(model, output, labels_)
                 for key, value in terms.items():
                     sums[key] = sums.get(key, 0) + value.detach()
                 bar.update(per_pass)
@@ -255,6 +255,7 @@ def train_stage(
                 "stage": name, "epoch": epoch, "lr": rate, "seconds": seconds, "waiting": waited / seconds,
             }  # fmt: skip
             record |= {f"loss/{k}": float(v) / done for k, v in sums.items()}
+            record |= {f"latent/{k}": v for k, v in signs.summary().items()}
             if epoch % config.eval_every == 0 or epoch == optim.epochs:
                 if optim.batch_norm == "recalibrated":
                     sampler.set_epoch(epoch)

@@ -15,7 +15,7 @@ from dkpnet_ext.training.checkpoint import load_state, restore_rng, save_state
 from dkpnet_ext.training.clustering import cluster_attention
 from dkpnet_ext.training.config import PRESETS, Config, LossConfig
 from dkpnet_ext.training.loop import learning_rate, recalibrate
-from dkpnet_ext.training.losses import loss_terms
+from dkpnet_ext.training.losses import LatentSigns, loss_terms
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -100,6 +100,28 @@ def test_loss_averages_over_latent_samples():
     whole = loss_terms(CounterOutput(density), target, torch.zeros(3), 1.0, LossConfig())["total"]
     parts = [loss_terms(CounterOutput(d), target, torch.zeros(3), 1.0, LossConfig())["total"] for d in density.split(3)]
     torch.testing.assert_close(whole, sum(parts) / 2)
+
+
+def test_signs_of_the_latent():
+    model = DKPNet("resnet18", domains=("a", "b"), channels=16, latent_dim=2)
+    with torch.no_grad():
+        model.attention.centers.copy_(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]))
+    signs = LatentSigns(2)
+    assert signs.summary() == {}
+    mu = torch.tensor([[3.0, 1.0], [1.0, 3.0], [2.0, 1.0]])  # of domains a, b and b: the last is wrong
+    y = torch.tensor([0.2, 0.4, 0.8])[:, None].expand(3, 16)
+    samples = torch.cat([y - 0.1, y + 0.1])
+    labels = torch.tensor([0, 1, 1])
+    for _ in range(2):
+        signs.add(model, CounterOutput(torch.zeros(6, 1, 1, 1), samples, mu), labels)
+    summary = signs.summary()
+    assert summary["domain_accuracy"] == pytest.approx(2 / 3)
+    assert summary["attention_between"] == pytest.approx(0.2)  # means 0.2 and 0.6
+    assert summary["attention_deviation"] == pytest.approx(float(samples[:, 0].std(correction=0)))
+
+    plain = LatentSigns(2)
+    plain.add(model, CounterOutput(torch.zeros(3, 1, 1, 1)), labels)  # joint training has no attention
+    assert plain.summary() == {}
 
 
 @pytest.mark.parametrize("method", ["gmm", "kmeans", "dbscan"])
