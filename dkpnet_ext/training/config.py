@@ -228,7 +228,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
             cluster=ClusterConfig(num_clusters=3, num_sub=3),
             loss=LossConfig(w_density=0.01),
             optim=OptimConfig(
-                epochs=10, batch=12, lr=1e-3, weight_decay=1e-4, schedule="onecycle", batch_norm="frozen"
+                epochs=10, batch=12, lr=3e-4, weight_decay=1e-4, schedule="onecycle", batch_norm="frozen"
             ),
             eval_every=5,
             precision="auto",
