@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -137,12 +138,16 @@ def test_command(model, photo, tmp_path):
     model.save_pretrained(tmp_path / "model")
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "dkpnet_ext.demo", "--checkpoint", str(tmp_path / "model"), "--port", "0"]
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A suite that a script started in its background ignores Ctrl-C, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     try:
         address = re.fullmatch(r"open (http://127\.0\.0\.1:\d+) \(Ctrl-C ends it\)\n", process.stdout.readline())[1]
         with urllib.request.urlopen(f"{address}/count?name=x", data=photo.read_bytes()) as response:
             assert json.load(response)["count"] == pytest.approx(model.count(photo), rel=1e-5)
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0 and "Traceback" not in process.stderr.read()
     finally:
         process.kill()
