@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from ..data import Item
 from ..evaluation.inference import shown
 from ..models import DKPNet
-from ..models.attention import VariationalAttention
+from ..models.attention import AttentionOutput, VariationalAttention
 
 
 def attention_of(model: DKPNet) -> VariationalAttention:
@@ -47,6 +48,27 @@ def latents(
         if output.mu is not None:
             mus.append(output.mu[0].float().cpu().numpy())
     return np.array(ys), np.array(mus) if mus else None
+
+
+@contextmanager
+def fixed_attention(model: DKPNet, y: np.ndarray) -> Iterator[None]:
+    """Inside, the model weighs the features of every image by y [K], whatever its attention says.
+
+    Raises:
+        ValueError: a model without attention.
+    """
+    if model.attention is None:
+        raise ValueError("this model has no attention")
+
+    def replace(module: torch.nn.Module, args: tuple, output: AttentionOutput) -> AttentionOutput:
+        own = output.attention
+        return output._replace(attention=torch.as_tensor(y, dtype=own.dtype, device=own.device).expand_as(own))
+
+    hook = model.attention.register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def subdomains(model: DKPNet, mu: np.ndarray, clusters: Sequence[int], datasets: Sequence[int]) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data import Item
+from ..evaluation.inference import predict_counts
 from ..models import DKPNet, load_model
 from ..models.attention import CENTER_NORM
 from . import analysis
@@ -350,6 +351,54 @@ def latent(context: Context, name: str, systems: list[str]) -> str:
     return "\n".join(lines + confusion)
 
 
+def attention_effect(context: Context, name: str, systems: list[str]) -> str:
+    """Beyond the paper: is an image's own attention better than its data set's mean, or than one for all images?
+
+    Means are those of the training images; test images are counted.
+    """
+    items, datasets = _items(context)
+    lines = ["| System | attention | " + " | ".join(f"{d} MAE" for d in context.domains) + " | deviation of y |"]
+    lines.append("|---|---|" + "---:|" * (len(context.domains) + 1))
+    verdicts = []
+    rows: list[tuple[Any, ...]] = [("system", "seed", "attention", "domain", "mae")]
+    for system in systems:
+        mae: dict[str, list[list[float]]] = {kind: [] for kind in ("own", "data set's mean", "same for all")}
+        within, between = [], []
+        for run in context.of(system):
+            model = load_model(run.folder / "model").for_inference().to(context.device)
+            assert isinstance(model, DKPNet)
+            y, _ = analysis.latents(model, items, context.device)
+            groups = [y[np.asarray(datasets) == i] for i in range(len(context.domains))]
+            means = np.stack([group.mean(0) for group in groups])
+            within.append(np.mean([group.std(0).mean() for group in groups]))
+            between.append(means.std(0).mean())
+            mae["own"].append([run.metrics(d).mae for d in context.domains])
+            for kind, used in (("data set's mean", means), ("same for all", [means.mean(0)] * len(means))):
+                found = []
+                for domain, vector in zip(context.domains, used, strict=True):
+                    with analysis.fixed_attention(model, vector):
+                        counts = predict_counts(model, context.test[domain], device=context.device)
+                    found.append(float(np.abs(counts - run.counts[domain][:, 0]).mean()))
+                mae[kind].append(found)
+            rows += [
+                (system, run.seed, kind, d, value)
+                for kind, seeds in mae.items()
+                for d, value in zip(context.domains, seeds[-1], strict=True)
+            ]
+        deviation = f"{np.mean(within):.3f} in a data set, {np.mean(between):.3f} between them"
+        table = {kind: np.array(seeds) for kind, seeds in mae.items()}
+        for kind, values in table.items():
+            cells = [spread(values[:, i]) for i in range(len(context.domains))]
+            lines.append(f"| {system} | {kind} | {' | '.join(cells)} | {deviation if kind == 'own' else ''} |")
+        for kind in list(table)[1:]:
+            judged = verdict(table["own"], table[kind], context.domains)
+            what = "its data set's mean" if kind != "same for all" else "the same for all"
+            verdicts.append(f"- {system}: an image's own attention is better than {what}: **{judged}**")
+    with (context.output / f"{name}.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return "\n".join([*lines, "", *verdicts])
+
+
 def levels(context: Context, name: str, systems: list[str]) -> str:
     """Beyond the paper: errors by density level, over all data sets."""
     titles = [f"{low}-{high - 1:.0f}" if np.isfinite(high) else f"{low} and more" for low, high in analysis.LEVELS]
@@ -450,6 +499,7 @@ PAGES: dict[str, Page] = {
     "fig5": Page("Fig. 5: attention of VA by data set", _named("VA"), attention_plot("VA", by_cluster=False)),
     "fig6": Page("Fig. 6: attention of InVA", _named(MAIN), attention_plot(MAIN, by_cluster=True)),
     "latent": Page("Does the attention know its domain?", _named("SE", "VA", MAIN), latent),
+    "attention": Page("Does the attention matter?", _named("SE", "VA", MAIN), attention_effect),
     "levels": Page("Errors by density level", _named("JT", "SE", "MB", "VA", MAIN), levels),
     "unseen": Page(
         "An unseen data set",

@@ -8,7 +8,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from counters import alive
 
+from dkpnet_ext.models import DKPNet, tiling
 from dkpnet_ext.reproduction import analysis
 from dkpnet_ext.reproduction.plan import configure, digest, systems
 from dkpnet_ext.reproduction.tables import PAGES, spread, verdict
@@ -76,6 +79,26 @@ def test_separation_tells_separable_from_random():
     assert np.isnan(analysis.separation(np.ones((60, 8)), labels).accuracy), "a collapsed attention"
 
 
+def test_fixed_attention(monkeypatch):
+    torch.manual_seed(0)
+    model = alive(DKPNet("tf_efficientnet_lite0", attention="va", num_domains=2, latent_dim=4, channels=16)).eval()
+    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    own, y = model.density(image), model.attend(image).numpy()
+    with analysis.fixed_attention(model, y):
+        assert torch.allclose(model.density(image), own, atol=1e-6)
+    with analysis.fixed_attention(model, 0 * y):
+        nothing = model.density(image)
+        monkeypatch.setattr(tiling, "LIMIT", 64 * 64)
+        assert torch.allclose(model.density(image), nothing, atol=1e-6), "in tiles too"
+    assert not torch.allclose(nothing, own, atol=1e-6)
+    assert torch.allclose(model.density(image), own, atol=1e-5), "the model has its own attention again"
+    with (
+        pytest.raises(ValueError, match="no attention"),
+        analysis.fixed_attention(DKPNet("tf_efficientnet_lite0", "none"), y),
+    ):
+        pass
+
+
 def test_levels():
     rows = analysis.level_errors(np.array([[10, 12], [10, 8], [150, 100], [5000, 4000]]))
     assert rows[0] == (2, 2.0) and rows[2] == (1, 50.0) and rows[4] == (1, 1000.0) and rows[1][0] == 0
@@ -83,7 +106,7 @@ def test_levels():
 
 def test_tables_end_to_end(domains, environment, tmp_path):
     output = tmp_path / "out"
-    tables = ["table2", "table4", "table6", "table7", "table9", "fig4", "fig6", "latent", "levels"]
+    tables = ["table2", "table4", "table6", "table7", "table9", "fig4", "fig6", "latent", "attention", "levels"]
     command = [
         sys.executable, "-m", "dkpnet_ext.reproduce", *tables, *ARGUMENTS, *domains,
         "--epochs", "1", "--seeds", "0", "1", "--output", str(output),
@@ -98,6 +121,9 @@ def test_tables_end_to_end(domains, environment, tmp_path):
         rows = list(csv.DictReader(file))
     assert {(r["system"], r["seed"]) for r in rows} >= {("JT", "0"), ("JT", "1"), ("IT on dark", "1"), ("DKPNet", "0")}
     assert all(float(r["mae"]) >= 0 and int(r["images"]) == 2 for r in rows)
+    with (output / "attention.csv").open() as file:
+        effect = list(csv.DictReader(file))
+    assert len(effect) == 3 * 2 * 3 * 2, "systems, seeds, kinds of attention, domains"
     for picture in ("table2.png", "table6.png", "fig4.png", "fig6.png"):
         assert (output / picture).stat().st_size > 1000
     # Stage I was trained once per seed for InVA(2) and DKPNet.
