@@ -200,8 +200,8 @@ PRESETS: dict[str, tuple[str, Config]] = {
         "synthetic scenes, a small network from scratch; minutes on two CPU cores",
         Config(
             preset="quick",
-            # No jitter and few latent dimensions: see bench/results/latent.md.
-            data=DataConfig(crop=208, min_side=384, jitter=0.0, workers=1),
+            # No jitter and few latent dimensions: see bench/results/latent.md; balanced: remedies.md.
+            data=DataConfig(crop=208, min_side=384, jitter=0.0, sampling="balanced", workers=1),
             model=ModelConfig(backbone="hrnet_w18_small", weights=None, latent_dim=16, density_scale=100.0),
             cluster=ClusterConfig(num_clusters=4, num_sub=2),
             loss=LossConfig(w_density=0.01),
