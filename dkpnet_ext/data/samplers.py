@@ -24,7 +24,9 @@ class MixSampler(Sampler[list[tuple[int, int]]]):
     over all items.
 
     (seed, epoch) fixes the list. ``key`` is unique over all epochs. ``batch_size`` is the *global* batch: of
-    each, rank r of n takes the contiguous part [r * batch_size / n, (r + 1) * batch_size / n).
+    each, rank r of n takes the contiguous part [r * batch_size / n, (r + 1) * batch_size / n). The domains are mixed
+    inside ``block`` images (by default a batch), which an epoch must be a multiple of: batches that are accumulated
+    into one optimiser step together hold what a single one would.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class MixSampler(Sampler[list[tuple[int, int]]]):
         mode: Mode = "natural",
         ratio: Sequence[float] | None = None,
         batches: int | None = None,
+        block: int | None = None,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -59,7 +62,7 @@ class MixSampler(Sampler[list[tuple[int, int]]]):
             if empty := [d for d, items in enumerate(self.members) if len(items) == 0 and weights[d] > 0]:
                 raise ValueError(f"domain {empty[0]} has no items")
             self.shares = weights / weights.sum()
-        self.batch_size = batch_size
+        self.batch_size, self.block = batch_size, block or batch_size
         self.batches = -(-len(numbers) // batch_size) if batches is None else batches
         self.seed = seed
         part = batch_size // world_size
@@ -89,14 +92,14 @@ class MixSampler(Sampler[list[tuple[int, int]]]):
 
     def _mixed(self, rng: np.random.Generator, shares: np.ndarray) -> np.ndarray:
         total = self.batches * self.batch_size
-        # The domain of each draw: always the one that lags most behind its share. Mixed inside the batch, or
+        # The domain of each draw: always the one that lags most behind its share. Mixed inside the block, or
         # each rank would get its own domains.
         drawn = np.zeros(len(shares))
         domains = np.empty(total, np.int64)
         for draw in range(total):
             domains[draw] = d = int(np.argmax(shares * (draw + 1) - drawn))
             drawn[d] += 1
-        domains = rng.permuted(domains.reshape(self.batches, self.batch_size), axis=1).reshape(-1)
+        domains = rng.permuted(domains.reshape(-1, self.block), axis=1).reshape(-1)
         order = np.empty(total, np.int64)
         for d, items in enumerate(self.members):
             slots = np.flatnonzero(domains == d)

@@ -147,7 +147,9 @@ def train_stage(
     sampler = MixSampler(
         sources,
         per_pass,
-        mode=data.sampling,
+        mode="ratio" if data.ratio else data.sampling,
+        ratio=data.ratio or None,
+        block=optim.batch,  # accumulated passes make up the very batch that one pass would be
         seed=config.seed,
         rank=fabric.global_rank,
         world_size=fabric.world_size,

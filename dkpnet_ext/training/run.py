@@ -135,6 +135,10 @@ def train(config: Config) -> Path:
     names = [d.name for d in domains]
     if config.data.ratio and len(config.data.ratio) != len(domains):
         raise UserError(f"ratio has {len(config.data.ratio)} shares for {len(domains)} domains; give one for each")
+    if config.data.ratio and not (min(config.data.ratio) >= 0 and 0 < sum(config.data.ratio) < np.inf):
+        raise UserError(
+            f"ratio {' '.join(map(str, config.data.ratio))}: shares are positive numbers, or 0 to leave a domain out"
+        )
 
     single = config.model.system != "dkpnet"
     stage1 = folder / "stage1"

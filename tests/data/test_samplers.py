@@ -52,6 +52,13 @@ def test_ratio(weights, batch):
         assert abs(counts[domain] - 20 * batch * weight / sum(weights)) < 2
 
 
+@pytest.mark.parametrize("mode", ["natural", "balanced"])
+def test_blocks_of_batches_hold_what_one_batch_would(mode):
+    whole = MixSampler(DOMAINS, 12, mode=mode, batches=10)
+    parts = MixSampler(DOMAINS, 4, mode=mode, batches=30, block=12)
+    assert drawn(parts) == drawn(whole)
+
+
 def test_a_domain_is_drawn_through_before_it_repeats():
     sampler = MixSampler(DOMAINS, 9, mode="balanced", batches=20)  # 60 draws from each domain
     counts = Counter(drawn(sampler))

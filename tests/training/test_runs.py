@@ -166,6 +166,17 @@ def test_two_processes_equal_one(system, train, tmp_path):
     assert relative_difference(one, two) < 0.02, relative_difference(one, two)
 
 
+def test_ratio_chooses_what_is_trained_on(train, tmp_path):
+    def density_loss(*arguments: str) -> float:
+        folder = tmp_path / "-".join(arguments)
+        train("--system", "jt", "--epochs", "1", "--batch-norm", "frozen", *arguments, "--output", str(folder))
+        return json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])["loss/density"]
+
+    both = density_loss("--ratio", "2", "2")
+    assert both == density_loss("--sampling", "balanced")
+    assert len({both, density_loss("--ratio", "1", "0"), density_loss("--ratio", "0", "1")}) == 3
+
+
 def test_accumulation_equals_the_whole_batch(train, tmp_path):
     common = ["--system", "jt", "--epochs", "1", "--batch-norm", "frozen"]
     one, two = tmp_path / "one", tmp_path / "two"
@@ -186,6 +197,7 @@ def test_an_existing_run_is_never_overwritten(whole, train):
         (["--batch", "5", "--accumulate", "2"], "batch 5 cannot be split"),
         (["--weights", "absent.pth"], "no such file"),
         (["--ratio", "1", "2", "3"], "ratio has 3 shares for 2 domains"),
+        (["--ratio", "1", "-1"], "shares are positive numbers"),
         (["--precision", "fp16"], "needs a GPU"),
         (["--device", "cuda"], "no usable GPU"),
         (["--num-clusters", "50"], "cannot form 50 clusters"),
