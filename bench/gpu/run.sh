@@ -128,7 +128,7 @@ stage_reproduce() {
         folder="${folder%/}"
         specs+=("${folder##*/}=$folder")
     done
-    local tables=("$python" -m dkpnet_ext.reproduce table2 table3 table4 table6 table7 latent levels small
+    local tables=("$python" -m dkpnet_ext.reproduce table2 table3 table4 table6 table7 latent attention levels small
         --data "${specs[@]}" --weights "${DKPNET_WEIGHTS:-imagenet}" --epochs "${DKPNET_EPOCHS:-20}"
         --output build/reproduction)
     export DKPNET_CACHE="${DKPNET_CACHE:-$PWD/build/cache}"
