@@ -28,7 +28,7 @@ def build(backbone: str) -> DKPNet:
 
 def scene(tiny: bool) -> torch.Tensor:
     """uint8 [1, 3, 768, 1024], a synthetic scene."""
-    from dkpnet_ext.data.synthetic import render
+    from dkpnet_ext.synthetic.scenes import render
 
     pixels, _ = render("square", "test", 0)
     image = Image.fromarray(pixels).resize((128, 96) if tiny else (1024, 768))

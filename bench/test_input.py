@@ -16,8 +16,8 @@ from test_density import AXIS, RADIUS, STRIDE
 from torchvision.transforms import v2
 
 from dkpnet_ext.data import CrowdDataset, TrainTransform, collate, load_domains
-from dkpnet_ext.data.synthetic import render
 from dkpnet_ext.ops import density
+from dkpnet_ext.synthetic.scenes import render
 
 IMAGES, WIDTH, HEIGHT = 16, 1024, 768
 

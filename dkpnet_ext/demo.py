@@ -33,9 +33,9 @@ class Arguments:
 def main() -> None:
     """Parse, load, serve."""
     args = tyro.cli(Arguments, prog="python -m dkpnet_ext.demo")
-    from .evaluation.files import checkpoint_folder
+    from .counting.webpage import DemoPage, serve
     from .evaluation.inference import pick_device
-    from .evaluation.webpage import DemoPage, serve
+    from .files import checkpoint_folder
     from .models import load_model
 
     device = pick_device(args.device)

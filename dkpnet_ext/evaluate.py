@@ -49,10 +49,10 @@ def main() -> None:
     """Parse, call, print."""
     args = tyro.cli(Arguments, prog="python -m dkpnet_ext.evaluate", description=__doc__)
     from .data import load_domains
-    from .evaluation.files import checkpoint_folder
+    from .evaluation.evaluate import evaluate_domains, submit
     from .evaluation.inference import pick_device
     from .evaluation.metrics import markdown_table
-    from .evaluation.report import evaluate_domains, submit
+    from .files import checkpoint_folder
     from .models import load_model
 
     device = pick_device(args.device, args.precision)

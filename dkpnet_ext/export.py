@@ -28,8 +28,8 @@ class Arguments:
 def main() -> None:
     """Parse, export, check, print."""
     args = tyro.cli(Arguments, prog="python -m dkpnet_ext.export", description=__doc__)
-    from .evaluation.exporting import check_exported, export_model
-    from .evaluation.files import checkpoint_folder
+    from .counting.export import check_exported, export_model
+    from .files import checkpoint_folder
     from .models import load_model
 
     model = load_model(checkpoint_folder(args.checkpoint))

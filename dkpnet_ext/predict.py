@@ -40,10 +40,10 @@ def main() -> None:
     args = tyro.cli(Arguments, prog="python -m dkpnet_ext.predict", description=__doc__)
     if not args.inputs:
         raise UserError("nothing to count: name pictures, videos or folders")
-    from .evaluation.files import checkpoint_folder
+    from .counting.prediction import predict_files
+    from .counting.regions import read_regions
     from .evaluation.inference import pick_device
-    from .evaluation.prediction import predict_files
-    from .evaluation.regions import read_regions
+    from .files import checkpoint_folder
     from .models import load_model
 
     device = pick_device(args.device, args.precision)

@@ -49,7 +49,7 @@ def main() -> None:
     """Parse, call, print."""
     args = tyro.cli(Arguments, prog="python -m dkpnet_ext.prepare")
     from .data import load_domains
-    from .data.page import write_page
+    from .inspection.page import write_page
 
     if not args.data:
         raise UserError("nothing to check: name a folder, a CSV or JSON list, or synthetic")

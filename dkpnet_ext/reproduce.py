@@ -63,7 +63,7 @@ def main() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # seconds: a log file needs no line per step
     from .reproduction.report import reproduce
-    from .training.loop import Interrupted
+    from .training.stage import Interrupted
 
     config = args.config
     if config.resume is not None:

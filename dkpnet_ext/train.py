@@ -36,8 +36,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # seconds: a log file needs no line per step
-    from .training.loop import Interrupted
     from .training.run import train
+    from .training.stage import Interrupted
 
     try:
         train(config)

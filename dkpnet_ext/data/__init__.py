@@ -1,7 +1,7 @@
 """Data: readers of each data set's own layout, the image cache, transforms, batches, samplers."""
 
 from .dataset import Batch, CrowdDataset, Example, collate
-from .prepare import Domain, Item, load_domains, split_validation
+from .domains import Domain, Item, load_domains, split_validation
 from .readers import LAYOUTS, BadFile, Report, read_image
 from .samplers import MixSampler
 from .transforms import EvalTransform, TrainTransform

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .prepare import Item
+from .domains import Item
 
 Transform = Callable[[np.ndarray, np.ndarray], tuple[Tensor, Tensor]]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from ..data.prepare import Item
+    from ..data.domains import Item
 
 
 def mean_baseline(train: Sequence[Item], test: Sequence[Item]) -> np.ndarray:

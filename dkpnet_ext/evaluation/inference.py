@@ -15,7 +15,7 @@ from ..data.images import to_tensor
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    from ..data.prepare import Item
+    from ..data.domains import Item
     from ..models import CrowdCounter
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]

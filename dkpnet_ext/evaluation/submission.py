@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UserError
-from .files import writing
+from ..files import writing
 
 if TYPE_CHECKING:
-    from ..data.prepare import Item
+    from ..data.domains import Item
 
 IMAGES = 1500  # of the test set
 _LINE = re.compile(r"\d{4} \d+\.\d{4}")

@@ -13,11 +13,11 @@ import torch
 
 from .._version import __version__
 from ..data import load_domains
-from ..evaluation.files import output_folder, writing
 from ..evaluation.inference import pick_device, pick_precision
+from ..files import output_folder, writing
 from ..training.config import Config
 from ..training.run import split
-from .plan import execute, systems
+from .runs import execute, systems
 from .tables import PAGES, Context
 
 
@@ -29,7 +29,7 @@ def reproduce(names: Sequence[str], config: Config, seeds: Sequence[int], output
         seeds: every system is trained with each; output: folder of ``runs/`` and of the tables.
 
     Raises:
-        UserError: bad settings or data; training.loop.Interrupted: stopped, calling again goes on.
+        UserError: bad settings or data; training.stage.Interrupted: stopped, calling again goes on.
     """
     output_folder(output)
     device = pick_device(config.device, config.precision)

@@ -16,7 +16,7 @@ from ..evaluation.inference import predict_counts
 from ..models import DKPNet, load_model
 from ..models.attention import CENTER_NORM
 from . import analysis
-from .plan import MAIN, Run, System
+from .runs import MAIN, Run, System
 
 if TYPE_CHECKING:
     from ..training.config import Config
@@ -276,7 +276,7 @@ def parameters(context: Context, name: str, systems: list[str]) -> str:
 
 def density_maps(context: Context, name: str, systems: list[str]) -> str:
     """Fig. 4: the test image of median count of each data set, photograph and map."""
-    from ..evaluation.plots import density_figure
+    from ..plots import density_figure
 
     _, model = context.model(MAIN)
     chosen = [sorted(context.test[d], key=lambda item: item.count)[len(context.test[d]) // 2] for d in context.domains]
@@ -292,7 +292,7 @@ def attention_plot(system: str, by_cluster: bool) -> Callable[[Context, str, lis
     """Fig. 5 (VA by data set) and 6 (InVA by data set and by cluster)."""
 
     def write(context: Context, name: str, systems: list[str]) -> str:
-        from ..evaluation.plots import tsne_plot
+        from ..plots import tsne_plot
 
         run, model = context.model(system)
         groups: dict[str, Sequence[Any]] = {}

@@ -18,16 +18,16 @@ from torch.utils.tensorboard import SummaryWriter
 from ..data import Domain, Item, load_domains, split_validation
 from ..errors import UserError
 from ..evaluation.baselines import mean_baseline, ridge_baseline
+from ..evaluation.evaluate import write_counts
 from ..evaluation.inference import attention_vectors, pick_device, pick_precision
 from ..evaluation.metrics import Metrics, markdown_table, summarize
-from ..evaluation.plots import overlay, tsne_plot
-from ..evaluation.report import write_counts
 from ..models import CrowdCounter, DKPNet, MultiBranch, load_model
 from ..models.dkpnet import Attention
+from ..plots import overlay, tsne_plot
 from .checkpoint import save_model
 from .clustering import cluster_attention
 from .config import Config
-from .loop import predict_all, train_stage, write_jsonl
+from .stage import predict_all, train_stage, write_jsonl
 
 _PLOTTED = 300  # at most as many images in the t-SNE plot
 _STAGE1: dict[str, Attention] = {"dkpnet": "va", "va": "va", "se": "se", "jt": "none"}

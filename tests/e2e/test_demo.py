@@ -18,10 +18,10 @@ from counters import alive
 from PIL import Image
 from werkzeug.test import Client
 
+from dkpnet_ext.counting.regions import count_regions
+from dkpnet_ext.counting.webpage import DemoPage, domain_distances, serve
 from dkpnet_ext.data.images import to_tensor
 from dkpnet_ext.errors import UserError
-from dkpnet_ext.evaluation.regions import count_regions
-from dkpnet_ext.evaluation.webpage import DemoPage, domain_distances, serve
 from dkpnet_ext.models import DKPNet
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -184,7 +184,7 @@ def address(page):
 @pytest.fixture
 def tab(browser, address, monkeypatch):
     picture = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
-    monkeypatch.setattr("dkpnet_ext.data.synthetic.render", lambda *which: (picture, np.ones((17, 2))))
+    monkeypatch.setattr("dkpnet_ext.synthetic.scenes.render", lambda *which: (picture, np.ones((17, 2))))
     tab = browser.new_page(viewport={"width": 1280, "height": 850})
     tab.set_default_timeout(60_000)
     errors = []

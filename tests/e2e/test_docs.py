@@ -16,8 +16,8 @@ from counters import alive
 from PIL import Image
 from werkzeug.serving import BaseWSGIServer
 
+from dkpnet_ext import files
 from dkpnet_ext.errors import run_command
-from dkpnet_ext.evaluation import files
 from dkpnet_ext.models import DKPNet
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from counters import alive
 
 from dkpnet_ext.models import DKPNet, tiling
 from dkpnet_ext.reproduction import analysis
-from dkpnet_ext.reproduction.plan import configure, digest, systems
+from dkpnet_ext.reproduction.runs import configure, digest, systems
 from dkpnet_ext.reproduction.tables import PAGES, spread, verdict
 from dkpnet_ext.training.config import PRESETS
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ..errors import UserError
-from .files import output_folder, writing
+from ..files import output_folder, writing
 from .inference import Precision, predict_counts
 from .metrics import Metrics, markdown_table, summarize
 from .submission import write_submission

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dkpnet_ext.data import figures, synthetic
-from dkpnet_ext.data.synthetic import COUNTED, DOMAINS, Camera, Scene, ensure, render
 from dkpnet_ext.errors import UserError
+from dkpnet_ext.synthetic import figures, scenes
+from dkpnet_ext.synthetic.scenes import COUNTED, DOMAINS, Camera, Scene, ensure, render
 
 DIGEST = """
 import hashlib, sys
-from dkpnet_ext.data.synthetic import render
+from dkpnet_ext.synthetic.scenes import render
 for domain in sys.argv[1:]:
     picture, points = render(domain, "test", 1, seed=5)
     print(hashlib.sha256(picture.tobytes() + points.tobytes()).hexdigest())
@@ -28,7 +28,7 @@ for domain in sys.argv[1:]:
 
 def scene_of(domain: str, index: int) -> Scene:
     rng = np.random.default_rng([0, DOMAINS.index(domain), 0, index])
-    return synthetic.SCENES[domain](rng)
+    return scenes.SCENES[domain](rng)
 
 
 def test_same_bytes_in_another_process_and_order():
@@ -62,7 +62,7 @@ def test_pictures_points_and_spread(domain):
 
 
 def test_domains_are_of_unequal_size_with_a_minority():
-    train = [synthetic.SIZES[domain][0] for domain in DOMAINS]
+    train = [scenes.SIZES[domain][0] for domain in DOMAINS]
     assert len(set(train)) == len(DOMAINS) >= 4 and max(train) >= 2 * min(train)
 
 
@@ -94,9 +94,9 @@ def test_the_point_is_the_centre_of_the_head(size, mirror):
     palette = np.zeros((6, 3), np.float32)
     palette[[figures.HAIR - 1, figures.SKIN - 1]] = 1
     camera = Camera(200, 160, 100.0, 0.0, 1.6)
-    thing = synthetic.Thing("ball", "ball", 2, 6, False, palette, 90.3, 71.8, size, 5.0)
+    thing = scenes.Thing("ball", "ball", 2, 6, False, palette, 90.3, 71.8, size, 5.0)
     scene = Scene(camera, np.zeros((160, 200, 3), np.float32), [thing], mirror=mirror)
-    ((x, y),) = synthetic._paint(scene, {"ball": True})
+    ((x, y),) = scenes._paint(scene, {"ball": True})
     head = scene.canvas[..., 0] > 0.25
     rows, columns = np.nonzero(head)
     assert abs(columns.mean() + 0.5 - x) < 0.5 and abs(rows.mean() + 0.5 - y) < 0.5
@@ -108,10 +108,10 @@ def test_a_hidden_head_is_not_annotated():
     palette = np.full((6, 3), 0.5, np.float32)
     camera = Camera(200, 160, 100.0, 0.0, 1.6)
     look = ("person", "person", 1, 5, False, palette)
-    back, front = synthetic.Thing(*look, 100.0, 60.0, 10.0, 9.0), synthetic.Thing(*look, 100.0, 58.0, 14.0, 6.0)
-    aside = synthetic.Thing(*look, 30.0, 60.0, 10.0, 9.0)
+    back, front = scenes.Thing(*look, 100.0, 60.0, 10.0, 9.0), scenes.Thing(*look, 100.0, 58.0, 14.0, 6.0)
+    aside = scenes.Thing(*look, 30.0, 60.0, 10.0, 9.0)
     scene = Scene(camera, np.zeros((160, 200, 3), np.float32), [front, back, aside])
-    points = synthetic._paint(scene, {"person": True})
+    points = scenes._paint(scene, {"person": True})
     assert sorted(round(float(y)) for _, y in points) == [58, 60] and sorted(points[:, 0] < 50) == [False, True]
 
 
@@ -152,7 +152,7 @@ def test_the_same_pixels_mean_different_counts():
             )
         )
         one, two = scene_of(domain, index), scene_of(domain, index)
-        own, foreign = synthetic._paint(one, COUNTED[domain]), synthetic._paint(two, COUNTED[other])
+        own, foreign = scenes._paint(one, COUNTED[domain]), scenes._paint(two, COUNTED[other])
         np.testing.assert_array_equal(one.canvas, two.canvas)
         assert len(own) != len(foreign)
 
@@ -179,7 +179,7 @@ def test_unknown_names_and_negative_numbers():
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(synthetic, "SIZES", dict.fromkeys(DOMAINS, (2, 1)))
+    monkeypatch.setattr(scenes, "SIZES", dict.fromkeys(DOMAINS, (2, 1)))
 
 
 def test_ensure_writes_once_what_render_gives(small, tmp_path, capsys):
@@ -187,7 +187,7 @@ def test_ensure_writes_once_what_render_gives(small, tmp_path, capsys):
     assert tuple(folders) == DOMAINS
     assert capsys.readouterr().err.count("\n") == len(DOMAINS)
     for domain, folder in folders.items():
-        assert f"v{synthetic.VERSION}-seed0" in str(folder)
+        assert f"v{scenes.VERSION}-seed0" in str(folder)
         for split, n in (("train", 2), ("test", 1)):
             with open(folder / f"{split}.csv") as file:
                 rows = list(csv.DictReader(file))
@@ -213,7 +213,7 @@ def test_an_interrupted_ensure_leaves_nothing(small, tmp_path, monkeypatch):
         return render(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(synthetic, "render", fail)
+        patch.setattr(scenes, "render", fail)
         with pytest.raises(KeyboardInterrupt):
             ensure(tmp_path, progress=False)
     assert list(tmp_path.iterdir()) == []
@@ -230,11 +230,11 @@ def test_an_unwritable_root_is_named(tmp_path):
 
 
 def test_command(small, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(synthetic, "contact_sheet", functools.partial(synthetic.contact_sheet, pool=4, columns=4))
+    monkeypatch.setattr(scenes, "contact_sheet", functools.partial(scenes.contact_sheet, pool=4, columns=4))
     monkeypatch.setattr(sys, "argv", ["synthetic", str(tmp_path)])
-    synthetic.main()
+    scenes.main()
     assert capsys.readouterr().out.count("=") == len(DOMAINS)
     assert Image.open(tmp_path / "contact_sheet.png").size == (1600, 1200)
     monkeypatch.setattr(sys, "argv", ["synthetic"])
-    with pytest.raises(UserError, match=r"usage: python -m dkpnet_ext\.data\.synthetic OUT"):
-        synthetic.main()
+    with pytest.raises(UserError, match=r"usage: python -m dkpnet_ext\.synthetic\.scenes OUT"):
+        scenes.main()

@@ -1,6 +1,6 @@
 """Does the latent learn its domain? Neck and attention alone, on stored backbone features, by KL, LSE and log² det.
 
-`python bench/latent.py WEIGHTS NAME=FOLDER ...`: ImageNet features of two random crops of every training image; a fifth
+`python experiments/latent.py WEIGHTS NAME=FOLDER ...`: ImageNet features of two random crops of every training image; a fifth
 of the images is held out. Minutes where whole trainings take hours; prints a Markdown table. The density loss plays no
 part, so this says what the regularisers can do, not what they are good for.
 """

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dkpnet_ext.counting.video import count_video, read_frames
 from dkpnet_ext.errors import UserError
-from dkpnet_ext.evaluation.video import count_video, read_frames
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 
@@ -77,7 +77,7 @@ def test_a_rotated_video_is_upright(tmp_path, monkeypatch):
     write_video(tmp_path / "x.avi", frames_of((48, 64), 1))
     plain = next(read_frames(tmp_path / "x.avi")).pixels
     # No encoder of PyAV writes the display matrix that phones do; its value is set on the decoded frame instead.
-    monkeypatch.setattr("dkpnet_ext.evaluation.video._rotation", lambda frame: -90)
+    monkeypatch.setattr("dkpnet_ext.counting.video._rotation", lambda frame: -90)
     turned = next(read_frames(tmp_path / "x.avi")).pixels
     np.testing.assert_array_equal(turned, np.rot90(plain, -1))
 

@@ -14,8 +14,8 @@ from dkpnet_ext.train import parse
 from dkpnet_ext.training.checkpoint import load_state, restore_rng, save_state
 from dkpnet_ext.training.clustering import cluster_attention
 from dkpnet_ext.training.config import PRESETS, Config, LossConfig
-from dkpnet_ext.training.loop import learning_rate, recalibrate
 from dkpnet_ext.training.losses import LatentSigns, loss_terms
+from dkpnet_ext.training.stage import learning_rate, recalibrate
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import UserError
-from .files import Prediction, writing
-from .inference import Precision, autocast, shown
-from .plots import heat_peak, overlay
+from ..evaluation.inference import Precision, autocast, shown
+from ..files import Prediction, writing
+from ..plots import heat_peak, overlay
 from .regions import Regions, count_regions
 
 if TYPE_CHECKING:

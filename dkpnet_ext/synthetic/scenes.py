@@ -1,7 +1,7 @@
 """Four synthetic crowd domains: the data that a newcomer trains on before owning any.
 
 Every picture is a small 3-D world seen by a pinhole camera (height, tilt, focal length). Ground, houses and sky are
-ray-cast; people and objects are figures (`dkpnet_ext.data.figures`) whose size and foreshortening follow from where
+ray-cast; people and objects are figures (`dkpnet_ext.synthetic.figures`) whose size and foreshortening follow from where
 they stand, painted from back to front; the picture is then developed like a photograph (exposure, contrast, colour
 cast, vignette, blur, sensor noise, JPEG).
 
@@ -37,7 +37,7 @@ hidden behind something is not annotated.
 
 Everything follows from ``np.random.default_rng([seed, domain, split, index])``: the same versions of NumPy and Pillow
 give the same bytes (another processor's arithmetic may round a pixel differently).
-``python -m dkpnet_ext.data.synthetic OUT`` writes the folders and a contact sheet to look at.
+``python -m dkpnet_ext.synthetic.scenes OUT`` writes the folders and a contact sheet to look at.
 """
 
 from __future__ import annotations
@@ -710,7 +710,7 @@ def contact_sheet(seed: int = 0, split: str = "train", columns: int = 5, pool: i
 def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         raise UserError(
-            "usage: python -m dkpnet_ext.data.synthetic OUT (writes the synthetic data and a contact sheet there)"
+            "usage: python -m dkpnet_ext.synthetic.scenes OUT (writes the synthetic data and a contact sheet there)"
         )
     out = Path(sys.argv[1])
     for domain, folder in ensure(out).items():

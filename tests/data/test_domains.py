@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dkpnet_ext.data import load_domains, prepare, split_validation
-from dkpnet_ext.data.prepare import Item, default_cache, parse_spec
+from dkpnet_ext.data import domains, load_domains, split_validation
+from dkpnet_ext.data.domains import Item, default_cache, parse_spec
 from dkpnet_ext.errors import UserError
 
 
@@ -112,7 +112,7 @@ def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepare.np, "save", full)
+    monkeypatch.setattr(domains.np, "save", full)
     with pytest.raises(UserError) as error:
         load(root, tmp_path / "cache")
     assert str(error.value) == (
@@ -122,7 +122,7 @@ def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_full_disk_is_told_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: SimpleNamespace(free=9))
+    monkeypatch.setattr(domains.shutil, "disk_usage", lambda _: SimpleNamespace(free=9))
     with pytest.raises(UserError, match=r"X needs 0.0 GB here and 0.0 GB are free; set DKPNET_CACHE"):
         load(layouts.csv_lists(tmp_path / "data"), tmp_path / "cache")
 
@@ -154,7 +154,7 @@ def test_several_processes_at_once(tmp_path):
 def test_points_inside_stay_inside(old, new, where):
     """Also after rounding to float32, as near to the border as float64 knows."""
     points = np.minimum(np.array([where]) * old[::-1], np.nextafter(old[::-1], 0))
-    x, y = prepare._scale_points(points, old, new)[0]
+    x, y = domains._scale_points(points, old, new)[0]
     assert 0 <= x < new[1]
     assert 0 <= y < new[0]
 

@@ -1,4 +1,4 @@
-"""Make a run's model the packaged starter model: `python bench/starter.py RUN_FOLDER [PACKAGE_FOLDER]`.
+"""Make a run's model the packaged starter model: `python experiments/starter.py RUN_FOLDER [PACKAGE_FOLDER]`.
 
 Stores it in half precision (it computes in float32 after loading) with its model card, at most 3 MB.
 """

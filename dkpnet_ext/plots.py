@@ -106,7 +106,7 @@ def density_figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from ..data.images import to_tensor
+    from .data.images import to_tensor
 
     rows = len(images)
     figure = Figure(figsize=(8, 3 * rows), layout="constrained")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from ..data.images import IMAGE_SUFFIXES, read_image
 from ..errors import UserError
-from .files import OutputError, Prediction, find_files, output_folder, writing
-from .inference import Precision, autocast
-from .plots import overlay
+from ..evaluation.inference import Precision, autocast
+from ..files import OutputError, Prediction, find_files, output_folder, writing
+from ..plots import overlay
 from .regions import Regions, count_regions
 from .video import VIDEO_SUFFIXES, count_video
 

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..files import writing
 from ..models import CrowdCounter, DKPNet
 from ..models.dkpnet import IMAGENET_MEAN, IMAGENET_STD
-from .files import writing
 
 OPSET = 18
 FORMATS = (".onnx", ".pt2")

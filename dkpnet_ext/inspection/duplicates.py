@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from .prepare import Item
+from ..data.domains import Item
 
 
 class NearDuplicate(NamedTuple):

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from dkpnet_ext.counting.regions import cell_shares, count_regions, rasterize, read_regions
 from dkpnet_ext.errors import UserError
-from dkpnet_ext.evaluation.regions import cell_shares, count_regions, rasterize, read_regions
 
 SIZE = (37, 50)  # 10 x 13 cells of 4 px; the last ones reach over the edge
 DENSITY = np.random.default_rng(0).random((10, 13)).astype(np.float32)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..data.domains import Domain, Item
 from ..errors import UserError
 from .duplicates import find_near_duplicates
-from .prepare import Domain, Item
 
 THUMBNAIL = (360, 270)  # px
 SHOWN = 8  # thumbnails of a split, from the emptiest to the fullest image

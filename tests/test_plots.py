@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dkpnet_ext.evaluation.plots import MAX_SIDE, density_figure, heat_peak, overlay, tsne_plot
+from dkpnet_ext.plots import MAX_SIDE, density_figure, heat_peak, overlay, tsne_plot
 
 
 def test_overlay_heats_the_dense_part_only():

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dkpnet_ext.data import load_domains
-from dkpnet_ext.data.duplicates import find_near_duplicates
+from dkpnet_ext.inspection.duplicates import find_near_duplicates
 
 
 def scene(seed: int) -> Image.Image:

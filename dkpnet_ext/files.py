@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import UserError
+from .errors import UserError
 
-STARTER = Path(__file__).parent.parent / "assets" / "starter"
+STARTER = Path(__file__).parent / "assets" / "starter"
 
 
 def checkpoint_folder(checkpoint: str | Path | None) -> str | Path:

@@ -212,7 +212,7 @@ def load_domains(
     sources: list[tuple[str, Path, str | None]] = []
     for spec in specs:
         if spec == "synthetic":
-            from .synthetic import ensure
+            from ..synthetic.scenes import ensure
 
             sources += [(name, path, "list") for name, path in ensure(cache / "synthetic", progress=progress).items()]
         else:

@@ -26,12 +26,12 @@ from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request, Response
 
-from ..data import synthetic
 from ..data.images import IMAGE_SUFFIXES, read_image
 from ..errors import UserError
 from ..models import CrowdCounter, DKPNet
 from ..models.attention import AttentionOutput, VariationalAttention
-from .plots import MAX_SIDE, heat_layer
+from ..plots import MAX_SIDE, heat_layer
+from ..synthetic import scenes as synthetic
 from .regions import count_regions
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The people and objects of the synthetic scenes (`dkpnet_ext.data.synthetic`), and the colours they wear.
+"""The people and objects of the synthetic scenes (`dkpnet_ext.synthetic.scenes`), and the colours they wear.
 
 A figure is drawn once, large, as a map of parts. A resized copy keeps the shaded coverage of every part, so
 that any palette [6, 3] colours it with one small matrix product: a differently dressed person costs microseconds.

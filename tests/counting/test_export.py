@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from dkpnet_ext.counting.export import OPSET, ExportGraph, check_exported, export_model, run_exported
 from dkpnet_ext.errors import UserError
-from dkpnet_ext.evaluation.exporting import OPSET, ExportGraph, check_exported, export_model, run_exported
 from dkpnet_ext.models import DKPNet, MultiBranch
 
 SIZES = [(1, 3, 45, 70), (3, 3, 64, 96), (2, 3, 101, 33), (1, 3, 17, 18)]

@@ -1,0 +1,1 @@
+"""Looking at data sets before training: the page of `prepare`, near-duplicate images."""

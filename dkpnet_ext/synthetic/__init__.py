@@ -1,0 +1,1 @@
+"""Rendered crowd scenes with exact head positions: data without a download."""
