@@ -6,11 +6,13 @@ DKPNET_CUDA_ARCHS="90" (or "80 90") overrides the GPU architectures; MAX_JOBS li
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
 
@@ -18,15 +20,32 @@ def required(part: str) -> bool:
     return os.environ.get(f"DKPNET_REQUIRE_{part}", "0") not in ("", "0")
 
 
+class FreshBuild(build):
+    """Build from empty folders.
+
+    pip builds in a temporary environment and deletes it. A kept CMake cache would name its deleted programs, and a kept
+    build/lib would put the previous binary, or modules that no longer exist, into the new wheel.
+    """
+
+    def run(self) -> None:
+        for folder in (self.build_temp, self.build_lib):
+            shutil.rmtree(folder, ignore_errors=True)
+        super().run()
+
+
 class CMakeBuild(build_ext):
     def build_extension(self, ext: Extension) -> None:
+        # The module of an earlier build must not stand in for one that fails now (editable installs build in place).
+        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
         # CUDA needs the C++ part, so requiring CUDA requires both.
+        failure = ""
         attempts = ["ON"] if required("CUDA") else ["AUTO", "OFF"]
         for cuda in attempts:
             try:
-                return self.run_cmake(ext, cuda)
+                return self.run_cmake(ext, cuda, failure)
             except (subprocess.CalledProcessError, OSError, ImportError) as error:
-                failure = error
+                step = f"{' '.join(error.cmd[:2])} ..." if isinstance(error, subprocess.CalledProcessError) else error
+                failure = f"{step} failed"
                 if cuda == "AUTO":
                     say(f"the build failed ({error}); trying again without CUDA")
         if required("CUDA") or required("CPP"):
@@ -36,16 +55,19 @@ class CMakeBuild(build_ext):
             "a CUDA toolkit (nvcc) as well for the cuda backend; the triton and reference backends work without."
         )
 
-    def run_cmake(self, ext: Extension, cuda: str) -> None:
+    def run_cmake(self, ext: Extension, cuda: str, failure: str) -> None:
+        """Build the module; ``failure`` is why the attempt before this one failed, kept in the module's build_info."""
         import pybind11
 
         source = Path(__file__).resolve().parent
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         build = Path(self.build_temp).resolve() / f"cmake-{cuda.lower()}"
+        shutil.rmtree(build, ignore_errors=True)
         configure = [
             "cmake", "-G", "Ninja", "-S", str(source), "-B", str(build),
             f"-DDKPNET_VERSION={self.distribution.get_version()}",
             f"-DDKPNET_CUDA={cuda}",
+            f"-DDKPNET_CUDA_FAILURE={failure}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
         ]  # fmt: skip
@@ -62,4 +84,7 @@ def say(message: str) -> None:
 
 
 # optional: without a compiler the file does not exist, and copying it must not fail.
-setup(ext_modules=[Extension("_dkpnet_ext", sources=[], optional=True)], cmdclass={"build_ext": CMakeBuild})
+setup(
+    ext_modules=[Extension("_dkpnet_ext", sources=[], optional=True)],
+    cmdclass={"build": FreshBuild, "build_ext": CMakeBuild},
+)

@@ -42,17 +42,26 @@ def _load() -> tuple[ModuleType | None, str | None, str | None]:
         import _dkpnet_ext as loaded
     except ImportError as error:
         reason = f"the compiled module cannot be imported ({error}); install dkpnet_ext where a C++17 compiler is found"
+        _warn(reason)
         return None, reason, reason
     if loaded.__version__ != __version__:
         reason = (
             f"the compiled module is of version {loaded.__version__}, the package of {__version__}: install it again"
         )
+        _warn(reason)
         return None, reason, reason
     if source_fingerprint() not in (None, loaded.build_info["fingerprint"]):
-        warnings.warn(
-            "dkpnet_ext: csrc/ has changed since the compiled module was built: install it again", stacklevel=2
-        )
-    return loaded, None, loaded.build_info["cuda_missing"] or None
+        _warn("csrc/ has changed since the compiled module was built: install it again")
+    cuda_missing = loaded.build_info["cuda_missing"] or None
+    # Without a GPU nobody misses the CUDA kernels, unless building them was tried and failed.
+    if cuda_missing and ("failed" in cuda_missing or torch.cuda.is_available()):
+        _warn(f"there are no compiled CUDA kernels: {cuda_missing}")
+    return loaded, None, cuda_missing
+
+
+def _warn(reason: str) -> None:
+    """pip hides what a build leaves out, so the first import says it; `python -m dkpnet_ext.info` has it as well."""
+    warnings.warn(f"dkpnet_ext: {reason}", stacklevel=4)
 
 
 module: Any  # None where it is missing; every caller has asked `missing` before

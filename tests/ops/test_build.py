@@ -109,3 +109,78 @@ def test_sdist_has_all_that_the_build_needs(tmp_path):
         have = {p.relative_to(root) for p in (root / folder).rglob("*") if p.is_file()}
         want = {p.relative_to(ROOT) for p in (ROOT / folder).rglob("*") if p.is_file()}
         assert have == want
+
+
+def small_clone(folder: Path) -> Path:
+    """The sources with one operator only, which compile in seconds: a stem is its files, CMake finds them by name."""
+    shutil.copytree(
+        ROOT, folder,
+        ignore=shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info", "tests", "bench", "docs", "__pycache__"),
+    )  # fmt: skip
+    for source in (folder / "python").glob("*.cpp"):
+        if source.stem not in ("module", "density"):
+            for path in [
+                *(folder / "csrc").rglob(f"{source.stem}*.cpp"),
+                *(folder / "csrc").rglob(f"{source.stem}*.cu"),
+            ]:
+                path.unlink()
+            source.unlink()
+    return folder
+
+
+def build_as_pip_does(clone: Path, scratch: Path, number: int) -> Path:
+    """Build a wheel with build tools in an environment that is deleted afterwards; return the module in it, unpacked."""
+    import pybind11
+
+    tools = scratch / f"build-env-{number}"
+    shutil.copytree(Path(pybind11.__file__).parent, tools / "site" / "pybind11")
+    (tools / "bin").mkdir()
+    (tools / "bin" / "ninja").symlink_to(shutil.which("ninja"))
+    env = os.environ | {
+        "PYTHONPATH": str(tools / "site"), "PATH": f"{tools / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "DKPNET_CUDA_ARCHS": "90", "DKPNET_REQUIRE_CPP": "1",
+    }  # fmt: skip
+    out = scratch / f"dist-{number}"
+    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "-o", str(out), str(clone)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shutil.rmtree(tools)
+    (wheel,) = out.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(scratch / f"site-{number}")
+    return next((scratch / f"site-{number}").glob("_dkpnet_ext*.so"))
+
+
+def build_info(module: Path) -> dict[str, str]:
+    code = "import json, _dkpnet_ext; print(json.dumps(_dkpnet_ext.build_info))"
+    return json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=module.parent, text=True))
+
+
+@needs_cmake
+@pytest.mark.skipif(shutil.which("ninja") is None, reason="no ninja on PATH")
+def test_every_build_in_one_clone_is_of_the_sources_as_they_are(tmp_path):
+    clone = small_clone(tmp_path / "clone")
+    first = build_as_pip_does(clone, tmp_path, 1)
+    again = build_as_pip_does(clone, tmp_path, 2)
+    source = clone / "python" / "module.cpp"
+    mark = 'module.attr("changed") = true;\n  module.doc()'
+    source.write_text(source.read_text().replace("module.doc()", mark))
+    assert "changed" in source.read_text()
+    (clone / "dkpnet_ext" / "export.py").rename(clone / "dkpnet_ext" / "renamed.py")
+    third = build_as_pip_does(clone, tmp_path, 3)
+    infos = [build_info(module) for module in (first, again, third)]
+    assert infos[0] == infos[1]  # the CUDA kernels, where there is a toolkit, are in the second wheel as in the first
+    assert infos[2] == infos[0] | {"fingerprint": infos[2]["fingerprint"]} and infos[2] != infos[0]
+    assert b"changed" in third.read_bytes()
+    assert not (third.parent / "dkpnet_ext" / "export.py").exists()
+
+
+@needs_cmake
+@pytest.mark.skipif(ptxas.find_nvcc() is None, reason="no nvcc on PATH or in CUDA_HOME")
+def test_what_the_build_left_out_is_said_at_import(tmp_path):
+    clone = small_clone(tmp_path / "clone")
+    (clone / "csrc" / "cuda" / "density.cu").write_text("this is no CUDA")
+    module = build_as_pip_does(clone, tmp_path, 1)
+    assert "its build with CUDA failed" in build_info(module)["cuda_missing"]
+    code = "import dkpnet_ext.ops"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=module.parent, capture_output=True, text=True)
+    assert "there are no compiled CUDA kernels: its build with CUDA failed" in ran.stderr
