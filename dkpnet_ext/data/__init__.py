@@ -2,9 +2,10 @@
 
 from .dataset import Batch, CrowdDataset, Example, collate
 from .domains import Domain, Item, load_domains, split_validation
-from .readers import LAYOUTS, BadFile, Report, read_image
+from .images import BadFile, read_image
+from .readers import LAYOUTS, Report
 from .samplers import MixSampler
-from .transforms import EvalTransform, TrainTransform
+from .transforms import TrainTransform
 
 __all__ = [
     "LAYOUTS",
@@ -12,7 +13,6 @@ __all__ = [
     "Batch",
     "CrowdDataset",
     "Domain",
-    "EvalTransform",
     "Example",
     "Item",
     "MixSampler",

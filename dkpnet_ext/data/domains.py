@@ -1,31 +1,20 @@
-"""Checked records -> a cache of decoded, resized images -> `Item`s and `Domain`s.
-
-The cache holds one ``.npy`` per image (uint8 [H, W, 3] RGB, upright), so that a training crop is a slice of a
-memory-mapped file and touches only its own pages. A file's name is a hash of the source's content and of the
-cached size: the cache never goes stale, several runs share it, and it may be deleted at any time. Files are
-written under another name and renamed, so several processes may fill it at once.
-"""
+"""Data sets ready for training: `Item`s (an image and its points) and `Domain`s, from folders or from memory."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
 import sys
-import uuid
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError
-from .readers import LAYOUTS, BadFile, OnBad, Record, Report, limited_size, read_domain, read_image
-
-_HASHED = 1 << 16  # bytes hashed at either end of a source file; its size and time stamp stand for the middle
-_HEADER = 128  # bytes before the pixels of a small .npy file
+from .cache import Job, default_cache, fill_cache
+from .images import limited_size
+from .readers import LAYOUTS, OnBad, Record, Report, read_domain
 
 
 @dataclass(frozen=True)
@@ -64,47 +53,6 @@ class Domain:
     unlabelled: list[Item] = field(default_factory=list)
 
 
-def default_cache() -> Path:
-    """``$DKPNET_CACHE``, else ``~/.cache/dkpnet_ext``."""
-    return Path(os.environ.get("DKPNET_CACHE") or Path.home() / ".cache" / "dkpnet_ext")
-
-
-def _cached_name(source: Path, size: tuple[int, int]) -> str:
-    stat = source.stat()
-    digest = hashlib.blake2b(f"1 {stat.st_size} {stat.st_mtime_ns} {size}".encode(), digest_size=16)
-    with source.open("rb") as file:
-        digest.update(file.read(_HASHED))
-        if stat.st_size > _HASHED:
-            file.seek(max(_HASHED, stat.st_size - _HASHED))
-            digest.update(file.read())
-    name = digest.hexdigest()
-    return f"{name[:2]}/{name}.npy"
-
-
-def _bytes(size: tuple[int, int]) -> int:
-    return _HEADER + 3 * size[0] * size[1]
-
-
-def _is_cached(target: Path, size: tuple[int, int]) -> bool:
-    try:
-        return target.stat().st_size == _bytes(size)  # a file cut off by a power failure is not taken
-    except OSError:
-        return False
-
-
-def _fill(source: Path, target: Path, size: tuple[int, int]) -> None:
-    """Decode, resize and write one image: atomically, so that nobody ever sees half a file."""
-    image = read_image(source, size)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, image)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _scale_points(points: np.ndarray | None, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
     """Points move with the pixels; what was inside the image stays inside, also after rounding to float32."""
     if points is None:
@@ -126,54 +74,17 @@ def cache_records(
     progress: bool,
 ) -> list[tuple[str, Item]]:
     """Fill the cache where it lacks an image; (split, item) in order. Undecodable files go to the report."""
-    from tqdm import tqdm
-
-    sizes = [limited_size(record.size, min_side, max_side) for record in records]
-    targets = [cache / "images" / _cached_name(record.image, size) for record, size in zip(records, sizes, strict=True)]
-    todo = {target: i for i, target in enumerate(targets) if not _is_cached(target, sizes[i])}
-    bad: dict[Path, BadFile] = {}
-    try:
-        if todo:
-            needed = sum(_bytes(sizes[i]) for i in todo.values())
-            if progress:
-                text = f"{domain}: caching {len(todo)} images, {needed / 1e9:.2f} GB, in {cache}"
-                print(text, file=sys.stderr)
-            cache.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(cache).free
-            if needed > free:
-                raise UserError(
-                    f"{cache}: {domain} needs {needed / 1e9:.1f} GB here and {free / 1e9:.1f} GB are free; "
-                    "set DKPNET_CACHE to a larger disk"
-                )
-
-        def fill(target: Path) -> None:
-            i = todo[target]
-            try:
-                _fill(records[i].image, target, sizes[i])
-            except BadFile as error:
-                bad[target] = error
-
-        # Threads, as Pillow and file writes release the GIL.
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            try:
-                hide = None if progress and todo else True  # None: unless this is a terminal
-                for _ in tqdm(pool.map(fill, todo), f"caching {domain}", len(todo), unit="image", disable=hide):
-                    pass
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    except OSError as error:
-        raise UserError(f"{cache}: cannot write the image cache ({error.strerror}); set DKPNET_CACHE") from None
-
+    jobs = [Job(record.image, limited_size(record.size, min_side, max_side)) for record in records]
+    targets, bad = fill_cache(domain, jobs, cache, progress)
     items = []
-    for record, size, target in zip(records, sizes, targets, strict=True):
+    for record, job, target in zip(records, jobs, targets, strict=True):
         if target in bad:
             report.bad.append((record.image, str(bad[target])))
             continue
         name = f"{domain}/{record.split}/{record.name}"
-        points = _scale_points(record.points, record.size, size)
-        scale = max(size) / max(record.size)
-        items.append((record.split, Item(name, domain, target, size, points, scale, record.image)))
+        points = _scale_points(record.points, record.size, job.size)
+        scale = max(job.size) / max(record.size)
+        items.append((record.split, Item(name, domain, target, job.size, points, scale, record.image)))
     return items
 
 

@@ -55,11 +55,3 @@ class TrainTransform:
         cells = tv_tensors.KeyPoints(cells, canvas_size=(self.crop, self.crop))
         pixels, cells = self.augment(pixels, cells)
         return v2.functional.pil_to_tensor(pixels), (cells + fractions).as_subclass(Tensor)
-
-
-class EvalTransform:
-    """The whole image: uint8 [H, W, 3], [N, 2] -> uint8 [3, H, W], float32 [N, 2] (points outside too)."""
-
-    def __call__(self, image: np.ndarray, points: np.ndarray) -> tuple[Tensor, Tensor]:
-        pixels = np.array(image.transpose(2, 0, 1), order="C")
-        return torch.from_numpy(pixels), torch.from_numpy(points.astype(np.float32))

@@ -46,7 +46,7 @@ def floats(path: Path) -> None:
 
 IMAGES = {
     "empty.jpg": (lambda path: path.write_bytes(b""), "empty file (0 bytes)"),
-    "text.jpg": (lambda path: path.write_text("<html>404</html>"), f"not an image ({FORMATS} are read)"),
+    "text.jpg": (lambda path: path.write_text("<html>404</html>"), f"not a picture ({FORMATS} are read)"),
     "cut.jpg": (truncated, "cut off or corrupt: its pixels cannot be decoded"),
     "cut.png": (truncated, "cut off or corrupt: its pixels cannot be decoded"),
     "dot.png": (lambda path: layouts.picture(path, (1, 1)), "1x1 px is too small (at least 16 px a side)"),
@@ -55,8 +55,8 @@ IMAGES = {
     "moving.png": (animated, "animated or several pages: save one frame as a still image"),
     "pages.tif": (animated, "animated or several pages: save one frame as a still image"),
     "floats.tif": (floats, "floating-point pixels: save it with 8 bits per channel"),
-    "vector.jpg": (lambda path: Image.new("RGB", (64, 48)).save(path, "EPS"), f"not an image ({FORMATS} are read)"),
-    "folder.jpg": (lambda path: path.mkdir(), "unreadable image ([Errno 21] Is a directory: '{path}')"),
+    "vector.jpg": (lambda path: Image.new("RGB", (64, 48)).save(path, "EPS"), f"not a picture ({FORMATS} are read)"),
+    "folder.jpg": (lambda path: path.mkdir(), "a folder"),
     "absent.jpg": (lambda path: None, "no such image"),
 }
 
@@ -131,8 +131,11 @@ def test_one_wild_point_does_not_condemn_an_image(tmp_path):
 
 
 WHOLE_LISTS = {
-    ("test.csv", b"path,points\na.png,[]\n"): "no column 'image' in its first line (expected image,points)",
-    ("test.csv", b""): "no column 'image' in its first line (expected image,points)",
+    (
+        "test.csv",
+        b"path,points\na.png,[]\n",
+    ): "no column 'image' in its first line (it has path,points; expected image,points)",
+    ("test.csv", b""): "no column 'image' in its first line (the file is empty; expected image,points)",
     ("test.csv", b"image,points\na.png\n"): "line 2 has too few fields",
     ("test.csv", b"image,points\n\xff\xfe\n"): "not a text file (UTF-8)",
     ("test.csv", b'image,points\n"a.png,[]\n'): "not a CSV file (unexpected end of data)",
@@ -224,17 +227,17 @@ def test_image_info_of_another_shape(value, tmp_path):
     if isinstance(value, str):
         assert "'image_info' is neither numbers nor a cell or struct" in str(error.value)
     else:
-        assert f"{path}: image_info is not a cell that holds a struct with 'location';" in str(error.value)
+        assert f"{path}: image_info is not a struct with 'location', or a cell that holds one;" in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         ({"human_num": 2, "points": [[1, 2]]}, "human_num is 2, but there are 1 points"),
-        ({"human_num": 1}, "no 'points' in it"),
-        ([[1, 2]], "no 'points' in it"),
+        ({"human_num": 1}, "no list 'points' in it"),
+        ([[1, 2]], "no list 'points' in it"),
         ({"points": [["a", "b"]]}, "points are not pairs of numbers"),
-        ({"points": "many"}, "points are not pairs of numbers"),
+        ({"points": "many"}, "no list 'points' in it"),
         ({"points": [[10**400, 1]]}, "points are not pairs of numbers"),
     ],
 )

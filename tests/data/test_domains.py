@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from dkpnet_ext.data import cache as image_cache
 from dkpnet_ext.data import domains, load_domains, split_validation
-from dkpnet_ext.data.domains import Item, default_cache, parse_spec
+from dkpnet_ext.data.cache import default_cache
+from dkpnet_ext.data.domains import Item, parse_spec
 from dkpnet_ext.errors import UserError
 
 
@@ -112,7 +114,7 @@ def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(domains.np, "save", full)
+    monkeypatch.setattr(image_cache.np, "save", full)
     with pytest.raises(UserError) as error:
         load(root, tmp_path / "cache")
     assert str(error.value) == (
@@ -122,7 +124,7 @@ def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_full_disk_is_told_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(domains.shutil, "disk_usage", lambda _: SimpleNamespace(free=9))
+    monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=9))
     with pytest.raises(UserError, match=r"X needs 0.0 GB here and 0.0 GB are free; set DKPNET_CACHE"):
         load(layouts.csv_lists(tmp_path / "data"), tmp_path / "cache")
 

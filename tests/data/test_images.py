@@ -77,8 +77,8 @@ def jpeg() -> bytes:
     [
         (b"", "empty"),
         (b"hello", "not a picture"),
-        (jpeg()[:700], "damaged .*truncated"),
-        (huge_header(), "179 million pixels"),
+        (jpeg()[:700], "cut off or corrupt"),
+        (huge_header(), "178 megapixels"),
     ],
 )
 def test_bad_files_are_one_line(tmp_path, content, message):
@@ -90,9 +90,9 @@ def test_bad_files_are_one_line(tmp_path, content, message):
 
 
 def test_missing_file_folder_and_float(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="no such image"):
         read_image(tmp_path / "nothing.jpg")
-    with pytest.raises(UserError, match="is a folder"):
+    with pytest.raises(UserError, match="a folder"):
         read_image(tmp_path)
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "f.tif")
     with pytest.raises(UserError, match=r"f.tif: floating-point"):
@@ -124,7 +124,7 @@ def test_to_tensor_refuses_other_shapes_and_types():
     with pytest.raises(TypeError, match="int"):
         to_tensor(3)
     for bad in (
-        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 5), np.uint8),
         np.zeros((0, 4, 3), np.uint8),
         torch.zeros(4, 4, 3, dtype=torch.uint8),
     ):

@@ -91,7 +91,7 @@ def test_large_images_too(client, model, photo, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "status", "message"),
     [
-        (b"", 400, "image list.jpg: the file is empty (0 bytes)"),
+        (b"", 400, "image list.jpg: empty file (0 bytes)"),
         (b"name,count\n", 400, "image list.jpg: not a picture (JPEG, PNG, BMP, GIF, TIFF, WEBP, PPM are read)"),
         (bytes(200_001), 413, "the picture's file is larger than 0.2 MB; scale it down, or use the command predict"),
     ],

@@ -1,0 +1,40 @@
+"""JHU-Crowd++ (Sindagi et al., PAMI 2020).
+
+    train/images/0001.jpg     train/gt/0001.txt     val/...     test/...
+
+A head per line: ``x y w h occlusion blur``, x and y its centre, occlusion 1 to 3, blur 0 or 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..images import BadFile
+from .base import Entry, Layout, as_points, has, pairs, read_text
+
+
+def read_jhu_text(path: Path) -> np.ndarray:
+    """Points of a ``gt/0001.txt``. Raises `BadFile`."""
+    points = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if fields := line.split():
+            try:
+                x, y, _, _, occlusion, blur = (float(field) for field in fields)
+            except ValueError:
+                raise BadFile(path, f"line {number} is not 'x y w h occlusion blur'") from None
+            if occlusion not in (0, 1, 2, 3) or blur not in (0, 1):  # a detector's 'class x y w h confidence'
+                reason = f"line {number} is not 'x y w h occlusion blur': occlusion is 1 to 3, blur 0 or 1"
+                raise BadFile(path, reason)
+            points.append((x, y))
+    return as_points(points, path)
+
+
+def _entries(root: Path) -> Iterator[Entry]:
+    for split in ("train", "val", "test"):
+        yield from pairs(split, root / split / "images", root / split / "gt", "*.txt", read_jhu_text)
+
+
+LAYOUT = Layout("jhu-crowd", lambda root: has(root, "train/gt", "val/gt", "test/gt"), _entries)

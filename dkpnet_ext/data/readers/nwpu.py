@@ -1,0 +1,63 @@
+"""NWPU-Crowd (Wang et al., PAMI 2020).
+
+    images/0001.jpg (or images_part1/ ...)     mats/0001.mat or jsons/0001.json     train.txt     val.txt     test.txt
+
+``annPoints`` of the .mat is [N, 2] (x, y). The .json has ``points`` (pairs, or objects with x and y), ``human_num``,
+and in some exports heads that are boxes only (``sx, sy, ex, ey``): their centres. Lines of the lists are
+``id luminance level`` or ``id``. The public labels end with val, which serves as ``test`` here; test.txt's images go
+to the challenge's server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..images import BadFile
+from .base import Entry, Layout, as_points, fail, files, has, pictures, read_json, read_mat, read_text, require_count
+
+
+def read_nwpu_json(path: Path) -> np.ndarray:
+    """Points of a ``jsons/0001.json``. Raises `BadFile`."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("points"), list):
+        raise BadFile(path, "no list 'points' in it")
+    points, boxes, number = content["points"], content.get("boxes"), content.get("human_num")
+    try:
+        rows: list[Any] = [[point["x"], point["y"]] if isinstance(point, dict) else point for point in points]
+        # Boxes usually repeat the points; in some exports they hold the heads that have no point.
+        if isinstance(boxes, list) and isinstance(number, int) and len(rows) + len(boxes) == number:
+            rows += [[(box["sx"] + box["ex"]) / 2, (box["sy"] + box["ey"]) / 2] for box in boxes]
+    except (KeyError, TypeError):
+        raise BadFile(path, "its points are neither [x, y] nor {x, y}, or its boxes not {sx, sy, ex, ey}") from None
+    found = as_points(rows, path)
+    require_count(number, found, path, "human_num")
+    return found
+
+
+def _entries(root: Path) -> Iterator[Entry]:
+    folders = [path for path in files(root, "images*") if path.is_dir()]
+    images = {path.stem: path for folder in folders for path in pictures(folder)}
+    mats = has(root, "mats")
+    for split, listing in (("train", "train.txt"), ("test", "val.txt"), ("unlabelled", "test.txt")):
+        path = root / listing
+        for number, line in enumerate(read_text(path).splitlines() if path.exists() else (), 1):
+            fields = line.split()
+            if not fields:
+                continue
+            if len(fields) not in (1, 3) or "\0" in line:
+                reason = f"line {number} is neither 'id luminance level' nor 'id'"
+                yield Entry(split, f"line {number}", path, partial(fail, path, reason))
+                continue
+            identity = fields[0]
+            image = images.get(identity, root / "images" / f"{identity}.jpg")
+            truth = root / ("mats" if mats else "jsons") / f"{identity}.{'mat' if mats else 'json'}"
+            read = partial(read_mat, truth, key="annPoints") if mats else partial(read_nwpu_json, truth)
+            yield Entry(split, image.name, image, None if split == "unlabelled" else read)
+
+
+LAYOUT = Layout("nwpu", lambda root: has(root, "mats", "jsons") and has(root, "train.txt", "val.txt"), _entries)
