@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
-import tyro
-
-from .errors import run_command
-
-STARTER = "(default: the starter model that comes with the package)"
+from .cli import Checkpoint, Device, parse, run_command
+from .errors import say
 
 
 @dataclass
@@ -20,21 +16,19 @@ class Arguments:
     regions that you draw. Ctrl-C ends it.
     """
 
-    checkpoint: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT", help_behavior_hint=STARTER)] = None
-    """Folder with config.json and model.safetensors, the folder of a training run, or a hub id."""
+    checkpoint: Checkpoint = None
     host: str = "127.0.0.1"
     """Address to listen on; with 0.0.0.0 other machines reach the page, too."""
     port: int = 7860
     """Port to listen on; 0 takes any free one."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; auto takes a GPU if there is one."""
+    device: Device = "auto"
 
 
 def main() -> None:
     """Parse, load, serve."""
-    args = tyro.cli(Arguments, prog="python -m dkpnet_ext.demo")
+    args = parse(Arguments, "demo")
     from .counting.webpage import DemoPage, serve
-    from .evaluation.inference import pick_device
+    from .device import pick_device
     from .files import checkpoint_folder
     from .models import load_model
 
@@ -42,7 +36,7 @@ def main() -> None:
     model = load_model(checkpoint_folder(args.checkpoint)).for_inference().to(device)
     server = serve(DemoPage(model, args.checkpoint or "starter"), args.host, args.port)
     address = f"[{args.host}]" if ":" in args.host else args.host
-    print(f"open http://{address}:{server.port} (Ctrl-C ends it)", flush=True)
+    say(f"open http://{address}:{server.port} (Ctrl-C ends it)")
     server.serve_forever()
 
 

@@ -1,23 +1,60 @@
-"""The one exception a user should ever see, and how a command shows it."""
+"""What a user reads: the one exception for bad input, and `say`, which prints a line that no stream refuses."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+import unicodedata
 
 
 class UserError(Exception):
     """Bad input from outside: the message is one line that says what, where, and what to do."""
 
 
-def run_command(main: Callable[[], object]) -> NoReturn:
-    """Run a command's ``main``; a `UserError` becomes one line on stderr and exit status 2, Ctrl-C becomes 130."""
+class OutputClosed(UserError):
+    """Standard output takes no more lines (its reader has ended, or its disk is full)."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"standard output: {error.strerror}; results so far are kept")
+        self.reader_gone = isinstance(error, BrokenPipeError)
+
+
+_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # what follows shows in another order
+
+
+def printable(text: str, encoding: str = "utf-8") -> str:
+    r"""One line of text for a stream: control characters, line ends, bytes that are not UTF-8 and characters outside
+    of ``encoding`` become escapes such as ``\n``, ``\x1b``, ``\udcff`` or ``\xe9``."""
+    text = "".join(
+        c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _REORDERING
+        else c
+        for c in text
+    )
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def say(line: str, *, error: bool = False) -> None:
+    """Print one line (see `printable`) to stdout, or to stderr, and flush it.
+
+    Raises:
+        OutputClosed: stdout does not take it. A stderr that does not is left alone: nothing else could say so.
+    """
+    stream = sys.stderr if error else sys.stdout
     try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(0)
+        stream.write(printable(line, stream.encoding or "utf-8") + "\n")
+        stream.flush()
+    except OSError as problem:
+        _silence(stream)
+        if not error:
+            raise OutputClosed(problem) from None
+
+
+def _silence(stream: object) -> None:
+    """Point a broken stream's descriptor at nothing: Python flushes it again at its end."""
+    try:
+        target = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(target, stream.fileno())  # type: ignore[attr-defined]
+        os.close(target)
+    except OSError:  # not a real file (a test's stand-in)
+        pass

@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from .errors import run_command
+from .cli import Arithmetic, Cache, Device, parse, run_command
 
 TRAINED = "(default: as for the model's training)"
-CACHE = "(default: $DKPNET_CACHE or ~/.cache/dkpnet_ext)"
 
 
 @dataclass
@@ -37,20 +36,17 @@ class Arguments:
     """... and the longer side at most this. Large images are evaluated in tiles, with the same result."""
     on_bad: Literal["error", "skip"] = "error"
     """A bad file stops the evaluation, or is named and left out."""
-    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint=CACHE)] = None
-    """Folder of decoded images."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; auto takes a GPU if there is one."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic; fp16 needs a GPU."""
+    cache: Cache = None
+    device: Device = "auto"
+    precision: Arithmetic = "fp32"
 
 
 def main() -> None:
     """Parse, call, print."""
-    args = tyro.cli(Arguments, prog="python -m dkpnet_ext.evaluate", description=__doc__)
+    args = parse(Arguments, "evaluate", description=__doc__)
     from .data import load_domains
+    from .device import pick_device
     from .evaluation.evaluate import evaluate_domains, submit
-    from .evaluation.inference import pick_device
     from .evaluation.metrics import markdown_table
     from .files import checkpoint_folder
     from .models import load_model

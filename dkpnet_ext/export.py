@@ -8,26 +8,22 @@ from typing import Annotated
 
 import tyro
 
-from .errors import run_command
-
-STARTER = "(default: the starter model that comes with the package)"
+from .cli import Checkpoint, parse, run_command
+from .errors import say
 
 
 @dataclass
 class Arguments:
     """The command line."""
 
-    checkpoint: Annotated[
-        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT]", help_behavior_hint=STARTER)
-    ] = None
-    """Folder with config.json and model.safetensors, the folder of a training run, or a hub id."""
+    checkpoint: Annotated[Checkpoint, tyro.conf.Positional] = None
     output: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("counter.onnx")
     """File to write: NAME.onnx (ONNX, opset 18) or NAME.pt2 (torch.export)."""
 
 
 def main() -> None:
     """Parse, export, check, print."""
-    args = tyro.cli(Arguments, prog="python -m dkpnet_ext.export", description=__doc__)
+    args = parse(Arguments, "export", description=__doc__)
     from .counting.export import check_exported, export_model
     from .files import checkpoint_folder
     from .models import load_model
@@ -35,7 +31,7 @@ def main() -> None:
     model = load_model(checkpoint_folder(args.checkpoint))
     export_model(model, args.output)
     difference = check_exported(model, args.output)
-    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB; counts differ from PyTorch's by {difference:.1e}")
+    say(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB; counts differ from PyTorch's by {difference:.1e}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from .errors import run_command
+from .cli import parse, run_command
+from .errors import say
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "triton", "numpy", "pillow", "onnxruntime", "av")
 OPERATORS = ("variational", "reweight", "attended_head", "density")
@@ -60,10 +61,9 @@ def report() -> str:
 
 def main() -> None:
     """Parse, call, print."""
-    import tyro
-
-    tyro.cli(lambda: None, prog="python -m dkpnet_ext.info", description=__doc__)
-    print(report())
+    parse(lambda: None, "info", description=__doc__)
+    for line in report().splitlines():
+        say(line)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from .errors import UserError, run_command
-
-STARTER = "(default: the starter model that comes with the package)"
+from .cli import Arithmetic, Checkpoint, Device, parse, run_command
+from .errors import UserError
 
 
 @dataclass
@@ -25,24 +24,21 @@ class Arguments:
     output: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("predictions")
     """Folder for the results: the density over each picture (PNG); of a video the counts (CSV), their plot and the
     overlaid video; predictions.json about all."""
-    checkpoint: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT", help_behavior_hint=STARTER)] = None
-    """Folder with config.json and model.safetensors, the folder of a training run, or a hub id."""
+    checkpoint: Checkpoint = None
     regions: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Also count per region: polygons in pixels (GeoJSON), or a picture whose values label the regions."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; auto takes a GPU if there is one."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic; fp16 needs a GPU."""
+    device: Device = "auto"
+    precision: Arithmetic = "fp32"
 
 
 def main() -> None:
     """Parse, count, print."""
-    args = tyro.cli(Arguments, prog="python -m dkpnet_ext.predict", description=__doc__)
+    args = parse(Arguments, "predict", description=__doc__)
     if not args.inputs:
         raise UserError("nothing to count: name pictures, videos or folders")
     from .counting.prediction import predict_files
     from .counting.regions import read_regions
-    from .evaluation.inference import pick_device
+    from .device import pick_device
     from .files import checkpoint_folder
     from .models import load_model
 

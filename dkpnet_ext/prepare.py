@@ -10,9 +10,8 @@ from typing import Annotated
 
 import tyro
 
-from .errors import UserError, run_command
-
-CACHE = "(default: $DKPNET_CACHE or ~/.cache/dkpnet_ext)"
+from .cli import Cache, parse, run_command
+from .errors import UserError, say
 
 
 @dataclass
@@ -33,8 +32,7 @@ class Arguments:
     """Images are resized once so that the shorter side is at least this (pixels), as in training."""
     max_side: int = 2048
     """... and the longer side at most this."""
-    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint=CACHE)] = None
-    """Folder of decoded images."""
+    cache: Cache = None
 
 
 def named(folder: str) -> str:
@@ -47,7 +45,7 @@ def named(folder: str) -> str:
 
 def main() -> None:
     """Parse, call, print."""
-    args = tyro.cli(Arguments, prog="python -m dkpnet_ext.prepare")
+    args = parse(Arguments, "prepare")
     from .data import load_domains
     from .inspection.page import write_page
 
@@ -57,7 +55,7 @@ def main() -> None:
     domains = load_domains(specs, cache=args.cache, min_side=args.min_side, max_side=args.max_side, on_bad="skip")
     write_page(domains, args.output)
     bad = sum(len(domain.report.bad) for domain in domains)
-    print(f"{bad} unusable files; look through {args.output}")
+    say(f"{bad} unusable files; look through {args.output}")
     sys.exit(1 if bad else 0)
 
 

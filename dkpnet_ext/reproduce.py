@@ -12,7 +12,9 @@ from typing import Annotated
 
 import tyro
 
-from .errors import UserError, run_command
+from .cli import parse as parse_arguments
+from .cli import program, run_command
+from .errors import UserError
 from .training.config import PRESETS, Config
 
 
@@ -45,9 +47,10 @@ def parse(arguments: list[str]) -> tuple[list[str], Arguments]:
     if not names and not {"-h", "--help"} & set(arguments):
         raise UserError(f"which table? all, or some of {', '.join(PAGES)}")
     pages = "\n".join(f"  {name}: {page.title}" for name, page in PAGES.items())
-    parsed = tyro.cli(
+    parsed = parse_arguments(
         tyro.conf.OmitArgPrefixes[Arguments],
-        prog="python -m dkpnet_ext.reproduce TABLE ... [PRESET]",
+        "reproduce",
+        prog=f"{program('reproduce')} TABLE ... [PRESET]",
         description="Train what the paper's tables and figures need, each run once, and write them with a verdict for every "
         "claim.\n\nSystems without a second stage train twice the epochs. A run that was cut off goes on where it was.\n\n"
         f"Tables, or all:\n{pages}\n\nThe defaults below are those of the preset {preset}.",

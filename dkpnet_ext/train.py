@@ -7,7 +7,9 @@ import os
 import sys
 import warnings
 
-from .errors import UserError, run_command
+from .cli import parse as parse_arguments
+from .cli import program, run_command
+from .errors import UserError
 from .training.config import PRESETS, Config
 
 
@@ -21,9 +23,10 @@ def parse(arguments: list[str]) -> Config:
     if name not in PRESETS:
         raise UserError(f"preset {name}: unknown; there are {', '.join(PRESETS)}")
     presets = "\n".join(f"  {key}: {text}" for key, (text, _) in PRESETS.items())
-    return tyro.cli(
+    return parse_arguments(
         tyro.conf.OmitArgPrefixes[Config],
-        prog="python -m dkpnet_ext.train [PRESET]",
+        "train",
+        prog=f"{program('train')} [PRESET]",
         description=f"Train DKPNet or one of its comparison systems, in one or two stages.\n\nPresets:\n{presets}\n\n"
         f"The defaults below are those of {name}.",
         default=copy.deepcopy(PRESETS[name][1]),

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from dkpnet_ext.cli import run_command
 from dkpnet_ext.data import load_domains
-from dkpnet_ext.errors import UserError, run_command
+from dkpnet_ext.errors import UserError
 
 
 def main() -> None:

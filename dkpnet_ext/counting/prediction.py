@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.images import IMAGE_SUFFIXES, read_image
+from ..device import Precision, autocast
 from ..errors import UserError
-from ..evaluation.inference import Precision, autocast
 from ..files import OutputError, Prediction, find_files, output_folder, writing
 from ..plots import overlay
 from .regions import Regions, count_regions

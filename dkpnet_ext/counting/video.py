@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..device import Precision, autocast
 from ..errors import UserError
-from ..evaluation.inference import Precision, autocast, shown
+from ..evaluation.inference import shown
 from ..files import Prediction, writing
 from ..plots import heat_peak, overlay
 from .regions import Regions, count_regions

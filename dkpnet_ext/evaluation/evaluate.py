@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ..device import Precision
 from ..errors import UserError
 from ..files import output_folder, writing
-from .inference import Precision, predict_counts
+from .inference import predict_counts
 from .metrics import Metrics, markdown_table, summarize
 from .submission import write_submission
 

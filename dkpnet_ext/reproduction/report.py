@@ -13,7 +13,7 @@ import torch
 
 from .._version import __version__
 from ..data import load_domains
-from ..evaluation.inference import pick_device, pick_precision
+from ..device import pick_device, pick_precision
 from ..files import output_folder, writing
 from ..training.config import Config
 from ..training.run import split

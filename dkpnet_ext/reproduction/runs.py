@@ -203,8 +203,8 @@ def _share_stage1(config: Config, others: Sequence[Config]) -> None:
 def _unseen(config: Config, folder: Path, specs: Sequence[str]) -> dict[str, np.ndarray]:
     """Counts on data sets that the run was not trained on; evaluated once."""
     from ..data import load_domains
+    from ..device import pick_device
     from ..evaluation.evaluate import evaluate_domains
-    from ..evaluation.inference import pick_device
     from ..models import load_model
 
     if not (folder / "unseen" / "table.md").exists():

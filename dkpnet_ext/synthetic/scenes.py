@@ -61,7 +61,8 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter
 
-from dkpnet_ext.errors import UserError, run_command
+from dkpnet_ext.cli import run_command
+from dkpnet_ext.errors import UserError
 
 from .figures import STANDING, STEP, VARIANTS, balls, clothes, forget, objects, people, silhouettes, sprite, trees
 

@@ -16,10 +16,11 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from ..data import Domain, Item, load_domains, split_validation
+from ..device import pick_device, pick_precision
 from ..errors import UserError
 from ..evaluation.baselines import mean_baseline, ridge_baseline
 from ..evaluation.evaluate import write_counts
-from ..evaluation.inference import attention_vectors, pick_device, pick_precision
+from ..evaluation.inference import attention_vectors
 from ..evaluation.metrics import Metrics, markdown_table, summarize
 from ..models import CrowdCounter, DKPNet, MultiBranch, load_model
 from ..models.dkpnet import Attention

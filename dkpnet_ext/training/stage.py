@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from .. import ops
 from ..data import Batch, CrowdDataset, Item, MixSampler, TrainTransform, collate
+from ..device import Precision
 from ..errors import UserError
-from ..evaluation.inference import Precision, predict_counts
+from ..evaluation.inference import predict_counts
 from ..evaluation.metrics import summarize
 from ..models import CrowdCounter
 from .checkpoint import fingerprint, load_state, restore_rng, save_model, save_state

@@ -15,7 +15,7 @@ import torch
 from counters import alive
 from PIL import Image
 
-from dkpnet_ext.errors import run_command
+from dkpnet_ext.cli import run_command
 from dkpnet_ext.models import DKPNet, load_model
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from werkzeug.serving import BaseWSGIServer
 
 from dkpnet_ext import files
-from dkpnet_ext.errors import run_command
+from dkpnet_ext.cli import run_command
 from dkpnet_ext.models import DKPNet
 
 ROOT = Path(__file__).parents[2]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from dkpnet_ext.device import pick_precision
 from dkpnet_ext.evaluation.baselines import image_statistics, mean_baseline, ridge_baseline
-from dkpnet_ext.evaluation.inference import attention_vectors, nine_patch_count, pick_precision, predict_counts
+from dkpnet_ext.evaluation.inference import attention_vectors, nine_patch_count, predict_counts
 
 
 def test_counts_are_the_forward_pass(model, items):

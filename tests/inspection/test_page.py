@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from dkpnet_ext import prepare
+from dkpnet_ext.cli import run_command
 from dkpnet_ext.data import load_domains
-from dkpnet_ext.errors import run_command
 from dkpnet_ext.inspection.page import _histogram, write_page
 
 
