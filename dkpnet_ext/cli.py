@@ -68,7 +68,7 @@ def parse(kind: Callable[..., T], command: str, **options: Any) -> T:
     """
     if (os.environ.get("COLUMNS") or "80").isdecimal() and int(os.environ.get("COLUMNS") or 80) < 40:
         os.environ["COLUMNS"] = "40"  # narrower help texts take tyro very long, or forever
-    shown = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # tyro draws as the stream's encoding allows
+    shown = io.StringIO()
     options.setdefault("prog", program(command))
     try:
         with redirect_stderr(shown):
@@ -76,20 +76,16 @@ def parse(kind: Callable[..., T], command: str, **options: Any) -> T:
     except SystemExit as ended:
         if not ended.code:
             raise
-        raise UserError(f"{_one_line(shown)}; see {program(command)} --help") from None
+        raise UserError(f"{_one_line(shown.getvalue())}; see {program(command)} --help") from None
 
 
-def _one_line(shown: io.TextIOWrapper) -> str:
-    """The words of an error that tyro draws in a box, without title and rule."""
-    shown.seek(0)
-    rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip(" │\n") for row in shown]
-    words = []
-    for row in rows:
-        if row.startswith("─"):
-            break
-        if not row.startswith(("╭", "╰")):
-            words.append(row)
-    return " ".join(" ".join(words).split()).rstrip(".") or "arguments not understood"
+def _one_line(shown: str) -> str:
+    """The words of an error of tyro's, which draws a title, parts between rules and a hint (`╭─ Title ─╮ │ part │`, or
+    without a box on a stream that has no such characters)."""
+    rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip(" │") for row in shown.splitlines()]
+    parts = [" ".join(part.split()) for part in re.split(r"(?m)^[╭╰─-][^\n]*─╮?$|^-{4,}$", "\n".join(rows))]
+    wanted = [part.rstrip(".") for part in parts if part and not part.startswith(("For full helptext", "╰"))]
+    return "; ".join(wanted if rows[0].startswith("╭") else wanted[1:]) or "arguments that do not fit"
 
 
 class _Stopped(BaseException):
