@@ -29,7 +29,7 @@ from werkzeug.wrappers import Request, Response
 from ..data.images import IMAGE_SUFFIXES, read_image
 from ..errors import UserError
 from ..models import CrowdCounter, DKPNet
-from ..models.attention import AttentionOutput, VariationalAttention
+from ..models.attention import VariationalAttention
 from ..plots import MAX_SIDE, heat_layer
 from ..synthetic import scenes as synthetic
 from .regions import count_regions
@@ -68,8 +68,7 @@ def domain_distances(model: DKPNet, mu: Tensor) -> list[tuple[str, float]]:
     attention = model.attention
     assert isinstance(attention, VariationalAttention)
     distances = (attention.centers.float() - mu.float()).norm(dim=-1).amin(dim=1).tolist()
-    config: Any = model._hub_mixin_config
-    named = config["attention"] == "va" and len(model.domains) == len(distances)
+    named = model.system == "va" and len(model.domains) == len(distances)
     names = model.domains if named else [f"cluster {i} of {len(distances)}" for i in range(1, len(distances) + 1)]
     return sorted(zip(names, distances, strict=True), key=lambda pair: pair[1])
 
@@ -148,18 +147,12 @@ class DemoPage:
 
     def look(self, image: Image.Image) -> tuple[Tensor, list[tuple[str, float]]]:
         """Density [h, w] on the CPU, and `domain_distances` (empty for a model without variational attention)."""
-        attention = self.model.attention if isinstance(self.model, DKPNet) else None
-        if not isinstance(attention, VariationalAttention):
-            return self.model.density(image).cpu(), []
-        heard: list[AttentionOutput] = []
-        # Overheard, because the mu of an image that is counted in tiles appears nowhere else.
-        hook = attention.register_forward_hook(lambda module, inputs, output: heard.append(output))
-        try:
-            density = self.model.density(image).cpu()
-        finally:
-            hook.remove()
-        assert isinstance(self.model, DKPNet) and heard[0].mu is not None
-        return density, domain_distances(self.model, heard[0].mu[0])
+        output = self.model.examine(image)
+        density = output.density[0, 0].float().cpu()
+        if output.mu is None:
+            return density, []
+        assert isinstance(self.model, DKPNet)
+        return density, domain_distances(self.model, output.mu[0])
 
     def count_region(self, identity: str, corners: Any) -> float:
         """Heads inside a polygon, [[x, y], ...] in pixels of the picture. Raises `UserError`."""

@@ -1,5 +1,13 @@
-"""Networks: backbones, attention, the attended head, DKPNet and the systems it is compared with."""
+"""Networks: backbones, attention, the attended head, DKPNet and the systems it is compared with.
 
-from .dkpnet import CounterOutput, CrowdCounter, DKPNet, MultiBranch, load_model
+From below: backbones, head, attention -> network (density of a batch) -> tiling (of a large image) and hub (saving and
+loading) -> counter (what people call) -> registry (systems by name) -> one file per system.
+"""
 
-__all__ = ["CounterOutput", "CrowdCounter", "DKPNet", "MultiBranch", "load_model"]
+from .counter import CrowdCounter
+from .dkpnet import DKPNet
+from .multi_branch import MultiBranch
+from .network import CounterOutput
+from .registry import list_systems, load_model
+
+__all__ = ["CounterOutput", "CrowdCounter", "DKPNet", "MultiBranch", "list_systems", "load_model"]

@@ -39,7 +39,7 @@ class SqueezeExcitation(nn.Module):
             nn.Linear(channels, channels // reduction), nn.ReLU(), nn.Linear(channels // reduction, channels)
         )
 
-    def forward(self, pooled: Tensor, labels: Tensor | None = None, *, first: int = 0) -> AttentionOutput:
+    def forward(self, pooled: Tensor, labels: Tensor | None = None, *, batch_offset: int = 0) -> AttentionOutput:
         """pooled [B, K] -> attention [B, K]; the label plays no part."""
         return AttentionOutput(torch.sigmoid(self.mlp(pooled)))
 
@@ -84,13 +84,13 @@ class VariationalAttention(nn.Module):
         self.centers = nn.Parameter(centers * latent_dim**-0.5)
         self.prior_logvar = nn.Parameter(torch.zeros(num_domains, latent_dim))
 
-    def forward(self, pooled: Tensor, labels: Tensor | None = None, *, first: int = 0) -> AttentionOutput:
+    def forward(self, pooled: Tensor, labels: Tensor | None = None, *, batch_offset: int = 0) -> AttentionOutput:
         """Attention of a batch, with its regularisers where labels are given.
 
         Args:
             pooled: g [B, K].
             labels: int64 [B] domain of each image, or None (prediction needs none).
-            first: index of the batch's first image in the global batch of all processes.
+            batch_offset: index of the batch's first image in the global batch of all processes.
         """
         mu, logvar = self.encoder(pooled).chunk(2, dim=-1)
         if labels is None:
@@ -100,7 +100,7 @@ class VariationalAttention(nn.Module):
         eps = None if self.training else torch.zeros_like(mu).unsqueeze(0)
         out = ops.variational(
             mu, logvar, self.centers, self.prior_logvar, labels,
-            eps=eps, num_samples=samples, dropout=self.dropout if self.training else 0.0, first=first,
+            eps=eps, num_samples=samples, dropout=self.dropout if self.training else 0.0, first=batch_offset,
         )  # fmt: skip
         attention = torch.sigmoid(self.decoder(out.z.to(mu.dtype).flatten(0, 1)))
         return AttentionOutput(attention, mu, logvar, out.kl, out.lse, out.logdet2)

@@ -30,18 +30,14 @@ class AttendedHead(nn.Module):
     Args:
         in_channels: widths of the branches; channels: K.
         form: how the forward pass runs; the parameters are the same.
-        neck_norm: batch norm and ReLU after the neck (as MDKNet has them); no longer linear, so literal only.
     """
 
-    def __init__(
-        self, in_channels: Sequence[int], channels: int = 512, form: Form = "folded", neck_norm: bool = False
-    ) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: int = 512, form: Form = "folded") -> None:
         super().__init__()
-        if neck_norm and form == "folded":
-            raise ValueError("AttendedHead: neck_norm breaks the linearity that form='folded' needs; use 'literal'")
+        if form not in ("folded", "literal"):
+            raise ValueError(f"head is {form!r}; folded, literal are possible")
         self.form = form
         self.neck = nn.Conv2d(sum(in_channels), channels, 1)
-        self.neck_norm = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU()) if neck_norm else None
         self.conv1 = nn.Conv2d(channels, 64, 1)
         self.conv2 = nn.Conv2d(64, 32, 1)
         self.conv3 = nn.Conv2d(32, 1, 1)
@@ -55,8 +51,6 @@ class AttendedHead(nn.Module):
             for b in branches
         ]
         x = self.neck(torch.cat(upsampled, dim=1))
-        if self.neck_norm is not None:
-            x = self.neck_norm(x)
         return x.mean((2, 3)), x
 
     def forward(

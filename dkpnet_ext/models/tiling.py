@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .dkpnet import CounterOutput, CrowdCounter
+from .network import CounterOutput, Network
 
 LIMIT = 2048 * 2048  # pixels; larger images are tiled
 TILE = 1024  # pixels per side, without the overlap
@@ -46,7 +45,7 @@ def split(length: int, overlap: int, multiple: int) -> list[Tile]:
 
 
 @torch.inference_mode()
-def reach(model: CrowdCounter) -> int:
+def reach(model: Network) -> int:
     """How many pixels from the edge of a cut the backbone's features differ from those of the uncut image.
 
     Measured on noise: a strip with and without its ends. A multiple of the backbone's coarsest reduction.
@@ -82,7 +81,7 @@ class _Piece(NamedTuple):
     columns: Tile
 
 
-def _pieces(model: CrowdCounter, image: Tensor, tiles: list[tuple[Tile, Tile]]) -> Iterator[_Piece]:
+def _pieces(model: Network, image: Tensor, tiles: list[tuple[Tile, Tile]]) -> Iterator[_Piece]:
     margin = max(model.backbone.reductions)
     for rows, columns in tiles:
         cut = image[None, :, rows.first : rows.last, columns.first : columns.last].to(model.pixel_mean.device)
@@ -104,18 +103,16 @@ def _pieces(model: CrowdCounter, image: Tensor, tiles: list[tuple[Tile, Tile]]) 
         )
 
 
-def predict(model: CrowdCounter, image: Tensor) -> CounterOutput:
+def predict(model: Network, image: Tensor) -> CounterOutput:
     """Evaluate one image tile by tile; the model is in evaluation mode.
 
     Args:
         image: uint8 [3, H, W] on any device; only tiles of it go to the model's.
 
     Returns:
-        density [1, 1, ceil(H / stride), ceil(W / stride)], attention [1, K] or None.
+        density [1, 1, ceil(H / stride), ceil(W / stride)], and what `Network.decide` says of the whole image.
     """
-    from .dkpnet import CounterOutput, DKPNet
-
-    reductions, stride, head = model.backbone.reductions, model.out_stride, model.pooling_head
+    reductions, stride, neck = model.backbone.reductions, model.out_stride, model.pooling_head.neck
     multiple = max(reductions)
     overlap = reach(model)
     if overlap >= MAX_REACH:
@@ -134,25 +131,16 @@ def predict(model: CrowdCounter, image: Tensor) -> CounterOutput:
     size = (padded[0] // stride, padded[1] // stride)
     device = model.pixel_mean.device
     sums = [torch.zeros(1, c, device=device) for c in model.backbone.channels]
-    normed = torch.zeros(1, model.channels, device=device)  # after a batch norm, which no mean commutes with
     cache: list[_Piece] = []
     cached = 0
     for piece in _pieces(model, image, tiles):
-        if head.neck_norm is not None:
-            x = head.pool(piece.branches, _cells(piece, stride))[1]
-            assert x is not None
-            normed += _own(x, piece, stride).float().sum((2, 3)) / (size[0] * size[1])
-        else:
-            for j, (branch, r) in enumerate(zip(piece.branches, reductions, strict=True)):
-                cells = (padded[0] // r) * (padded[1] // r)
-                sums[j] += _own(branch, piece, r).float().sum((2, 3)) / cells
+        for j, (branch, r) in enumerate(zip(piece.branches, reductions, strict=True)):
+            cells = (padded[0] // r) * (padded[1] // r)
+            sums[j] += _own(branch, piece, r).float().sum((2, 3)) / cells
         cached += sum(b.numel() * b.element_size() for b in piece.branches)
         if cached <= CACHE:
             cache.append(piece)
-    if head.neck_norm is None:
-        pooled = torch.nn.functional.linear(torch.cat(sums, 1), head.neck.weight.flatten(1), head.neck.bias)
-    else:
-        pooled = normed
+    pooled = torch.nn.functional.linear(torch.cat(sums, 1), neck.weight.flatten(1), neck.bias)
 
     # Pass two: the attended head.
     decision = model.decide(pooled)
@@ -162,7 +150,7 @@ def predict(model: CrowdCounter, image: Tensor) -> CounterOutput:
         rows, columns = piece.rows, piece.columns
         density[:, :, rows.start // stride : rows.end // stride, columns.start // stride : columns.end // stride] = own
     density = density[..., : -(-height // stride), : -(-width // stride)]
-    return CounterOutput(density, decision if isinstance(model, DKPNet) else None)
+    return CounterOutput(density, **decision._asdict())
 
 
 def _cells(piece: _Piece, stride: int) -> tuple[int, int]:

@@ -202,7 +202,7 @@ def train_stage(
                 },
             )  # fmt: skip
 
-    first = fabric.global_rank * (per_pass // fabric.world_size)
+    batch_offset = fabric.global_rank * (per_pass // fabric.world_size)
     bar = tqdm(
         total=optim.epochs * passes * per_pass, initial=(epoch * passes + start) * per_pass,
         desc=name, unit="img", disable=not fabric.is_global_zero, smoothing=0.05,
@@ -227,7 +227,7 @@ def train_stage(
                 )
                 last = (step + 1) % optim.accumulate == 0
                 with fabric.no_backward_sync(wrapped, enabled=not last):
-                    output = wrapped(images, labels_, first=first)
+                    output = wrapped(images, labels_, batch_offset=batch_offset)
                     terms = loss_terms(output, target, labels_, model.density_scale, config.loss)
                     fabric.backward(terms["total"] / optim.accumulate)
                 if not bool(torch.isfinite(terms["total"])):

@@ -41,7 +41,7 @@ def test_ranks_draw_what_one_process_would():
     for rank in range(2):
         part = slice(3 * rank, 3 * rank + 3)
         torch.manual_seed(3)
-        own = module(pooled[part], labels[part], first=3 * rank)
+        own = module(pooled[part], labels[part], batch_offset=3 * rank)
         torch.testing.assert_close(own.attention, whole.attention[part])
 
 

@@ -63,12 +63,6 @@ def test_folded_and_literal_head_agree_in_values_and_gradients(attention, out_st
             torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9, msg=name)
 
 
-def test_neck_norm_needs_the_literal_head():
-    small(head="literal", neck_norm=True)(torch.rand(2, 3, 32, 32))
-    with pytest.raises(ValueError, match="literal"):
-        small(neck_norm=True)
-
-
 def test_training_noise_changes_with_the_call_and_not_with_the_seed():
     model = small().train()
     images, labels = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
@@ -128,7 +122,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(tmp_path):
     small().save_pretrained(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"channels": 64}))
-    with pytest.raises(UserError, match="cannot be loaded") as caught:
+    with pytest.raises(UserError, match="other shapes for") as caught:
         load_model(tmp_path / "model")
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no such folder"):

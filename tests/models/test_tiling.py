@@ -40,7 +40,7 @@ def make(kind=DKPNet, **arguments):
         (DKPNet, {"out_stride": 2}),
         (DKPNet, {"attention": "none"}),
         (DKPNet, {"head": "literal", "attention": "se"}),
-        (DKPNet, {"head": "literal", "neck_norm": True}),
+        (DKPNet, {"head": "literal", "attention": "none"}),
         (MultiBranch, {"density_scale": 10.0}),
     ],
 )

@@ -1,0 +1,169 @@
+"""Images to density maps: what every system shares below its head. Knows of no tiles, no people's pictures, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .backbones import create_backbone, load_backbone_weights
+from .head import AttendedHead
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class CounterOutput(NamedTuple):
+    """A batch's result. With N > 1 latent samples in training, density and attention have N * B rows."""
+
+    density: Tensor  # [B, 1, ceil(H / stride), ceil(W / stride)], heads per cell
+    attention: Tensor | None = None  # [B, K]
+    mu: Tensor | None = None  # [B, d]
+    logvar: Tensor | None = None  # [B, d]
+    kl: Tensor | None = None  # [B], Eq. 3
+    lse: Tensor | None = None  # [B], Eq. 6
+    logdet2: Tensor | None = None  # [B], Eq. 7
+    domain_logits: Tensor | None = None  # [B, C], multi-branch only
+
+
+class Decision(NamedTuple):
+    """What the pooled features of whole images decide for all of their cells; the names are `CounterOutput`'s."""
+
+    attention: Tensor | None = None  # [B, K]
+    mu: Tensor | None = None  # [B, d]
+    logvar: Tensor | None = None  # [B, d]
+    domain_logits: Tensor | None = None  # [B, C]
+
+
+class Network(nn.Module):
+    """Normalisation, padding and backbone, and the three steps from features to density that a system fills in.
+
+    Args:
+        backbone: a timm name; ``hrnet_*`` is truncated after stage 3.
+        channels: K, width after the neck.
+        domains: names of the domains, in label order.
+        out_stride: pixels per density cell and axis, 4 or 2.
+        density_scale: the head predicts density times this; `unscale` divides by it.
+        min_side, max_side: limits in pixels that images were resized to for training; evaluation keeps to them.
+
+    Raises:
+        ValueError: an argument of another type or out of its range.
+        UserError: a backbone that timm does not have.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        backbone: str,
+        *,
+        channels: int,
+        domains: Sequence[str],
+        out_stride: int,
+        density_scale: float,
+        min_side: int,
+        max_side: int,
+    ) -> None:
+        super().__init__()
+        if not isinstance(backbone, str):
+            raise ValueError(f"backbone is {backbone!r}; a name of timm is expected")
+        if isinstance(domains, str) or not all(isinstance(name, str) for name in domains):
+            raise ValueError(f"domains is {domains!r}; a list of names is expected")
+        check_number("channels", channels, 1, 1 << 16)
+        check_number("density_scale", density_scale, 1e-6, 1e6, whole=False)
+        check_number("min_side", min_side, 1, 1 << 20)
+        check_number("max_side", max_side, min_side, 1 << 20)
+        check_choice("out_stride", out_stride, (2, 4))
+        self.backbone_name, self.channels, self.out_stride = backbone, channels, out_stride
+        self.domains, self.density_scale = tuple(domains), density_scale
+        self.min_side, self.max_side = min_side, max_side
+        self.backbone = create_backbone(backbone)
+        self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def load_backbone(self, weights: str | Path) -> None:
+        """Load ImageNet weights into the backbone: ``"imagenet"`` or a file (see `create_backbone`)."""
+        load_backbone_weights(self.backbone, self.backbone_name, weights)
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int], tuple[int, int]]:
+        """Normalise, pad to the backbone's stride and run it.
+
+        Args:
+            images: uint8 or float in [0, 1], RGB, [B, 3, H, W], any H and W.
+
+        Returns:
+            branches, the padded output size and the true output size (ceil(H / stride), ceil(W / stride)).
+
+        Raises:
+            ValueError: another shape.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be [B, 3, H, W], got {tuple(images.shape)}")
+        height, width = images.shape[-2:]
+        if images.dtype == torch.uint8:
+            images = images.to(self.pixel_mean.dtype) / 255
+        images = (images - self.pixel_mean) / self.pixel_std
+        multiple = max(self.backbone.reductions)
+        pad_h, pad_w = -height % multiple, -width % multiple
+        if pad_h or pad_w:
+            images = F.pad(images, (0, pad_w, 0, pad_h))  # zero is the mean colour
+        stride = self.out_stride
+        padded = ((height + pad_h) // stride, (width + pad_w) // stride)
+        # The convolutions take the memory format of their input; channels_last is chosen by model.to(...).
+        if _is_channels_last(self.backbone):
+            images = images.contiguous(memory_format=torch.channels_last)
+        return self.backbone(images), padded, (-(-height // stride), -(-width // stride))
+
+    def unscale(self, output: Tensor) -> Tensor:
+        """Density in heads per cell from the head's output: ReLU (as in the authors' released baseline), then the scale.
+
+        A density is never negative. In training the ReLU leaks 1 %, or a head that once fell below zero everywhere would
+        stay there.
+        """
+        return F.leaky_relu(output, 0.01 if self.training else 0.0) / self.density_scale
+
+    def forward(self, images: Tensor, labels: Tensor | None = None, batch_offset: int = 0) -> CounterOutput:
+        """Count a batch.
+
+        Args:
+            images: uint8 or float in [0, 1], RGB, [B, 3, H, W], any size.
+            labels: int64 [B], the images' domains; without them the model just counts.
+            batch_offset: index of the batch's first image in the global batch of all processes (for the noise).
+        """
+        raise NotImplementedError
+
+    @property
+    def pooling_head(self) -> AttendedHead:
+        """The head whose neck gives the pooled features."""
+        raise NotImplementedError
+
+    def decide(self, pooled: Tensor) -> Decision:
+        """What the pooled features [B, K] of whole images say to the head, in evaluation."""
+        raise NotImplementedError
+
+    def decode(self, branches: list[Tensor], decision: Decision, size: tuple[int, int]) -> Tensor:
+        """Density [B, 1, *size] in heads per cell from features and `decide`'s answer, for an image or a tile."""
+        raise NotImplementedError
+
+
+def check_number(name: str, value: object, low: float, high: float, *, whole: bool = True) -> None:
+    """Raises `ValueError` for anything but a number from ``low`` to ``high``: NaN, a bool, a text."""
+    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not (fits and low <= value <= high):  # type: ignore[operator]  # a number by now
+        raise ValueError(f"{name} is {value!r}; a {'whole ' if whole else ''}number from {low} to {high} is expected")
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raises `ValueError` for a value that is none of the choices (True is no 1)."""
+    if not any(value == choice and type(value) is type(choice) for choice in choices):
+        raise ValueError(f"{name} is {value!r}; {', '.join(map(str, choices))} are possible")
+
+
+def _is_channels_last(backbone: nn.Module) -> bool:
+    weight = next(p for p in backbone.parameters() if p.ndim == 4 and p.shape[2] > 1)
+    return weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
