@@ -24,6 +24,9 @@ class FakeItem:
     def count(self) -> int:
         return len(self.points)
 
+    def read(self) -> np.ndarray:
+        return np.load(self.image, mmap_mode="r")
+
 
 @pytest.fixture(scope="session")
 def make_model():

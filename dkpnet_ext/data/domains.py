@@ -8,13 +8,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..errors import UserError
 from .cache import Job, default_cache, fill_cache
-from .images import limited_size
-from .readers import LAYOUTS, OnBad, Record, Report, read_domain
+from .images import MIN_PIXELS, BadFile, decode, inspect_image, limited_size, to_tensor
+from .readers import LAYOUTS, OnBad, Record, Report, as_points, check_points, read_domain
+
+Labelled = tuple[Any, Any]  # an image and its points, see `Domain.from_arrays`
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,11 @@ class Item:
 
     name: str  # "SHA/train/IMG_12.jpg": domain/split/file, unique
     domain: str
-    image: Path  # cached .npy uint8 [H, W, 3] RGB, upright
-    size: tuple[int, int]  # (H, W) of the cached image
-    points: np.ndarray  # [N, 2] float32 (x, y) in cached pixels, all annotated points (also those outside)
-    scale: float  # cached pixels per original pixel
-    source: Path  # the original image file
+    image: Path | np.ndarray  # uint8 [H, W, 3] RGB, upright: a cached .npy, an image file, or the pixels themselves
+    size: tuple[int, int]  # (H, W) of what `read` gives
+    points: np.ndarray  # [N, 2] float32 (x, y) in its pixels, all annotated points (also those outside)
+    scale: float  # its pixels per original pixel
+    source: Path  # the original image file; of pixels in memory a name
 
     @property
     def count(self) -> int:
@@ -35,13 +39,20 @@ class Item:
         return len(self.points)
 
     def read(self) -> np.ndarray:
-        """The cached image, memory-mapped: uint8 [H, W, 3]."""
-        return np.load(self.image, mmap_mode="r")
+        """The image: uint8 [H, W, 3] RGB; from the cache it is memory-mapped."""
+        if isinstance(self.image, np.ndarray):
+            return self.image
+        if self.image.suffix == ".npy":
+            return np.load(self.image, mmap_mode="r")
+        return np.asarray(decode(self.image, self.size))
 
 
 @dataclass
 class Domain:
-    """One data set. NWPU's labelled val list is ``test``; its unlabelled test images are ``unlabelled``."""
+    """One data set: from a folder by `load_domains`, from memory by `Domain.from_arrays`.
+
+    NWPU's labelled val list is ``test``; its unlabelled test images are ``unlabelled``.
+    """
 
     name: str
     layout: str
@@ -51,6 +62,52 @@ class Domain:
     test: list[Item]
     report: Report
     unlabelled: list[Item] = field(default_factory=list)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        name: str,
+        train: Sequence[Labelled] = (),
+        val: Sequence[Labelled] = (),
+        test: Sequence[Labelled] = (),
+        *,
+        min_side: int = 416,
+        max_side: int = 2048,
+    ) -> Domain:
+        """A data set from images and points in Python, without a folder of its own and without a cache.
+
+        Args:
+            name: what it is called in tables and checkpoints.
+            train, val, test: pairs (image, points). An image is a path, a PIL image, a uint8 array [H, W, 3] (RGB) or
+                [H, W], or a uint8 tensor [3, H, W]; a path is decoded whenever it is used, so large sets need no
+                memory. Points are array-like [N, 2] (x, y) in pixels of the upright image; ``[]``: nobody there.
+                Without ``val``, training takes a fixed tenth of ``train``.
+            min_side, max_side: limits in pixels on an image's shortest and longest side, as in `load_domains`; it
+                and its points are resized to them.
+
+        Raises:
+            UserError: an image that cannot be read, points that are none or belong to another image.
+
+        Example:
+            >>> image, points = np.zeros((480, 640, 3), np.uint8), [[320, 240]]
+            >>> Domain.from_arrays("mine", train=[(image, points)]).train[0].count
+            1
+        """
+        if not 0 < min_side <= max_side:
+            raise UserError(f"min_side {min_side}, max_side {max_side}: give 0 < min_side <= max_side")
+        domain = cls(name, "memory", Path("memory"), [], [], [], Report(name, "memory", Path("memory")))
+        for split, pairs in (("train", train), ("val", val), ("test", test)):
+            items = getattr(domain, split)
+            for number, (image, points) in enumerate(pairs):
+                try:
+                    items.append(_item(name, split, number, image, points, min_side, max_side, domain.report))
+                except BadFile as bad:
+                    raise UserError(f"{name}: {split} image {number} ({bad.path}): {bad}") from None
+            if len({item.name for item in items}) < len(items):
+                raise UserError(f"{name}: {split} holds an image file twice")
+            if items:
+                domain.report.heads[split] = [item.count for item in items]
+        return domain
 
 
 def _scale_points(points: np.ndarray | None, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
@@ -62,6 +119,35 @@ def _scale_points(points: np.ndarray | None, old: tuple[int, int], new: tuple[in
     # float32 cannot hold every float64
     scaled = np.clip(points * (new_wh / old_wh), -1e9, 1e9).astype(np.float32)
     return np.where((points < old_wh) & (scaled > limit), limit, scaled)
+
+
+def _item(
+    domain: str, split: str, number: int, image: Any, points: Any, min_side: int, max_side: int, report: Report
+) -> Item:
+    """An `Item` that needs no cache. Raises `BadFile`."""
+    if isinstance(image, str | Path):
+        source = Path(image)
+        info = inspect_image(source)
+        old, notes = info.size, info.notes
+        size = limited_size(old, min_side, max_side)
+        pixels: Path | np.ndarray = source
+    else:
+        source, notes = Path(f"{number:05d}"), ()
+        try:
+            picture = to_tensor(image).permute(1, 2, 0).contiguous().numpy()
+        except (UserError, TypeError, ValueError) as error:
+            raise BadFile(source, str(error)) from None
+        old = picture.shape[:2]
+        if min(old) < MIN_PIXELS:
+            raise BadFile(source, f"{old[1]}x{old[0]} px is too small (at least {MIN_PIXELS} px a side)")
+        size = limited_size(old, min_side, max_side)
+        resized = Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        pixels = picture if size == old else np.asarray(resized)
+    checked = as_points(points, source)
+    name = f"{domain}/{split}/{source.as_posix().lstrip('/')}"
+    for note in (*notes, *check_points(checked, old, source)):
+        report.note(note, name)
+    return Item(name, domain, pixels, size, _scale_points(checked, old, size), max(size) / max(old), source)
 
 
 def cache_records(

@@ -224,7 +224,7 @@ def _without_end_marker(path: Path) -> Image.Image | None:
             pictures.append(to_rgb(image))
     except Exception:
         return None
-    return pictures[0] if np.array_equal(*map(np.asarray, pictures)) else None
+    return pictures[0] if np.array_equal(np.asarray(pictures[0]), np.asarray(pictures[1])) else None
 
 
 def read_image(path: str | Path) -> Image.Image:

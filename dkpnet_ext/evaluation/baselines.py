@@ -42,7 +42,7 @@ def image_statistics(item: Item) -> np.ndarray:
     Edge density (share of pixels whose brightness gradient exceeds 5, 10 and 20 % of the range), mean
     gradient, brightness moments (mean, deviation, skewness, kurtosis), logarithm of the number of pixels.
     """
-    luma = np.load(item.image, mmap_mode="r") @ np.array([0.299, 0.587, 0.114], np.float32) / 255
+    luma = item.read() @ np.array([0.299, 0.587, 0.114], np.float32) / 255
     gradient = np.hypot(np.diff(luma, axis=0)[:, :-1], np.diff(luma, axis=1)[:-1])
     mean, deviation = luma.mean(), max(luma.std(), 1e-6)
     standard = (luma - mean) / deviation

@@ -36,7 +36,7 @@ def predict_counts(
     counts = []
     with autocast(device, precision):
         for item in shown(items, "counting", progress):
-            image = to_tensor(np.load(item.image, mmap_mode="r"))
+            image = to_tensor(item.read())
             counts.append(nine_patch_count(model, image) if nine_patch else model.count(image))
     return np.array(counts, np.float64)
 
@@ -90,7 +90,7 @@ def attention_vectors(
     vectors = []
     with autocast(device, precision):
         for item in shown(items, "attention", progress):
-            vectors.append(model.attend(to_tensor(np.load(item.image, mmap_mode="r"))).cpu().numpy())
+            vectors.append(model.attend(to_tensor(item.read())).cpu().numpy())
     return np.array(vectors, np.float32)
 
 

@@ -6,7 +6,8 @@ take seconds, and it collects what it saw in a `Report`.
 """
 
 from ..images import BadFile
-from .check import OnBad, Record, Report, read_domain
+from .base import as_points
+from .check import OnBad, Record, Report, check_points, read_domain
 from .layouts import LAYOUTS, find_layout
 
-__all__ = ["LAYOUTS", "BadFile", "OnBad", "Record", "Report", "find_layout", "read_domain"]
+__all__ = ["LAYOUTS", "BadFile", "OnBad", "Record", "Report", "as_points", "check_points", "find_layout", "read_domain"]

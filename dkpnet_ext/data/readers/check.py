@@ -66,24 +66,31 @@ def _some(names: list[str], most: int = 4) -> str:
     return f"{len(names)} ({', '.join(names[:most])}{more})"
 
 
+def check_points(points: np.ndarray, size: tuple[int, int], image: Path) -> tuple[str, ...]:
+    """What is worth noting of the points [N, 2] of an image of ``size`` (H, W).
+
+    Raises `BadFile` when most of them lie far outside: they are another image's.
+    """
+    height, width = size
+    # More than a tenth of the image away is no annotator's slip.
+    far = ((points < -0.1 * np.array([width, height])) | (points > 1.1 * np.array([width, height]))).any(axis=1)
+    if far.sum() > 0.5 * len(points):
+        x, y = points[far][0]
+        where = f"far outside the {width}x{height} image, like ({x:g}, {y:g})"
+        raise BadFile(image, f"{far.sum()} of {len(points)} points lie {where}")
+    outside = ((points < 0) | (points >= [width, height])).any(axis=1)
+    return ("no heads",) * (len(points) == 0) + ("points outside",) * bool(outside.any())
+
+
 def _check(entry: Entry, layout: Layout) -> tuple[Record, tuple[str, ...]]:
     points = entry.points() if entry.points else None
     info = inspect_image(entry.image)
-    notes = list(info.notes)
+    notes = info.notes
     if points is not None:
         if not layout.upright_points:
             points = turn_points(points, info.orientation, info.size)
-        height, width = info.size
-        # More than a tenth of the image away is no annotator's slip. Most points there: not this image's
-        # annotation.
-        far = ((points < -0.1 * np.array([width, height])) | (points > 1.1 * np.array([width, height]))).any(axis=1)
-        if far.sum() > 0.5 * len(points):
-            x, y = points[far][0]
-            where = f"far outside the {width}x{height} image, like ({x:g}, {y:g})"
-            raise BadFile(entry.image, f"{far.sum()} of {len(points)} points lie {where}")
-        outside = ((points < 0) | (points >= [width, height])).any(axis=1)
-        notes += ["no heads"] * (len(points) == 0) + ["points outside"] * bool(outside.any())
-    return Record(entry.split, entry.name, entry.image, info.size, points), tuple(notes)
+        notes += check_points(points, info.size, entry.image)
+    return Record(entry.split, entry.name, entry.image, info.size, points), notes
 
 
 def read_domain(
