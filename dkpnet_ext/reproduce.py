@@ -15,7 +15,7 @@ import tyro
 from .cli import parse as parse_arguments
 from .cli import program, run_command
 from .errors import UserError
-from .training.config import PRESETS, Config
+from .training import PRESETS, Config
 
 
 @dataclasses.dataclass
@@ -66,7 +66,7 @@ def main() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # seconds: a log file needs no line per step
     from .reproduction.report import reproduce
-    from .training.stage import Interrupted
+    from .training.interruption import Interrupted
 
     config = args.config
     if config.resume is not None:

@@ -10,7 +10,7 @@ import warnings
 from .cli import parse as parse_arguments
 from .cli import program, run_command
 from .errors import UserError
-from .training.config import PRESETS, Config
+from .training import PRESETS, Config
 
 
 def parse(arguments: list[str]) -> Config:
@@ -39,8 +39,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # seconds: a log file needs no line per step
+    from .training.interruption import Interrupted
     from .training.run import train
-    from .training.stage import Interrupted
 
     try:
         train(config)

@@ -29,7 +29,7 @@ def reproduce(names: Sequence[str], config: Config, seeds: Sequence[int], output
         seeds: every system is trained with each; output: folder of ``runs/`` and of the tables.
 
     Raises:
-        UserError: bad settings or data; training.stage.Interrupted: stopped, calling again goes on.
+        UserError: bad settings or data; training.interruption.Interrupted: stopped, calling again goes on.
     """
     output_folder(output)
     device = pick_device(config.device, config.precision)

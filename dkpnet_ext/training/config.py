@@ -1,4 +1,4 @@
-"""Every setting of a training run, typed, with the presets people start from."""
+"""Every setting of a training run, typed."""
 
 from __future__ import annotations
 
@@ -183,60 +183,3 @@ def _build(kind: type, values: dict[str, Any]) -> Any:
             value = tuple(value)
         built[item.name] = value
     return kind(**built)
-
-
-def _paper(name: str, clusters: int, sub: int) -> Config:
-    return Config(
-        preset=name,
-        data=DataConfig(data=(), workers=8),
-        cluster=ClusterConfig(num_clusters=clusters, num_sub=sub),
-        optim=OptimConfig(),
-        eval_every=5,
-    )
-
-
-PRESETS: dict[str, tuple[str, Config]] = {
-    "quick": (
-        "synthetic scenes, a small network from scratch; minutes on two CPU cores",
-        Config(
-            preset="quick",
-            # No jitter and few latent dimensions: see bench/results/latent.md; balanced: remedies.md.
-            data=DataConfig(crop=208, min_side=384, jitter=0.0, sampling="balanced", workers=1),
-            model=ModelConfig(backbone="hrnet_w18_small", weights=None, latent_dim=16, density_scale=100.0),
-            cluster=ClusterConfig(num_clusters=4, num_sub=2),
-            loss=LossConfig(w_density=0.01),
-            # Nothing is pretrained here: a second start from random weights would waste the first stage.
-            optim=OptimConfig(
-                epochs=32,
-                stage2_from="stage1",
-                batch=8,
-                lr=2e-3,
-                weight_decay=1e-4,
-                schedule="onecycle",
-                batch_norm="recalibrated",
-            ),
-            eval_every=8,
-            precision="auto",
-        ),
-    ),
-    "small": (
-        "real images on a small machine: EfficientNet-Lite0, crops of 256, frozen batch norm",
-        Config(
-            preset="small",
-            data=DataConfig(data=(), crop=256, min_side=256, sampling="balanced", workers=1),
-            model=ModelConfig(backbone="tf_efficientnet_lite0", latent_dim=16, density_scale=100.0),
-            cluster=ClusterConfig(num_clusters=3, num_sub=3),
-            loss=LossConfig(w_density=0.01),
-            optim=OptimConfig(
-                epochs=10, batch=12, lr=3e-4, weight_decay=1e-4, schedule="onecycle", batch_norm="frozen"
-            ),
-            eval_every=5,
-            precision="auto",
-        ),
-    ),
-    "paper-3joint": ("the paper's SHA + SHB + QNRF: HRNet-W40, c=3, k=3", _paper("paper-3joint", 3, 3)),
-    "paper-4joint": (
-        "the paper's SHA + SHB + QNRF + NWPU: HRNet-W40, c=5, k=2",
-        _paper("paper-4joint", 5, 2),
-    ),
-}

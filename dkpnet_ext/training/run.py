@@ -28,7 +28,8 @@ from ..plots import overlay, tsne_plot
 from .checkpoint import save_model
 from .clustering import cluster_attention
 from .config import Config
-from .stage import predict_all, train_stage, write_jsonl
+from .stage import StageData, train_stage
+from .validation import predict_all
 
 _PLOTTED = 300  # at most as many images in the t-SNE plot
 _STAGE1: dict[str, Attention] = {"dkpnet": "va", "va": "va", "se": "se", "jt": "none"}
@@ -121,7 +122,8 @@ def train(config: Config) -> Path:
 
     def log(record: dict[str, Any]) -> None:
         if board is not None:
-            write_jsonl(folder / "metrics.jsonl", record)
+            with (folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
             for key, value in record.items():
                 if isinstance(value, float):
                     board.add_scalar(f"{record['stage']}/{key}", value, record.get("epoch", 0))
@@ -148,7 +150,7 @@ def train(config: Config) -> Path:
     if not clusters_file.exists():
         fabric.seed_everything(config.seed, verbose=False)
         model = build_model(config, 1, names)
-        train_stage(fabric, model, train_items, labels, labels, val_items, config, stage1, log)
+        train_stage(fabric, model, StageData(train_items, labels, labels, val_items), config, stage1, log)
     best = stage1 / "best"
     if not single:
         if not clusters_file.exists():
@@ -165,7 +167,7 @@ def train(config: Config) -> Path:
             trained = load_model(best)
             model.backbone.load_state_dict(trained.backbone.state_dict())
             model.pooling_head.load_state_dict(trained.pooling_head.state_dict())
-        train_stage(fabric, model, train_items, new_labels, labels, val_items, config, stage2, log)
+        train_stage(fabric, model, StageData(train_items, new_labels, labels, val_items), config, stage2, log)
         best = stage2 / "best"
 
     fast = load_model(best).for_inference().to(fabric.device)

@@ -15,7 +15,7 @@ from dkpnet_ext.models import DKPNet, tiling
 from dkpnet_ext.reproduction import analysis
 from dkpnet_ext.reproduction.runs import configure, digest, systems
 from dkpnet_ext.reproduction.tables import PAGES, spread, verdict
-from dkpnet_ext.training.config import PRESETS
+from dkpnet_ext.training import PRESETS
 
 from .conftest import ARGUMENTS
 

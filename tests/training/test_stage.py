@@ -11,11 +11,14 @@ from dkpnet_ext.data import Batch
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import CounterOutput, DKPNet
 from dkpnet_ext.train import parse
+from dkpnet_ext.training import PRESETS, Config
+from dkpnet_ext.training.batch_norm import recalibrate
 from dkpnet_ext.training.checkpoint import load_state, restore_rng, save_state
 from dkpnet_ext.training.clustering import cluster_attention
-from dkpnet_ext.training.config import PRESETS, Config, LossConfig
-from dkpnet_ext.training.losses import LatentSigns, loss_terms
-from dkpnet_ext.training.stage import learning_rate, recalibrate
+from dkpnet_ext.training.config import LossConfig
+from dkpnet_ext.training.losses import loss_terms
+from dkpnet_ext.training.monitor import LatentMonitor
+from dkpnet_ext.training.schedule import learning_rate
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -47,13 +50,13 @@ def test_unknown_preset_and_foreign_configuration_are_one_line(tmp_path):
 
 def test_paper_schedule_divides_by_two_and_a_half_at_epoch_250():
     config = PRESETS["paper-4joint"][1]
-    assert learning_rate(config, 249.99 / 450) == 5e-5
-    assert learning_rate(config, 250 / 450) == pytest.approx(2e-5)
+    assert learning_rate(config.optim, 249.99 / 450) == 5e-5
+    assert learning_rate(config.optim, 250 / 450) == pytest.approx(2e-5)
 
 
 def test_one_cycle_rises_and_falls_to_zero():
     config = copy.deepcopy(PRESETS["quick"][1])
-    rates = [learning_rate(config, p) for p in np.linspace(0, 0.9999, 101)]
+    rates = [learning_rate(config.optim, p) for p in np.linspace(0, 0.9999, 101)]
     assert max(rates) == pytest.approx(config.optim.lr, rel=1e-2)
     assert int(np.argmax(rates)) == 10
     assert rates[-1] < 1e-4 * config.optim.lr
@@ -102,24 +105,24 @@ def test_loss_averages_over_latent_samples():
     torch.testing.assert_close(whole, sum(parts) / 2)
 
 
-def test_signs_of_the_latent():
+def test_monitor_of_the_latent():
     model = DKPNet("resnet18", domains=("a", "b"), channels=16, latent_dim=2)
     with torch.no_grad():
         model.attention.centers.copy_(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]))
-    signs = LatentSigns(2)
-    assert signs.summary() == {}
+    monitor = LatentMonitor(2)
+    assert monitor.summary() == {}
     mu = torch.tensor([[3.0, 1.0], [1.0, 3.0], [2.0, 1.0]])  # of domains a, b and b: the last is wrong
     y = torch.tensor([0.2, 0.4, 0.8])[:, None].expand(3, 16)
     samples = torch.cat([y - 0.1, y + 0.1])
     labels = torch.tensor([0, 1, 1])
     for _ in range(2):
-        signs.add(model, CounterOutput(torch.zeros(6, 1, 1, 1), samples, mu), labels)
-    summary = signs.summary()
+        monitor.add(model, CounterOutput(torch.zeros(6, 1, 1, 1), samples, mu), labels)
+    summary = monitor.summary()
     assert summary["domain_accuracy"] == pytest.approx(2 / 3)
     assert summary["attention_between"] == pytest.approx(0.2)  # means 0.2 and 0.6
     assert summary["attention_deviation"] == pytest.approx(float(samples[:, 0].std(correction=0)))
 
-    plain = LatentSigns(2)
+    plain = LatentMonitor(2)
     plain.add(model, CounterOutput(torch.zeros(3, 1, 1, 1)), labels)  # joint training has no attention
     assert plain.summary() == {}
 
