@@ -29,11 +29,10 @@ def main() -> None:
     args = parse(Arguments, "demo")
     from .counting.webpage import DemoPage, serve
     from .device import pick_device
-    from .files import checkpoint_folder
     from .models import load_model
 
     device = pick_device(args.device)
-    model = load_model(checkpoint_folder(args.checkpoint)).for_inference().to(device)
+    model = load_model(args.checkpoint).for_inference().to(device)
     server = serve(DemoPage(model, args.checkpoint or "starter"), args.host, args.port)
     address = f"[{args.host}]" if ":" in args.host else args.host
     say(f"open http://{address}:{server.port} (Ctrl-C ends it)")

@@ -48,11 +48,10 @@ def main() -> None:
     from .device import pick_device
     from .evaluation.evaluate import evaluate_domains, submit
     from .evaluation.metrics import markdown_table
-    from .files import checkpoint_folder
     from .models import load_model
 
     device = pick_device(args.device, args.precision)
-    model = load_model(checkpoint_folder(args.checkpoint)).for_inference().to(device)
+    model = load_model(args.checkpoint).for_inference().to(device)
     how: dict[str, Any] = {
         "device": device,
         "precision": args.precision,

@@ -25,10 +25,9 @@ def main() -> None:
     """Parse, export, check, print."""
     args = parse(Arguments, "export", description=__doc__)
     from .counting.export import check_exported, export_model
-    from .files import checkpoint_folder
     from .models import load_model
 
-    model = load_model(checkpoint_folder(args.checkpoint))
+    model = load_model(args.checkpoint)
     export_model(model, args.output)
     difference = check_exported(model, args.output)
     say(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB; counts differ from PyTorch's by {difference:.1e}")

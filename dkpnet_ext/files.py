@@ -9,21 +9,6 @@ from pathlib import Path
 
 from .errors import UserError
 
-STARTER = Path(__file__).parent / "assets" / "starter"
-
-
-def checkpoint_folder(checkpoint: str | Path | None) -> str | Path:
-    """What `models.load_model` should load: the packaged starter model for None, a training run's final model for
-    the folder of a run, else the argument itself (a folder or a hub id)."""
-    if checkpoint is None:
-        if not (STARTER / "model.safetensors").is_file():
-            raise UserError("the starter model is not part of this installation; name one with --checkpoint FOLDER")
-        return STARTER
-    for best in ("model", "stage2/best", "stage1/best"):  # of a run that has ended, or not yet
-        if (Path(checkpoint) / best / "model.safetensors").is_file():
-            return Path(checkpoint) / best
-    return checkpoint
-
 
 @dataclass
 class Prediction:

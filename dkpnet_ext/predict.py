@@ -39,12 +39,11 @@ def main() -> None:
     from .counting.prediction import predict_files
     from .counting.regions import read_regions
     from .device import pick_device
-    from .files import checkpoint_folder
     from .models import load_model
 
     device = pick_device(args.device, args.precision)
     regions = None if args.regions is None else read_regions(args.regions)
-    model = load_model(checkpoint_folder(args.checkpoint)).for_inference().to(device)
+    model = load_model(args.checkpoint).for_inference().to(device)
     failed = 0
     for found in predict_files(
         model, args.inputs, args.output, regions=regions, precision=args.precision, progress=sys.stderr.isatty()

@@ -175,15 +175,24 @@ def run_exported(path: Path, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_exported(model: CrowdCounter, path: Path) -> float:
-    """Largest difference of counts, relative to the heads PyTorch sees, on noise of two sizes and batches."""
+    """Largest difference of counts, relative to the heads PyTorch sees, on noise of two sizes and batches.
+
+    Raises:
+        UserError: counts that are not finite.
+    """
     generator = torch.Generator().manual_seed(0)
-    worst = 0.0
+    differences = []
     for shape in ((1, 3, 131, 174), (3, 3, 96, 64)):
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
         with torch.inference_mode():
             density = model(images.to(model.pixel_mean.device)).density.cpu()
         exported, count = run_exported(path, images)
         scale = density.abs().sum((1, 2, 3)).clamp_min(1e-6)
-        worst = max(worst, float(((count - density.sum((1, 2, 3))).abs() / scale).max()))
-        worst = max(worst, float(((exported - density).abs().sum((1, 2, 3)) / scale).max()))
+        differences += [
+            (count - density.sum((1, 2, 3))).abs() / scale,
+            (exported - density).abs().sum((1, 2, 3)) / scale,
+        ]
+    worst = float(torch.cat(differences).max())  # NaN if any is, unlike Python's max
+    if not worst < float("inf"):
+        raise UserError(f"{path}: the counts of the exported model or of the model itself are not finite")
     return worst

@@ -57,13 +57,9 @@ def nine_patch_count(model: CrowdCounter, image: Tensor) -> float:
         pixels = F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
     rows, columns = height // 2, width // 2
     corners = [(i * rows // 2, j * columns // 2) for i in range(3) for j in range(3)]
-    was_training = model.training
-    model.eval()
-    try:
+    with model.evaluating():
         patches = torch.cat([pixels[:, :, y : y + rows, x : x + columns] for y, x in corners])
         density = model(patches).density[:, 0].double()
-    finally:
-        model.train(was_training)
 
     def counted(length: int, position: int) -> slice:
         return slice(0 if position == 0 else length // 4, length if position == 2 else 3 * length // 4)

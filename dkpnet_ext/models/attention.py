@@ -35,9 +35,8 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, channels // reduction), nn.ReLU(), nn.Linear(channels // reduction, channels)
-        )
+        hidden = max(channels // reduction, 1)
+        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
 
     def forward(self, pooled: Tensor, labels: Tensor | None = None, *, batch_offset: int = 0) -> AttentionOutput:
         """pooled [B, K] -> attention [B, K]; the label plays no part."""

@@ -1,68 +1,142 @@
-"""What people call: count, density, attend, examine, on pictures of any size."""
+"""What people call: count, density, attend and examine, for pictures of any kind and size."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Self, overload
 
+import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
 from ..data.images import to_tensor
+from ..errors import UserError
 from . import tiling
 from .folding import fold_batch_norms
 from .hub import SavedNetwork
 from .network import CounterOutput
 
+Picture = str | Path | IO[bytes] | Image.Image | np.ndarray | Tensor
+"""A path, an open file (`io.BytesIO` too), a PIL image, a uint8 array [H, W, 3], [H, W, 4] (alpha is dropped) or [H, W]
+(gray), or a uint8 tensor [3, H, W]; RGB, any size."""
+Pictures = list[Any] | tuple[Any, ...]
+"""A list of `Picture`."""
+
+_lock = threading.Lock()
+_evaluating: dict[nn.Module, tuple[list[None], list[nn.Module]]] = {}
+
 
 class CrowdCounter(SavedNetwork):
-    """Any system that counts people in pictures; the arguments are `Network`'s."""
+    """Any system that counts people in pictures; the constructor's arguments are `Network`'s.
+
+    `count`, `density`, `attend` and `examine` evaluate: whatever mode the model is in, they take the mean of the latent
+    and batch norm's running statistics, and leave the mode as it was. They may run in several threads at a time, though
+    not while another thread trains the model or changes its mode.
+    """
 
     def for_inference(self) -> Self:
         """Make prediction faster, in place: batch norms folded into convolutions, channels innermost in memory.
 
-        The counts stay the same up to rounding. The model is not meant to be trained or saved afterwards.
+        The counts stay the same up to rounding. The model is not meant to be trained afterwards and cannot be saved.
         """
         try:
             self.backbone = fold_batch_norms(self.backbone)
         except Exception:  # torch.fx cannot trace every backbone that timm has, and says so in many ways
             pass
+        self.folded = True
         return self.eval().to(memory_format=torch.channels_last)
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode inside. Where several threads are inside, the last one restores the modes that the first found."""
+        with _lock:
+            if self not in _evaluating:
+                _evaluating[self] = [], [module for module in self.modules() if module.training]
+                self.eval()
+            inside, trained = _evaluating[self]
+            inside.append(None)
+        try:
+            yield
+        finally:
+            with _lock:
+                inside.pop()
+                if not inside:
+                    del _evaluating[self]
+                    for module in trained:
+                        module.training = True
+
+    @overload
+    def examine(self, image: Picture) -> CounterOutput: ...
+    @overload
+    def examine(self, image: Pictures) -> list[CounterOutput]: ...
     @torch.inference_mode()
-    def examine(self, image: Any) -> CounterOutput:
+    def examine(self, image: Picture | Pictures) -> CounterOutput | list[CounterOutput]:
         """All that the model says of one image, a batch of one; above `tiling.LIMIT` pixels in tiles, with the same result.
 
-        The image as for `density`.
-        """
-        was_training = self.training
-        self.eval()
-        try:
-            pixels = to_tensor(image)
-            if pixels.shape[-2] * pixels.shape[-1] > tiling.LIMIT:
-                return tiling.predict(self, pixels)
-            return self(pixels.unsqueeze(0).to(self.pixel_mean.device))
-        finally:
-            self.train(was_training)
-
-    def density(self, image: Any) -> Tensor:
-        """Density map of one image, float32 [ceil(H / stride), ceil(W / stride)] in heads per cell.
-
         Args:
-            image: a path, a PIL image, or a uint8 array or tensor ([H, W, 3] or [3, H, W]); any size.
+            image: see `Picture`; a list of them gives a list.
+
+        Raises:
+            UserError: a file that cannot be decoded; a density that is not finite.
+            ValueError, TypeError: an array or tensor of another shape or dtype.
         """
+        if isinstance(image, list | tuple):
+            return [self.examine(each) for each in image]
+        pixels = to_tensor(image)
+        with self.evaluating():
+            if pixels.shape[-2] * pixels.shape[-1] > tiling.LIMIT:
+                output = tiling.predict(self, pixels)
+            else:
+                output = self(pixels.unsqueeze(0).to(self.pixel_mean.device))
+        if not bool(torch.isfinite(output.density).all()):
+            raise UserError("the density is not finite: damaged weights, or numbers too large for fp16")
+        return output
+
+    @overload
+    def density(self, image: Picture) -> Tensor: ...
+    @overload
+    def density(self, image: Pictures) -> list[Tensor]: ...
+    def density(self, image: Picture | Pictures) -> Tensor | list[Tensor]:
+        """Density map of one image, float32 [ceil(H / stride), ceil(W / stride)] in heads per cell, on the model's device.
+
+        Args and errors as for `examine`.
+        """
+        if isinstance(image, list | tuple):
+            return [self.density(each) for each in image]
         return self.examine(image).density[0, 0].float()
 
-    def attend(self, image: Any) -> Tensor:
-        """Attention y of one image in evaluation mode, float32 [K]; the image as for `density`.
+    @overload
+    def attend(self, image: Picture) -> Tensor: ...
+    @overload
+    def attend(self, image: Pictures) -> list[Tensor]: ...
+    def attend(self, image: Picture | Pictures) -> Tensor | list[Tensor]:
+        """Attention y of one image in evaluation mode, float32 [K] in (0, 1).
+
+        Args and errors as for `examine`.
 
         Raises:
             ValueError: a model without attention.
         """
+        if isinstance(image, list | tuple):
+            return [self.attend(each) for each in image]
         attention = self.examine(image).attention
         if attention is None:
             raise ValueError("attend: this model has no attention")
         return attention[0].float()
 
-    def count(self, image: Any) -> float:
-        """Number of people in one image (`density` summed); no label is needed."""
+    @overload
+    def count(self, image: Picture) -> float: ...
+    @overload
+    def count(self, image: Pictures) -> list[float]: ...
+    def count(self, image: Picture | Pictures) -> float | list[float]:
+        """Number of people in one image: the sum of `density`, added up in float64. No label is needed.
+
+        Args and errors as for `examine`.
+        """
+        if isinstance(image, list | tuple):
+            return [self.count(each) for each in image]
         return float(self.density(image).sum(dtype=torch.float64))

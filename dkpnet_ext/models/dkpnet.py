@@ -8,9 +8,10 @@ from typing import Literal
 from torch import Tensor
 
 from .attention import SqueezeExcitation, VariationalAttention
+from .checks import check_choice, check_number
 from .counter import CrowdCounter
 from .head import AttendedHead, Form
-from .network import CounterOutput, Decision, check_choice, check_number
+from .network import CounterOutput, Decision
 from .registry import register
 
 Attention = Literal["none", "se", "va", "inva"]
@@ -58,20 +59,21 @@ class DKPNet(CrowdCounter):
             backbone, channels=channels, domains=domains, out_stride=out_stride, density_scale=density_scale,
             min_side=min_side, max_side=max_side,
         )  # fmt: skip
-        variational = attention in ("va", "inva")
         check_choice("attention", attention, tuple(_SYSTEMS))
-        check_number("num_domains", num_domains or len(domains), int(variational), 10_000)
-        check_number("num_sub", num_sub, 1, 1000)
-        check_number("latent_dim", latent_dim, 1, 1 << 16)
+        check_choice("head", head, ("folded", "literal"))
+        check_number("num_domains", num_domains, 0, 1000)
+        check_number("num_sub", num_sub, 1, 64)
+        check_number("latent_dim", latent_dim, 1, 4096)
         check_number("num_samples", num_samples, 1, 1000)
+        variational, num_domains = attention in ("va", "inva"), num_domains or len(domains)
+        if variational and num_domains < 1:
+            raise ValueError(f"attention {attention!r} needs num_domains or the domains' names")
         if attention == "va" and num_sub != 1:
             raise ValueError(f"attention 'va' has one component per domain; num_sub {num_sub} is 'inva'")
         self.head = AttendedHead(self.backbone.channels, channels, head)
         self.attention: SqueezeExcitation | VariationalAttention | None = None
         if variational:
-            self.attention = VariationalAttention(
-                channels, latent_dim, num_domains or len(domains), num_sub, num_samples
-            )
+            self.attention = VariationalAttention(channels, latent_dim, num_domains, num_sub, num_samples)
         elif attention == "se":
             self.attention = SqueezeExcitation(channels)
 

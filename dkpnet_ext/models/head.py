@@ -34,8 +34,6 @@ class AttendedHead(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], channels: int = 512, form: Form = "folded") -> None:
         super().__init__()
-        if form not in ("folded", "literal"):
-            raise ValueError(f"head is {form!r}; folded, literal are possible")
         self.form = form
         self.neck = nn.Conv2d(sum(in_channels), channels, 1)
         self.conv1 = nn.Conv2d(channels, 64, 1)

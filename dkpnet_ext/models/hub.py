@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -47,6 +49,10 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
 
     systems: ClassVar[tuple[str, ...]] = ()
     """Names under which the class is registered (see `registry.register`)."""
+    added: ClassVar[Mapping[str, Any]] = {}
+    """Constructor arguments that came after the first checkpoints, with the values of a config.json that lacks them."""
+    folded: bool = False
+    """Whether `CrowdCounter.for_inference` changed the network, which config.json then no longer describes."""
     notes: str = "Not recorded."
     """Markdown on training data and results, for the model card that `save_pretrained` writes."""
 
@@ -61,7 +67,12 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
         Args:
             save_directory: created.
             kwargs: see huggingface_hub's `ModelHubMixin.save_pretrained`.
+
+        Raises:
+            UserError: after `for_inference`.
         """
+        if self.folded:
+            raise UserError("a model made ready by for_inference cannot be saved; save it before, or load it anew")
         config = {"system": self.system, **self.arguments}
         return super().save_pretrained(save_directory, **({"config": config} | kwargs))
 
@@ -94,9 +105,10 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
         if config.get("neck_norm"):
             raise UserError(f"checkpoint {folder}: neck_norm, a batch norm after the neck, is no longer supported")
         names = [name for name in cls._hub_mixin_init_parameters if name != "self"]
-        if missing := [name for name in names if name not in config]:
+        known = {**cls.added, **config}
+        if missing := [name for name in names if name not in known]:
             raise UserError(f"checkpoint {folder}: {_CONFIG} lacks {', '.join(missing)}")
-        return {name: config[name] for name in names}
+        return {name: known[name] for name in names}
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -129,32 +141,38 @@ def find_checkpoint(source: str | Path | None = None, revision: str | None = Non
     Raises:
         UserError: no such folder, a file missing in it, a hub that does not have it or cannot be reached.
     """
-    if source is None or (str(source) == "starter" and not Path("starter").exists()):
+    if source is None or (str(source) == "starter" and not os.path.exists("starter")):
         if not (STARTER / _WEIGHTS).is_file():
             raise UserError("the starter model is not part of this installation; name a checkpoint's folder")
         return STARTER
-    folder = Path(source)
-    if folder.is_dir():
-        inside = [folder / name for name in _RUN if (folder / name / _WEIGHTS).is_file()]
-        folder = inside[0] if inside else folder
+    folder = Path(source).expanduser()
+    if os.path.isdir(folder):
+        folder = next((folder / name for name in ("", *_RUN) if os.path.isfile(folder / name / _WEIGHTS)), folder)
         for name in (_CONFIG, _WEIGHTS):
-            if not (folder / name).is_file():
+            if not os.path.isfile(folder / name):
                 raise UserError(f"checkpoint {source}: {name} is missing; give a model's folder or a training run's")
         return folder
     owner, *rest = folder.parts or ("",)
-    if len(rest) == 1 and owner not in ("runs", ".", "..", "/", "~") and not Path(owner).exists():
+    if len(rest) == 1 and owner not in ("runs", ".", "..", "/") and not os.path.exists(owner):
         return _download(str(source), revision)
     raise UserError(f"checkpoint {source}: no such folder; give one that holds {_CONFIG} and {_WEIGHTS}")
 
 
 def _download(name: str, revision: str | None) -> Path:
-    from huggingface_hub import hf_hub_download
+    """The folder of a hub model's files in the hub's cache, which also serves where the hub cannot be reached."""
+    from huggingface_hub import get_session, hf_hub_download, hf_hub_url
 
+    offline = False
+    try:  # once: the client itself tries for half a minute
+        get_session().head(hf_hub_url(name, _CONFIG), timeout=5)
+    except Exception:
+        offline = True
     try:
         for file in (_CONFIG, _WEIGHTS):  # never a pickle
-            path = Path(hf_hub_download(name, file, revision=revision))
-    except Exception as error:  # the hub's client has many kinds, for absent, private, unreachable ...
-        raise UserError(f"checkpoint {name}: no such folder, and not to be had on the hub ({_reason(error)})") from None
+            path = Path(hf_hub_download(name, file, revision=revision, local_files_only=offline))
+    except Exception as error:  # the client has many kinds, for absent, private, gated ...
+        reason = "which cannot be reached" if offline else _reason(error)
+        raise UserError(f"checkpoint {name}: no such folder, and not on the hub ({reason})") from None
     return path.parent
 
 

@@ -8,9 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from .checks import check_number
 from .counter import CrowdCounter
 from .head import AttendedHead
-from .network import CounterOutput, Decision, check_number
+from .network import CounterOutput, Decision
 from .registry import register
 
 
@@ -22,6 +23,9 @@ class MultiBranch(CrowdCounter):
 
     Args:
         num_domains: C, by default the number of ``domains``; the others are `Network`'s.
+
+    Raises:
+        ValueError: an argument of another type or out of its range.
     """
 
     def __init__(
@@ -39,23 +43,37 @@ class MultiBranch(CrowdCounter):
             backbone, channels=channels, domains=domains, out_stride=out_stride, density_scale=density_scale,
             min_side=min_side, max_side=max_side,
         )  # fmt: skip
+        check_number("num_domains", num_domains, 0, 1000)
         num_domains = num_domains or len(domains)
-        check_number("num_domains", num_domains, 1, 10_000)
+        if num_domains < 1:
+            raise ValueError("MultiBranch needs num_domains or the domains' names")
         self.heads = nn.ModuleList(AttendedHead(self.backbone.channels, channels) for _ in range(num_domains))
         for head in self.heads:  # one neck for all
             head.neck = self.heads[0].neck
         self.classifier = nn.Linear(channels, num_domains)
 
     def forward(self, images: Tensor, labels: Tensor | None = None, batch_offset: int = 0) -> CounterOutput:
-        """As `Network.forward`; ``domain_logits`` [B, C] are the classifier's."""
+        """As `Network.forward`; ``domain_logits`` [B, C] are the classifier's.
+
+        Raises:
+            ValueError: see `Network.features`; a label that is no domain.
+        """
         branches, padded, size = self.features(images)
         pooled, _ = self.pooling_head.pool(branches, padded)
         logits = self.classifier(pooled)
-        chosen = logits.argmax(1) if labels is None else labels
+        chosen = logits.argmax(1) if labels is None else self._checked(labels)
         # Every head runs on every image, so that all have gradients in every step (DDP asks for that).
         densities = torch.stack([head(branches, None, padded, None) for head in self.heads])
         output = densities[chosen, torch.arange(images.shape[0], device=images.device)]
         return CounterOutput(self.unscale(output[..., : size[0], : size[1]]), domain_logits=logits)
+
+    def _checked(self, labels: Tensor) -> Tensor:
+        """Refuse a label that is no domain: -1 would pick the last head."""
+        if not torch.compiler.is_compiling() and labels.numel():
+            low, high = (int(value) for value in labels.aminmax())
+            if low < 0 or high >= len(self.heads):
+                raise ValueError(f"labels range from {low} to {high}; the domains are 0 to {len(self.heads) - 1}")
+        return labels
 
     @property
     def pooling_head(self) -> AttendedHead:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbones import create_backbone, load_backbone_weights
+from .checks import check_choice, check_names, check_number
 from .head import AttendedHead
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -72,9 +73,8 @@ class Network(nn.Module):
         super().__init__()
         if not isinstance(backbone, str):
             raise ValueError(f"backbone is {backbone!r}; a name of timm is expected")
-        if isinstance(domains, str) or not all(isinstance(name, str) for name in domains):
-            raise ValueError(f"domains is {domains!r}; a list of names is expected")
-        check_number("channels", channels, 1, 1 << 16)
+        check_names("domains", domains)
+        check_number("channels", channels, 1, 8192)
         check_number("density_scale", density_scale, 1e-6, 1e6, whole=False)
         check_number("min_side", min_side, 1, 1 << 20)
         check_number("max_side", max_side, min_side, 1 << 20)
@@ -100,13 +100,15 @@ class Network(nn.Module):
             branches, the padded output size and the true output size (ceil(H / stride), ceil(W / stride)).
 
         Raises:
-            ValueError: another shape.
+            ValueError: another shape or dtype; floats that are not in [0, 1].
         """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images must be [B, 3, H, W], got {tuple(images.shape)}")
+        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+            raise ValueError(f"images must be [B, 3, H, W], got {list(images.shape)}")
         height, width = images.shape[-2:]
         if images.dtype == torch.uint8:
             images = images.to(self.pixel_mean.dtype) / 255
+        else:
+            _check_range(images)
         images = (images - self.pixel_mean) / self.pixel_std
         multiple = max(self.backbone.reductions)
         pad_h, pad_w = -height % multiple, -width % multiple
@@ -151,17 +153,15 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
-def check_number(name: str, value: object, low: float, high: float, *, whole: bool = True) -> None:
-    """Raises `ValueError` for anything but a number from ``low`` to ``high``: NaN, a bool, a text."""
-    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not (fits and low <= value <= high):  # type: ignore[operator]  # a number by now
-        raise ValueError(f"{name} is {value!r}; a {'whole ' if whole else ''}number from {low} to {high} is expected")
-
-
-def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Raises `ValueError` for a value that is none of the choices (True is no 1)."""
-    if not any(value == choice and type(value) is type(choice) for choice in choices):
-        raise ValueError(f"{name} is {value!r}; {', '.join(map(str, choices))} are possible")
+def _check_range(images: Tensor) -> None:
+    """Refuse float images of another range, such as 0 to 255 or normalised ones; interpolation may overshoot [0, 1]."""
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}; uint8, or float in [0, 1], is expected")
+    if torch.compiler.is_compiling() or not images.numel():  # a graph cannot depend on values
+        return
+    low, high = (float(value) for value in images.detach().aminmax())
+    if not (low >= -0.5 and high <= 1.5):
+        raise ValueError(f"float images range from {low:.4g} to {high:.4g}; [0, 1] is expected (or uint8)")
 
 
 def _is_channels_last(backbone: nn.Module) -> bool:

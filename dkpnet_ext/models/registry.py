@@ -109,6 +109,6 @@ def load_model(source: str | Path | None = None, *, revision: str | None = None,
     config = read_config(folder)
     # Folders from before config.json named the system tell it by their keys.
     name = config.get("system", "dkpnet" if "attention" in config else "mb")
-    if name not in _systems:
+    if not isinstance(name, str) or name not in _systems:
         raise UserError(f"checkpoint {folder}: config.json: system {name!r} is none of {', '.join(_systems)}")
     return _systems[name].model.from_pretrained(folder, **changes)

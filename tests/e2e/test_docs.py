@@ -16,9 +16,9 @@ from counters import alive
 from PIL import Image
 from werkzeug.serving import BaseWSGIServer
 
-from dkpnet_ext import files
 from dkpnet_ext.cli import run_command
 from dkpnet_ext.models import DKPNet
+from dkpnet_ext.models.hub import STARTER
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.M | re.S)
@@ -86,7 +86,7 @@ def run(folder, tmp_path_factory, monkeypatch, capfd):
         python, *words = shlex.split(line, comments=True)
         assert python == "python", line
         if "dkpnet_ext.predict" in words or "dkpnet_ext.demo" in words:
-            if "--checkpoint" not in words and not (files.STARTER / "model.safetensors").is_file():
+            if "--checkpoint" not in words and not (STARTER / "model.safetensors").is_file():
                 pytest.skip("the starter model is not part of this tree")
         with pytest.raises(SystemExit) as ended:
             if words[0] == "-m":
