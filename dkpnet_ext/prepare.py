@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +34,6 @@ class Arguments:
     cache: Cache = None
 
 
-def named(folder: str) -> str:
-    """``FOLDER`` -> ``NAME=FOLDER``, the name made of the folder's own."""
-    if folder == "synthetic" or re.match(r"[\w.+-]+=", folder):
-        return folder
-    name = re.sub(r"[^\w.+-]+", "_", Path(folder).resolve().stem)
-    return f"{name or 'data'}={folder}"
-
-
 def main() -> None:
     """Parse, call, print."""
     args = parse(Arguments, "prepare")
@@ -51,8 +42,7 @@ def main() -> None:
 
     if not args.data:
         raise UserError("nothing to check: name a folder, a CSV or JSON list, or synthetic")
-    specs = [named(folder) for folder in args.data]
-    domains = load_domains(specs, cache=args.cache, min_side=args.min_side, max_side=args.max_side, on_bad="skip")
+    domains = load_domains(args.data, cache=args.cache, min_side=args.min_side, max_side=args.max_side, on_bad="skip")
     write_page(domains, args.output)
     bad = sum(len(domain.report.bad) for domain in domains)
     say(f"{bad} unusable files; look through {args.output}")

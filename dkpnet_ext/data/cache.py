@@ -23,6 +23,7 @@ import numpy as np
 
 from ..errors import UserError
 from .images import BadFile, decode
+from .regions import paint_outside
 
 _VERSION = 2  # of what decoding gives; 1 left 12 bits in 16 nearly black
 _HASHED = 1 << 16  # bytes hashed at either end of a source file; its size and time stamp stand for the middle
@@ -33,6 +34,8 @@ class Job(NamedTuple):
 
     source: Path
     size: tuple[int, int]  # (H, W) in the cache
+    region: np.ndarray | None = None  # of interest, see `regions`, in an image of size `source_size`
+    source_size: tuple[int, int] = (0, 0)
 
 
 def default_cache() -> Path:
@@ -48,6 +51,8 @@ def _name(job: Job) -> str:
         if stat.st_size > _HASHED:
             file.seek(max(_HASHED, stat.st_size - _HASHED))
             digest.update(file.read())
+    if job.region is not None:
+        digest.update(f"{job.region.dtype} {job.region.shape} {job.source_size}".encode() + job.region.tobytes())
     name = digest.hexdigest()
     return f"{name[:2]}/{name}.npy"
 
@@ -77,6 +82,8 @@ def _is_cached(target: Path, size: tuple[int, int]) -> bool:
 def _fill(job: Job, target: Path) -> None:
     """Decode, resize and write one image: atomically, so that nobody ever sees half a file."""
     image = np.asarray(decode(job.source, job.size))
+    if job.region is not None:
+        image = paint_outside(image, job.region, job.source_size)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:

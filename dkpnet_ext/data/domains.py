@@ -16,7 +16,7 @@ from PIL import Image
 from ..errors import UserError
 from .cache import Job, default_cache, fill_cache
 from .images import MIN_PIXELS, BadFile, decode, inspect_image, limited_size, to_tensor
-from .readers import LAYOUTS, OnBad, Record, Report, as_points, check_points, read_domain
+from .readers import LAYOUTS, OnBad, Record, Report, as_points, bad_lines, check_points, read_domain
 
 Labelled = tuple[Any, Any]  # an image and its points, see `Domain.from_arrays`
 
@@ -160,7 +160,10 @@ def cache_records(
     progress: bool,
 ) -> list[tuple[str, Item]]:
     """Fill the cache where it lacks an image; (split, item) in order. Undecodable files go to the report."""
-    jobs = [Job(record.image, limited_size(record.size, min_side, max_side)) for record in records]
+    jobs = [
+        Job(record.image, limited_size(record.size, min_side, max_side), record.region, record.size)
+        for record in records
+    ]
     targets, bad = fill_cache(domain, jobs, cache, progress)
     items = []
     for record, job, target in zip(records, jobs, targets, strict=True):
@@ -175,16 +178,23 @@ def cache_records(
 
 
 def parse_spec(spec: str) -> tuple[str, Path, str | None]:
-    """``NAME=PATH`` or ``NAME=PATH:layout`` -> name, path, layout or None. Raises `UserError`."""
+    """``NAME=PATH``, ``PATH`` (named after itself), or one of them with ``:layout`` -> name, path, layout or None.
+
+    Raises `UserError`.
+    """
     name, equals, rest = spec.partition("=")
-    if not equals or not re.fullmatch(r"[\w.+-]+", name) or not rest:
-        raise UserError(f"'{spec}' does not name data; write NAME=PATH, NAME=PATH:layout, or synthetic")
+    if not equals or not re.fullmatch(r"[\w.+-]+", name):
+        name, rest = "", spec  # no name: a path, which may hold an equals sign
     path, colon, layout = rest.rpartition(":")
-    if colon and not Path(rest).expanduser().exists() and re.fullmatch(r"[\w-]+", layout):
-        if layout not in LAYOUTS:
-            raise UserError(f"'{spec}': '{layout}' is not a layout (known: {', '.join(LAYOUTS)})")
-        return name, Path(path).expanduser(), layout
-    return name, Path(rest).expanduser(), None
+    if not (colon and not Path(rest).expanduser().exists() and re.fullmatch(r"[\w-]+", layout)):
+        path, layout = rest, ""
+    elif layout not in LAYOUTS:
+        raise UserError(f"'{spec}': '{layout}' is not a layout (known: {', '.join(LAYOUTS)})")
+    folder = Path(path).expanduser()
+    if not path or (not name and not folder.exists()):
+        raise UserError(f"'{spec}': no such file or folder; write PATH, NAME=PATH, NAME=PATH:layout, or synthetic")
+    own = re.sub(r"[^\w.+-]+", "_", folder.resolve().name if folder.is_dir() else folder.stem)
+    return name or own or "data", folder, layout or None
 
 
 def load_domains(
@@ -198,7 +208,8 @@ def load_domains(
 ) -> list[Domain]:
     """Read, check and cache the data sets that ``specs`` name.
 
-    specs: "NAME=PATH" (layout recognised), "NAME=PATH:layout", or "synthetic" (every synthetic domain).
+    specs: "NAME=PATH" (layout recognised), "PATH" (named after its folder), "NAME=PATH:layout", or "synthetic" (every
+    synthetic domain).
     min_side, max_side: limits in pixels on the cached images' shortest and longest side; where both cannot
     hold, the longest side wins. on_bad: "error" raises at the first unusable file, "skip" leaves such files
     out; either way all of them stand in the domain's report. Raises `UserError`.
@@ -230,8 +241,8 @@ def load_domains(
         everything = [record for rows in records.values() for record in rows]
         for split, item in cache_records(name, everything, report, cache, min_side, max_side, progress):
             splits[split].append(item)
-        for file, reason in report.bad[checked:] if progress else ():
-            print(f"  BAD {file}: {reason}", file=sys.stderr)
+        for line in bad_lines(report.bad[checked:]) if progress else ():
+            print(line, file=sys.stderr)
         if on_bad == "error":
             report.raise_if_bad()
         report.heads = {split: [item.count for item in items] for split, items in splits.items() if items}

@@ -35,6 +35,7 @@ SUFFIXES = {
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 MIN_PIXELS = 16  # a side; smaller "images" are icons or tracking pixels
 MAX_MEGAPIXELS = 178  # Pillow's own limit against decompression bombs (2 x 89 megapixels)
+_32_BITS = "32-bit pixels: save it with 8 or 16 bits"
 _USUAL = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 
@@ -148,14 +149,18 @@ def _inspect(image: ImageFile.ImageFile, path: Path) -> ImageInfo:
 
 
 def _largest(image: ImageFile.ImageFile, path: Path) -> int:
-    """The largest value of an image of 16 bits, of which many hold only 8 or 12."""
+    """The largest value of an image of 16 bits, of which many hold only 8 or 12. Raises `BadFile`."""
     gray = image.mode.startswith("I")
-    largest = int(np.asarray(_decode(image, path, raw=True)).max())
-    if gray:
-        return largest
-    if largest < 16:  # Pillow gives of 16-bit colours only the upper 8 bits
+    values = np.asarray(_decode(image, path, raw=True))
+    if gray and _beyond_16_bits(values):
+        raise BadFile(path, _32_BITS)
+    if not gray and values.max() < 16:  # Pillow gives of 16-bit colours only the upper 8 bits
         raise BadFile(path, "16 bits per channel of which 12 are used, so it would be black: save it with 8 bits")
-    return largest * 257
+    return int(values.max()) * (1 if gray else 257)
+
+
+def _beyond_16_bits(values: np.ndarray) -> bool:
+    return bool(values.min() < 0 or values.max() > 65535)
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
@@ -254,8 +259,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise UserError("floating-point pixels: save it with 8 bits per channel")
     if image.mode.startswith("I"):  # 16 bits: I;16, I;16B, and plain I in some decoders
         values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise UserError("32-bit pixels: save it with 8 or 16 bits")
+        if _beyond_16_bits(values):
+            raise UserError(_32_BITS)
         # Sensors of 12 bits, and programs that widen 8, leave the upper bits of 16 empty.
         most = next(most for most in (255, 4095, 65535) if values.max() <= most)
         image = Image.fromarray(np.rint(values * (255 / most)).astype(np.uint8))

@@ -15,6 +15,7 @@ import numpy as np
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _STRUCT, _NUMBERS = 1, 2, range(6, 16)
+_LOGICAL, _COMPLEX = 0x200, 0x800  # flags
 _MOST_BYTES = 1 << 28  # of one variable, uncompressed; 20,000 heads take 320 kB
 _MOST_NESTED = 16
 
@@ -56,8 +57,8 @@ class _Bytes:
 def load(content: bytes, name: str) -> Any:
     """The variable ``name`` of a MATLAB file's ``content``.
 
-    Numbers come as an array of their shape, a cell array as the list of its cells, a struct array as the list of its
-    elements, each a dict (both in MATLAB's order, by columns).
+    Numbers come as an array of their shape (logical ones as booleans), a cell array as the list of its cells, a struct
+    array as the list of its elements, each a dict (both in MATLAB's order, by columns).
 
     Raises:
         KeyError: there is no such variable; its argument is the list of those there are.
@@ -108,6 +109,9 @@ def _matrix(data: memoryview, order: str, only: str | None = None, depth: int = 
         numbers = part.numbers()
         if len(numbers) != count:
             raise ValueError("it is damaged")
+        if int(flags[0]) & _COMPLEX:
+            raise ValueError(f"'{name or only}' holds complex numbers")
+        numbers = numbers.astype(bool) if int(flags[0]) & _LOGICAL else numbers
         return name, numbers.reshape(shape, order="F")
     if kind not in (_CELL, _STRUCT):
         raise ValueError(f"'{name or only}' is neither numbers nor a cell or struct")

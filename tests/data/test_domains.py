@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -108,6 +109,27 @@ def test_half_a_file_is_replaced(tmp_path):
     assert item.image.read_bytes() == whole
 
 
+def test_other_bytes_of_the_right_size_are_replaced(tmp_path):
+    """A file system may keep the size and lose the content: the header tells."""
+    root = layouts.csv_lists(tmp_path / "data")
+    item = load(root, tmp_path / "cache")[0]
+    whole = item.image.read_bytes()
+    item.image.write_bytes(bytes(len(whole)))
+    assert np.array_equal(load(root, tmp_path / "cache")[0].read(), np.load(io.BytesIO(whole)))
+    assert item.image.read_bytes() == whole
+
+
+def test_bytes_reach_the_disk_before_their_name(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(image_cache.os, "fsync", lambda number: done.append("fsync"))
+    replace = image_cache.os.replace
+    monkeypatch.setattr(image_cache.os, "replace", lambda *names: (done.append("replace"), replace(*names)))
+    layouts.picture(tmp_path / "a.png")
+    (tmp_path / "test.csv").write_text("image,points\na.png,[]\n")
+    load(tmp_path, tmp_path / "cache")
+    assert done == ["fsync", "replace"]
+
+
 def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     root = layouts.csv_lists(tmp_path / "data")
 
@@ -202,8 +224,20 @@ def test_spec(spec, expected):
 
 @pytest.mark.parametrize("spec", ["data/part_A", "=data", "A=", "a b=data", "../x=data", ""])
 def test_spec_without_a_name(spec):
-    with pytest.raises(UserError, match="write NAME=PATH, NAME=PATH:layout, or synthetic"):
+    with pytest.raises(UserError, match="write PATH, NAME=PATH, NAME=PATH:layout, or synthetic"):
         parse_spec(spec)
+
+
+def test_a_path_is_named_after_itself(tmp_path, monkeypatch):
+    """`train --data mine` works as `prepare mine` does."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "My Crowds").mkdir()
+    (tmp_path / "a.list=1").mkdir()
+    (tmp_path / "own.csv").touch()
+    assert parse_spec("My Crowds") == ("My_Crowds", Path("My Crowds"), None)
+    assert parse_spec("My Crowds:list") == ("My_Crowds", Path("My Crowds"), "list")
+    assert parse_spec("./a.list=1") == ("a.list_1", Path("a.list=1"), None)
+    assert parse_spec("own.csv") == ("own", Path("own.csv"), None)
 
 
 def test_spec_with_unknown_layout():

@@ -98,7 +98,10 @@ def test_unlabelled_images(command, tmp_path):
 
 def test_nothing_there(command, tmp_path, capsys):
     assert command(tmp_path / "nowhere") == (2, None)
-    assert capsys.readouterr().err == f"error: {tmp_path / 'nowhere'}: no such file or folder\n"
+    assert capsys.readouterr().err == (
+        f"error: '{tmp_path / 'nowhere'}': no such file or folder; "
+        "write PATH, NAME=PATH, NAME=PATH:layout, or synthetic\n"
+    )
 
 
 def test_page_that_cannot_be_written(tmp_path, monkeypatch, capsys):
@@ -110,19 +113,6 @@ def test_page_that_cannot_be_written(tmp_path, monkeypatch, capsys):
     assert re.fullmatch(
         r"error: .*/page\.html: cannot write the page \(.*\); choose another with --output\n", capsys.readouterr().err
     )
-
-
-@pytest.mark.parametrize(
-    ("folder", "spec"),
-    [
-        ("synthetic", "synthetic"),
-        ("A=x", "A=x"),
-        ("some/My Crowds", "My_Crowds=some/My Crowds"),
-        ("list.csv", "list=list.csv"),
-    ],
-)
-def test_names(folder, spec):
-    assert prepare.named(folder) == spec
 
 
 def test_histogram():

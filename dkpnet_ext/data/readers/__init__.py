@@ -7,7 +7,18 @@ take seconds, and it collects what it saw in a `Report`.
 
 from ..images import BadFile
 from .base import as_points
-from .check import OnBad, Record, Report, check_points, read_domain
+from .check import OnBad, Record, Report, bad_lines, check_points, read_domain
 from .layouts import LAYOUTS, find_layout
 
-__all__ = ["LAYOUTS", "BadFile", "OnBad", "Record", "Report", "as_points", "check_points", "find_layout", "read_domain"]
+__all__ = [
+    "LAYOUTS",
+    "BadFile",
+    "OnBad",
+    "Record",
+    "Report",
+    "as_points",
+    "bad_lines",
+    "check_points",
+    "find_layout",
+    "read_domain",
+]

@@ -20,13 +20,22 @@ from ..images import IMAGE_SUFFIXES, BadFile, require_file
 MAX_BYTES = 1 << 30  # of an annotation file; COCO's own largest has 0.45 GB
 
 
+class Heads(NamedTuple):
+    """One image's annotation."""
+
+    points: np.ndarray  # float64 [N, 2] (x, y)
+    boxes: int = 0  # how many of the heads were boxes
+    fractions: bool = False  # x and y are fractions of the picture's width and height, not pixels
+
+
 class Entry(NamedTuple):
     """One image of a layout, unchecked. ``points`` reads its annotation (None: an unlabelled image)."""
 
     split: str  # "train", "val", "test" or "unlabelled"
     name: str  # unique in the split
     image: Path
-    points: Callable[[], np.ndarray] | None
+    points: Callable[[], np.ndarray | Heads] | None
+    region: Callable[[], np.ndarray] | None = None  # of interest: vertices [K, 2] or a mask [H, W] of booleans
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class Layout:
     # Research sets were annotated on the stored pixels (MATLAB and Pillow ignore EXIF); people's own lists
     # come from tools that show the picture upright.
     upright_points: bool = False
+    means: str = "boxes -> centres"  # said of heads that were annotated as boxes
 
 
 # Folders and files.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,11 +11,14 @@ from typing import Literal
 import numpy as np
 
 from ...errors import UserError
-from ..images import BadFile, inspect_image, turn_points
-from .base import Entry, Layout
+from ..images import BadFile, ImageInfo, inspect_image, turn_points
+from ..regions import inside_region, turn_region
+from .base import Entry, Heads, Layout
 from .layouts import find_layout
 
 OnBad = Literal["error", "skip"]
+FRACTIONS = "points are fractions of the picture, made pixels"
+OUTSIDE_REGION = "heads outside the region of interest, left out"
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Record:
     image: Path
     size: tuple[int, int]  # (H, W), upright
     points: np.ndarray | None
+    region: np.ndarray | None = None  # of interest: vertices [K, 2] (x, y) or a mask [H, W], upright; None: all of it
 
 
 @dataclass
@@ -37,6 +43,8 @@ class Report:
     heads: dict[str, list[int]] = field(default_factory=dict)  # split -> heads per image
     notes: dict[str, list[str]] = field(default_factory=dict)  # what was noticed -> names
     bad: list[tuple[Path, str]] = field(default_factory=list)  # unusable files and why
+    boxes: int = 0  # heads that were annotated as boxes
+    means: str = "boxes -> centres"  # what was made of them
 
     def note(self, what: str, name: str) -> None:
         self.notes.setdefault(what, []).append(name)
@@ -49,21 +57,36 @@ class Report:
             raise UserError(f"{self.domain}: {path}: {reason}{more}; repair it, or skip such with --on-bad skip")
 
     def __str__(self) -> str:
-        lines = [f"{self.domain}: layout {self.layout} in {self.root}"]
+        pictures = sum(map(len, self.heads.values()))
+        boxes = f", {pictures} pictures, {self.boxes} {self.means}" if self.boxes else ""
+        lines = [f"{self.domain}: layout {self.layout} in {self.root}{boxes}"]
         for split, heads in self.heads.items():
             line = f"  {split:<10} {len(heads):>6} images"
             if split != "unlabelled":
                 per_image = f"{min(heads)} to {max(heads)}, mean {np.mean(heads):.1f} per image"
                 line += f"  {sum(heads):>9,} heads  ({per_image})"
             lines.append(line)
-        lines += [f"  {what}: {_some(names)}" for what, names in sorted(self.notes.items())]
-        lines += [f"  BAD {path}: {reason}" for path, reason in self.bad]
-        return "\n".join(lines)
+        lines += [f"  {what}: {some(names)}" for what, names in sorted(self.notes.items())]
+        return "\n".join(lines + bad_lines(self.bad))
 
 
-def _some(names: list[str], most: int = 4) -> str:
+def some(names: list[str], most: int = 4) -> str:
+    """How many there are and what the first few are called."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{len(names)} ({', '.join(names[:most])}{more})"
+
+
+def bad_lines(bad: Sequence[tuple[Path, str]], of_file: int = 3, most: int = 20) -> list[str]:
+    """A line for each unusable file; of one list with 300 wrong lines only the first few."""
+    reasons: dict[Path, list[str]] = {}
+    for path, reason in bad:
+        reasons.setdefault(path, []).append(reason)
+    lines = []
+    for path, all_of_it in reasons.items():
+        lines += [f"  BAD {path}: {reason}" for reason in all_of_it[:of_file]]
+        if len(all_of_it) > of_file:
+            lines.append(f"  BAD {path}: {len(all_of_it) - of_file} more like these")
+    return lines if len(lines) <= most else [*lines[:most], f"  BAD: {len(lines) - most} more lines like these"]
 
 
 def check_points(points: np.ndarray, size: tuple[int, int], image: Path) -> tuple[str, ...]:
@@ -82,15 +105,61 @@ def check_points(points: np.ndarray, size: tuple[int, int], image: Path) -> tupl
     return ("no heads",) * (len(points) == 0) + ("points outside",) * bool(outside.any())
 
 
-def _check(entry: Entry, layout: Layout) -> tuple[Record, tuple[str, ...]]:
-    points = entry.points() if entry.points else None
-    info = inspect_image(entry.image)
-    notes = info.notes
-    if points is not None:
-        if not layout.upright_points:
-            points = turn_points(points, info.orientation, info.size)
-        notes += check_points(points, info.size, entry.image)
-    return Record(entry.split, entry.name, entry.image, info.size, points), notes
+def like_fractions(points: np.ndarray) -> bool:
+    """Whether two or more different points [N, 2] all lie in the first pixel, as fractions of the picture do."""
+    in_one = len(points) > 1 and bool(((points >= 0) & (points <= 1)).all())
+    return in_one and len(np.unique(points, axis=0)) > 1 and not (points == np.floor(points)).all()
+
+
+def _check(
+    entry: Entry, info: ImageInfo, heads: Heads | None, upright: bool, fractions: bool
+) -> tuple[Record, tuple[str, ...]]:
+    """One image's record and what is worth noting. ``fractions``: those of the whole data set look like it."""
+    region = entry.region() if entry.region else None
+    region = region if region is None or upright else turn_region(region, info.orientation, info.size)
+    if heads is None:
+        return Record(entry.split, entry.name, entry.image, info.size, None, region), info.notes
+    points, notes = heads.points, info.notes
+    if heads.fractions or fractions:
+        size = info.size if upright or info.orientation < 5 else info.size[::-1]
+        points = points * [size[1], size[0]]
+        notes += (FRACTIONS,) * (fractions and len(points) > 0)
+    elif like_fractions(points):
+        raise BadFile(entry.image, f"its {len(points)} points all lie in pixel (0, 0): are they fractions?")
+    if not upright:
+        points = turn_points(points, info.orientation, info.size)
+    notes += check_points(points, info.size, entry.image)
+    if region is not None:
+        inside = inside_region(points, region, info.size, entry.image)
+        notes += (OUTSIDE_REGION,) * bool((~inside).any())
+        points = points[inside]
+    return Record(entry.split, entry.name, entry.image, info.size, points, region), notes
+
+
+def _entries(root: Path, layout: Layout) -> list[Entry]:
+    try:
+        entries = list(layout.entries(root))
+    except BadFile as bad:
+        raise UserError(f"{bad.path}: {bad}") from None
+    except OSError as error:
+        raise UserError(f"{root}: cannot be read ({error.strerror})") from None
+    if not entries:
+        raise UserError(f"{root}: no images in the '{layout.name}' layout here")
+    return entries
+
+
+def _note_twins(records: dict[str, list[Record]], report: Report) -> None:
+    """Note image files with the same bytes: tested on what was trained on, or counted twice."""
+    by_size: dict[int, list[Record]] = {}
+    for record in (record for rows in records.values() for record in rows):
+        by_size.setdefault(record.image.stat().st_size, []).append(record)
+    first: dict[bytes, Record] = {}
+    for record in (record for rows in by_size.values() if len(rows) > 1 for record in rows):
+        with record.image.open("rb") as file:
+            twin = first.setdefault(hashlib.file_digest(file, "sha256").digest(), record)
+        if twin is not record:
+            where = f"twice in {record.split}" if twin.split == record.split else f"in {twin.split} and {record.split}"
+            report.note(f"the same picture {where}", record.name)
 
 
 def read_domain(
@@ -104,25 +173,29 @@ def read_domain(
     from tqdm import tqdm
 
     root, row = find_layout(path, layout)
-    report = Report(domain, row.name, root)
+    report = Report(domain, row.name, root, means=row.means)
     records: dict[str, list[Record]] = {"train": [], "val": [], "test": [], "unlabelled": []}
-    try:
-        entries = list(row.entries(root))
-    except BadFile as bad:
-        raise UserError(f"{bad.path}: {bad}") from None
-    except OSError as error:
-        raise UserError(f"{root}: cannot be read ({error.strerror})") from None
+    found: list[tuple[Entry, ImageInfo, Heads | None]] = []
     hide = None if progress else True  # None: unless this is a terminal
-    for entry in tqdm(entries, f"checking {domain}", unit="image", disable=hide, leave=False):
+    for entry in tqdm(_entries(root, row), f"checking {domain}", unit="image", disable=hide, leave=False):
         try:
-            record, notes = _check(entry, row)
+            points = entry.points() if entry.points else None
+            heads = Heads(points) if isinstance(points, np.ndarray) else points
+            found.append((entry, inspect_image(entry.image), heads))
+        except BadFile as bad:
+            report.bad.append((bad.path, str(bad)))
+    pixels = [heads.points for _, _, heads in found if heads is not None and not heads.fractions]
+    fractions = like_fractions(np.concatenate(pixels)) if pixels else False
+    for entry, info, heads in found:
+        try:
+            record, notes = _check(entry, info, heads, row.upright_points, fractions)
         except BadFile as bad:
             report.bad.append((bad.path, str(bad)))
             continue
         records[entry.split].append(record)
         report.heads.setdefault(entry.split, []).append(0 if record.points is None else len(record.points))
+        report.boxes += heads.boxes if heads else 0
         for note in notes:
             report.note(note, f"{entry.split}/{entry.name}")
-    if not entries:
-        raise UserError(f"{root}: no images in the '{row.name}' layout here")
+    _note_twins(records, report)
     return records, report

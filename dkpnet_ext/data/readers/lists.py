@@ -23,8 +23,11 @@ from .base import Entry, Layout, as_points, fail, has, read_json, read_rows, rea
 LIST_FILES = tuple(f"{split}{suffix}" for split in ("train", "val", "test") for suffix in (".csv", ".json"))
 
 
-def list_points(value: Any, path: Path, where: str) -> np.ndarray:
-    """The ``points`` of a list: pairs, pairs as JSON text, or the relative path of an x,y CSV file."""
+def list_points(value: Any, path: Path, where: str, owners: dict[Path, str]) -> np.ndarray:
+    """The ``points`` of a list: pairs, pairs as JSON text, or the relative path of an x,y CSV file.
+
+    ``owners`` collects those files with the place that names them: two images cannot share one.
+    """
     try:
         if isinstance(value, str):
             if not value.strip():
@@ -32,7 +35,10 @@ def list_points(value: Any, path: Path, where: str) -> np.ndarray:
             if "\0" in value:
                 raise BadFile(path, "points are not a JSON list")
             if not value.lstrip().startswith("["):
-                return read_xy_csv(beside(path, value))
+                file = beside(path, value)
+                if owners.setdefault(file, where) != where:
+                    raise BadFile(path, f"{value.strip()} is already the annotation of {owners[file]}")
+                return read_xy_csv(file)
             try:
                 value = json.loads(value)
             except (ValueError, RecursionError):
@@ -79,6 +85,7 @@ def read_list(split: str, path: Path, seen: dict[Path, str]) -> Iterator[Entry]:
     except BadFile as bad:
         yield Entry(split, path.name, path, partial(fail, path, str(bad)))
         return
+    owners: dict[Path, str] = {}
     for where, row in rows:
         name = row.get("image") if isinstance(row, dict) else None
         if not isinstance(name, str) or not name.strip() or "\0" in name or "points" not in row:
@@ -90,7 +97,7 @@ def read_list(split: str, path: Path, seen: dict[Path, str]) -> Iterator[Entry]:
             continue
         seen[image] = f"{path.name}, {where}"
         yield Entry(split, image.relative_to(path.parent).as_posix() if image.is_relative_to(path.parent) else name,
-                    image, partial(list_points, row["points"], path, where))  # fmt: skip
+                    image, partial(list_points, row["points"], path, where, owners))  # fmt: skip
 
 
 def _recognise(root: Path) -> bool:

@@ -41,7 +41,9 @@ def read_nwpu_json(path: Path) -> np.ndarray:
 
 def _entries(root: Path) -> Iterator[Entry]:
     folders = [path for path in files(root, "images*") if path.is_dir()]
-    images = {path.stem: path for folder in folders for path in pictures(folder)}
+    images: dict[str, list[Path]] = {}
+    for path in (path for folder in folders for path in pictures(folder)):
+        images.setdefault(path.stem, []).append(path)
     mats = has(root, "mats")
     for split, listing in (("train", "train.txt"), ("test", "val.txt"), ("unlabelled", "test.txt")):
         path = root / listing
@@ -54,7 +56,11 @@ def _entries(root: Path) -> Iterator[Entry]:
                 yield Entry(split, f"line {number}", path, partial(fail, path, reason))
                 continue
             identity = fields[0]
-            image = images.get(identity, root / "images" / f"{identity}.jpg")
+            image, *others = images.get(identity, [root / "images" / f"{identity}.jpg"])
+            if others:
+                reason = f"it shares its annotation with {others[0].relative_to(root)}: remove one of them"
+                yield Entry(split, image.name, image, partial(fail, image, reason))
+                continue
             truth = root / ("mats" if mats else "jsons") / f"{identity}.{'mat' if mats else 'json'}"
             read = partial(read_mat, truth, key="annPoints") if mats else partial(read_nwpu_json, truth)
             yield Entry(split, image.name, image, None if split == "unlabelled" else read)

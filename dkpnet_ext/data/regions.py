@@ -1,0 +1,56 @@
+"""Regions of interest that belong to a data set: people outside are not annotated.
+
+A region is its vertices [K, 2] (x, y) in pixels, or a mask [H, W] of booleans, of the upright image. Heads outside
+are left out, and the pixels outside are painted in one colour, so that they are neither counted nor trained on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .images import BadFile, turn_points
+
+OUTSIDE = (124, 116, 104)  # ImageNet's mean colour: zero for a network that normalises
+
+
+def region_mask(region: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """A region of an image of size ``old`` (H, W) as a mask [H, W] of booleans for that image resized to ``new``."""
+    if region.dtype == bool:
+        picture = Image.fromarray(region)
+        return np.asarray(picture.resize((new[1], new[0]), Image.Resampling.NEAREST))
+    picture = Image.new("1", (new[1], new[0]))
+    # A vertex at x covers the pixels from x on: ImageDraw counts pixels by their centres, half a pixel to the right.
+    corners = region * [new[1] / old[1], new[0] / old[0]] - 0.5
+    ImageDraw.Draw(picture).polygon([tuple(corner) for corner in corners], fill=1)
+    return np.asarray(picture)
+
+
+def inside_region(points: np.ndarray, region: np.ndarray, size: tuple[int, int], image: Path) -> np.ndarray:
+    """Which of the points [N, 2] lie in the region of an image of ``size`` (H, W): booleans [N]. Raises `BadFile`."""
+    if region.dtype == bool and region.shape != size:
+        raise BadFile(
+            image, f"it has {size[1]}x{size[0]} px, its region of interest {region.shape[1]}x{region.shape[0]}"
+        )
+    mask = region_mask(region, size, size)
+    cells = np.floor(np.clip(points, -1, 1e9)).astype(int)
+    within = ((cells >= 0) & (cells < [size[1], size[0]])).all(axis=1)
+    cells[~within] = 0
+    return within & mask[cells[:, 1], cells[:, 0]]
+
+
+def turn_region(region: np.ndarray, orientation: int, size: tuple[int, int]) -> np.ndarray:
+    """A region in stored pixels -> in the upright image of ``size`` (H, W); ``orientation`` is EXIF's, 1 to 8."""
+    if region.dtype != bool:
+        return turn_points(region, orientation, size)
+    turned = region.T if orientation >= 5 else region
+    turned = turned[:, ::-1] if orientation in (2, 3, 6, 7) else turned
+    return turned[::-1] if orientation in (3, 4, 7, 8) else turned
+
+
+def paint_outside(image: np.ndarray, region: np.ndarray, old: tuple[int, int]) -> np.ndarray:
+    """The image [H, W, 3] with the pixels outside of the region (of an image of size ``old``) in `OUTSIDE`."""
+    mask = region_mask(region, old, (image.shape[0], image.shape[1]))
+    return np.where(mask[:, :, None], image, np.array(OUTSIDE, np.uint8))
