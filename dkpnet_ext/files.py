@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +37,65 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def write_atomically(
+    path: Path, content: str | bytes | Callable[[Path], object], check: Callable[[Path], object] | None = None
+) -> None:
+    """Write a file that is whole or not there: what stood at ``path`` stays until the new file is on the disk.
+
+    Args:
+        content: text (written as UTF-8), bytes, or a function that writes the path it is given (same suffix).
+        check: reads the new file before it takes its place; what it raises is raised here.
+
+    Raises:
+        OutputError: the disk is full, the folder is gone ... Nothing half-written is left behind.
+    """
+    partial = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp{path.suffix[-20:]}")
+    try:
+        with writing(path):
+            if callable(content):
+                content(partial)
+            else:
+                partial.write_bytes(content.encode() if isinstance(content, str) else content)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            if check is not None:
+                check(partial)
+            os.replace(partial, path)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Delete what `write_atomically` could not, since its process was killed. Only for a folder of one's own."""
+    for partial in folder.rglob(".*.tmp*"):
+        with suppress(OSError):
+            partial.unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Inside, no other process gets this folder. The system frees the lock of a process that died.
+
+    A lock of `fcntl.lockf`, as forked workers do not inherit it: those of a killed process would hold it for seconds.
+
+    Raises:
+        UserError: another process has it. OutputError: the folder cannot be written.
+    """
+    import fcntl
+
+    with writing(folder):
+        file = (folder / ".lock").open("a")
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another process is writing to this folder; wait for its end") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def output_folder(path: Path) -> Path:

@@ -23,7 +23,7 @@ def parse(arguments: list[str]) -> Config:
     if name not in PRESETS:
         raise UserError(f"preset {name}: unknown; there are {', '.join(PRESETS)}")
     presets = "\n".join(f"  {key}: {text}" for key, (text, _) in PRESETS.items())
-    return parse_arguments(
+    config = parse_arguments(
         tyro.conf.OmitArgPrefixes[Config],
         "train",
         prog=f"{program('train')} [PRESET]",
@@ -32,6 +32,8 @@ def parse(arguments: list[str]) -> Config:
         default=copy.deepcopy(PRESETS[name][1]),
         args=arguments,
     )
+    config.check()
+    return config
 
 
 def main() -> None:
