@@ -1,5 +1,8 @@
 """Sphinx configuration: `sphinx-build -W docs build/site` makes the documentation site."""
 
+import re
+from pathlib import Path
+
 from dkpnet_ext import __version__
 
 project = "dkpnet_ext"
@@ -28,3 +31,19 @@ suppress_warnings = [
 
 html_theme = "furo"
 html_title = "dkpnet_ext"
+
+
+def link_outside_as_downloads(app, docname, source):
+    """Turn links to Markdown files outside of docs/ (results, model card) into downloads: Sphinx cannot render those."""
+    folder = Path(app.srcdir, docname).parent
+
+    def download(match):
+        target = (folder / match[2]).resolve()
+        outside = app.srcdir not in target.parents
+        return f"{{download}}`{match[1]} <{match[2]}>`" if outside and target.suffix == ".md" else match[0]
+
+    source[0] = re.sub(r"\[([^\]\[]+)\]\((\.\./[^)#]+)(?:#[^)]*)?\)", download, source[0])
+
+
+def setup(app):
+    app.connect("source-read", link_outside_as_downloads)
