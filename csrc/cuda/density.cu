@@ -3,7 +3,7 @@
 // zeroed and there are no atomics.
 #include "cuda/density.h"
 
-#include <cuda_runtime.h>
+#include "cuda/reduce.cuh"
 
 namespace dkpnet::cuda {
 namespace {
@@ -18,11 +18,6 @@ struct Head {
   int x, y, radius;
   StampWeight weight;
 };
-
-__device__ float warp_sum(float value) {
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
-  return value;
-}
 
 // Share of a head's mass in one cell along one axis. All lanes of a warp call it for the same head and axis.
 __device__ float axis_share(int center, const Head& head, int length, int stride, int cell, int lane) {
@@ -92,6 +87,8 @@ __global__ void __launch_bounds__(kThreads) density_kernel(DensityArgs args, int
 
 }  // namespace
 
+#ifdef __CUDACC__
+
 int density(const DensityArgs& args, void* stream) {
   const int rows = (args.height + args.stride - 1) / args.stride, columns = (args.width + args.stride - 1) / args.stride;
   const int tiles_down = (rows + kTileRows - 1) / kTileRows, tiles_across = (columns + kTileColumns - 1) / kTileColumns;
@@ -101,5 +98,7 @@ int density(const DensityArgs& args, void* stream) {
                                                                                                      tiles_across);
   return cudaGetLastError();
 }
+
+#endif  // __CUDACC__
 
 }  // namespace dkpnet::cuda

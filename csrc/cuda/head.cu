@@ -3,12 +3,10 @@
 // with float accumulators, float32 with plain FMA.
 #include "cuda/head.h"
 
-#ifdef __CUDACC__
-#include <cuda_runtime.h>
+#include "cuda/runtime.h"
 
+#ifdef __CUDACC__
 #include "cuda/mma.h"
-#else
-#include "cuda_emulation.h"  // tests/csrc: the kernels, run on the CPU
 #endif
 
 namespace dkpnet::cuda {
@@ -328,7 +326,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
       for (int i = 0; i < 4; ++i)
         partial[(m * 16 + g + i / 2 * 8) * kHidden1 + 16 * t + 2 * warp + i % 2] = weight2_sum[m][i];
-    __syncthreads();
+    // The last tile's barriers lie between the warps' sums and this.
     for (int i = threadIdx.x; i < kSums; i += kThreads) {
       float sum = 0.0f;
       for (int w = 0; w < kWarps; ++w) sum += sums[w * kSums + i];

@@ -1,6 +1,8 @@
 // Sums over a warp and over a block, always in the same order.
 #pragma once
 
+#include "cuda/runtime.h"
+
 namespace dkpnet::cuda {
 
 template <typename W>

@@ -1,12 +1,6 @@
 // reweight on the GPU: 16-byte accesses wherever the arrays are 16-byte aligned, single elements elsewhere.
 #include "cuda/reweight.h"
 
-#ifdef __CUDACC__
-#include <cuda_runtime.h>
-#else
-#include "cuda_emulation.h"  // tests/csrc: the kernels, run on the CPU
-#endif
-
 #include "cuda/reduce.cuh"
 #include "math/reweight.h"
 

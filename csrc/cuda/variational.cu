@@ -2,12 +2,6 @@
 // kernel), then one block per centre and 32 coordinates, which sums over the images in a fixed order.
 #include "cuda/variational.h"
 
-#ifdef __CUDACC__
-#include <cuda_runtime.h>
-#else
-#include "cuda_emulation.h"  // tests/csrc: the kernels, run on the CPU
-#endif
-
 #include "cuda/reduce.cuh"
 
 namespace dkpnet::cuda {
@@ -103,7 +97,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     W* p = static_cast<W*>(out.probabilities) + (n * s.batch + b) * s.domains;
     for (int64_t c = threadIdx.x; c < s.domains; c += kThreads)
       p[c] = valid ? exp_of(logits[c] - greatest) / sum : W(NAN);
-    __syncthreads();  // z and logits are free for the next sample
+    // The next sample's z and logits need no barrier here: of the two above, one lies between every use and its next write.
   }
   if (threadIdx.x == 0) {
     static_cast<W*>(out.kl)[b] = valid ? kl : W(NAN);

@@ -1,9 +1,11 @@
-"""Runs the C++ unit tests (tests/csrc/test_*.cpp, through ctest): under sanitizers, and for line coverage of csrc/math."""
+"""Runs the C++ unit tests (tests/csrc/test_*.cpp, through ctest): under sanitizers, for line coverage of csrc/math, and the
+emulated CUDA kernels with every access to memory checked and each barrier removed in turn."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,3 +60,32 @@ def test_line_coverage_of_the_host_device_functions():
     )
     low = {f["filename"]: f["line_percent"] for f in summary["files"] if f["line_percent"] < 95}
     assert summary["files"] and not low, low
+
+
+def barriers_in_the_sources() -> set[str]:
+    return {
+        f"{path.name}:{number}"
+        for path in (ROOT / "csrc" / "cuda").rglob("*")
+        if path.is_file()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(r"__syncthreads\(\)", line.partition("//")[0])
+    }
+
+
+def test_no_race_and_every_barrier_is_needed():
+    folder = build_and_test("DKPNET_RACES")
+    programs = [folder / path.stem for path in sorted((ROOT / "tests" / "csrc").glob("test_*_cuda.cpp"))]
+    met: dict[str, list[Path]] = {}
+    for program in programs:
+        for site in run("env", "EMULATION_BARRIERS=1", program).split():
+            met.setdefault(site, []).append(program)
+    assert set(met) == barriers_in_the_sources()
+    not_needed = [
+        site
+        for site, users in sorted(met.items())
+        if all(
+            subprocess.run([p], env=os.environ | {"EMULATION_SKIP": site}, capture_output=True).returncode == 0
+            for p in users
+        )
+    ]
+    assert not not_needed

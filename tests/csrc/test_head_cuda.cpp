@@ -109,5 +109,6 @@ int main() {
   check_type<float>(DType::f32, 1e-5);
   check_type<bf16>(DType::bf16, 2e-2);
   check_type<f16>(DType::f16, 3e-3);
+  emulation::list_barriers();
   return check_result();
 }

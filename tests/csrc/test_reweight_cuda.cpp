@@ -85,5 +85,6 @@ int main() {
     test<float, 4>(DType::f32, 2, channels, pixels, true, 1e-6);
     test<f16, 8>(DType::f16, 2, channels, pixels, true, 0x1p-11);
   }
+  emulation::list_barriers();
   return check_result();
 }

@@ -92,5 +92,6 @@ int main() {
     test<f16>(DType::f16, sizes, true, 0.0, 0, 0x1p-10);
     for (int64_t wrong : {int64_t(-1), int64_t(1) << 40}) test<float>(DType::f32, sizes, true, 0.0, wrong, 1e-5);
   }
+  emulation::list_barriers();
   return check_result();
 }
