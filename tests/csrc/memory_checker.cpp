@@ -11,16 +11,19 @@
 namespace emulation::memory {
 namespace {
 
+// Blocks run one after the other and an epoch ends at a barrier or with a block: the epoch tells the block, too.
 struct Access {
-  unsigned block, epoch, thread;  // epoch: barriers and blocks before it, from 1; 0: no such access
+  uint32_t epoch;  // from 1; 0: no such access
+  uint32_t thread;
 };
-struct Byte {
+struct Cell {
   Access write, read;  // the last ones
-  bool many, abroad;   // other threads have read it in the read's epoch; other blocks have read it
+  bool many, abroad;   // other threads have read it in the read's epoch; more than one block has read it
 };
 
+constexpr uintptr_t kCell = 2;  // bytes: no kernel has smaller elements
 constexpr uintptr_t kPage = 4096;
-using Page = std::array<Byte, kPage>;
+using Page = std::array<Cell, kPage / kCell>;
 std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
 uintptr_t last_number = 0;
 Page* last_page = nullptr;
@@ -30,7 +33,8 @@ struct Range {
   bool contains(uintptr_t at) const { return at >= begin && at < end; }
 };
 Range stacks, shared;
-unsigned block, epoch;
+unsigned block;
+uint32_t first_epoch, epoch;  // of the block; now
 bool watching = false;
 std::string last_barrier;
 
@@ -50,49 +54,49 @@ Range thread_local_range() {
   return range;
 }
 
-Byte& byte_at(uintptr_t at) {
+Cell& cell_at(uintptr_t at) {
   if (at / kPage != last_number || !last_page) {
     auto& page = pages[at / kPage];
     if (!page) page = std::make_unique<Page>();
     last_number = at / kPage;
     last_page = page.get();
   }
-  return (*last_page)[at % kPage];
+  return (*last_page)[at % kPage / kCell];
 }
 
-bool conflict(const Access& before, bool is_shared) {
-  if (before.epoch == 0 || (before.block == block && before.thread == thread)) return false;
-  return before.block == block ? before.epoch == epoch : !is_shared;
+// Shared memory of another block is another place.
+bool unordered(Access before, bool is_shared) {
+  return before.epoch >= first_epoch ? before.epoch == epoch && before.thread != thread : before.epoch > 0 && !is_shared;
 }
 
-void report_race(const char* what, const Access& before, bool is_shared) {
-  report(std::string(what) + (is_shared ? " in shared" : " in global") + " memory: thread " + std::to_string(thread) +
-         " of block " + std::to_string(block) + ", thread " + std::to_string(before.thread) + " of block " +
-         std::to_string(before.block) + (last_barrier.empty() ? "" : ", after the barrier at " + last_barrier));
+std::string where() {
+  return " thread " + std::to_string(thread) + " of block " + std::to_string(block) +
+         (last_barrier.empty() ? "" : " after the barrier at " + last_barrier);
+}
+
+void report_race(const char* what, Access before, bool is_shared) {
+  report(std::string(what) + (is_shared ? " in shared memory:" : " in global memory:") + where() + " and " +
+         (before.epoch >= first_epoch ? "thread " + std::to_string(before.thread) : "another block"));
 }
 
 void access(const void* address, size_t size, bool write) {
   const uintptr_t begin = reinterpret_cast<uintptr_t>(address);
   if (!watching || stacks.contains(begin)) return;
   const bool is_shared = shared.contains(begin);
-  for (uintptr_t at = begin; at < begin + size; ++at) {
-    Byte& byte = byte_at(at);
-    if (is_shared && !write && (byte.write.epoch == 0 || byte.write.block != block))
-      report("thread " + std::to_string(thread) + " reads shared memory that its block has not written" +
-             (last_barrier.empty() ? "" : ", after the barrier at " + last_barrier));
-    if (conflict(byte.write, is_shared)) report_race(write ? "two writes" : "a read and a write", byte.write, is_shared);
-    if (!write) {
-      const bool again = byte.read.epoch == epoch && byte.read.block == block;
-      byte.many = again && (byte.many || byte.read.thread != thread);
-      byte.abroad = byte.abroad || (byte.read.epoch != 0 && byte.read.block != block);
-      byte.read = {block, epoch, thread};
-      continue;
+  for (uintptr_t at = begin / kCell * kCell; at < begin + size; at += kCell) {
+    Cell& cell = cell_at(at);
+    if (is_shared && !write && cell.write.epoch < first_epoch)
+      report("shared memory is read that the block has not written:" + where());
+    if (unordered(cell.write, is_shared)) report_race(write ? "two writes" : "a read and a write", cell.write, is_shared);
+    if (write) {
+      const Access reader{cell.abroad && !is_shared ? 1 : cell.read.epoch, cell.many ? ~0u : cell.read.thread};
+      if (unordered(reader, is_shared)) report_race("a read and a write", reader, is_shared);
+      cell.write = {epoch, thread};
+    } else {
+      cell.many = cell.read.epoch == epoch && (cell.many || cell.read.thread != thread);
+      cell.abroad = cell.abroad || (cell.read.epoch > 0 && cell.read.epoch < first_epoch);
+      cell.read = {epoch, thread};
     }
-    Access reader = byte.read;
-    if (byte.many) reader.thread = ~0u;  // some other
-    if (byte.abroad) reader.block = ~0u;
-    if (conflict(reader, is_shared)) report_race("a read and a write", reader, is_shared);
-    byte.write = {block, epoch, thread};
   }
 }
 
@@ -116,7 +120,7 @@ void begin_launch(const void* stack, size_t bytes) {
 
 void begin_block(unsigned index) {
   block = index;
-  ++epoch;
+  first_epoch = ++epoch;
   last_barrier.clear();
 }
 

@@ -37,8 +37,16 @@ __global__ void unwritten(int* out) {
 __global__ void one_address(int* out) { *out = int(blockIdx.x); }
 
 __global__ void neighbouring_block(int* out) {
+  if (threadIdx.x > 0) return;
   out[blockIdx.x] = 1;
   if (blockIdx.x > 0 && out[blockIdx.x - 1] == 2) out[blockIdx.x] = 2;
+}
+
+// Both blocks read a place that one of them writes.
+__global__ void read_by_two(int* out, unsigned writer) {
+  if (threadIdx.x > 0) return;
+  out[1 + blockIdx.x] = out[0];
+  if (blockIdx.x == writer) out[0] = 8;
 }
 
 __global__ void two_barriers(int* out) {
@@ -67,13 +75,15 @@ int main() {
   for (int i = 0; i < 64; ++i) CHECK(out[i] == 11 + (i ^ 5) * 100);
   CHECK(has(emulation::fault_of(1, 64, two_barriers, out), "threads wait at"));
 #ifdef __SANITIZE_THREAD__
-  CHECK(has(emulation::fault_of(1, kThreads, pass_on<false, true>, out), "has not written"));
+  CHECK(has(emulation::fault_of(1, kThreads, pass_on<false, true>, out), "not written"));
   CHECK(has(emulation::fault_of(1, kThreads, pass_on<true, false>, out), "in shared memory"));
   CHECK(has(emulation::fault_of(1, 32, within_a_warp, out), "in shared memory"));
-  CHECK(has(emulation::fault_of(2, 32, unwritten, out), "has not written"));
+  CHECK(has(emulation::fault_of(2, 32, unwritten, out), "not written"));
   CHECK(has(emulation::fault_of(2, 32, one_address, out), "two writes in global memory"));
   CHECK(has(emulation::fault_of(1, 32, one_address, out), "two writes in global memory"));
-  CHECK(has(emulation::fault_of(3, 1 * 32, neighbouring_block, out), "in global memory"));
+  CHECK(has(emulation::fault_of(3, 32, neighbouring_block, out), "a read and a write in global memory"));
+  for (unsigned writer : {0u, 1u})  // whichever block runs first
+    CHECK(has(emulation::fault_of(2, 32, read_by_two, out, writer), "a read and a write in global memory"));
 #endif
   return check_result();
 }
