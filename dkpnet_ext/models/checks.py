@@ -9,9 +9,7 @@ def check_number(name: str, value: object, low: float, high: float, *, whole: bo
     """Refuse anything but a number from ``low`` to ``high``: NaN, True and "100" as well."""
     fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
     if not (fits and low <= value <= high):  # type: ignore[operator]  # a number by now
-        raise ValueError(
-            f"{name} is {value!r}; a {'whole ' if whole else ''}number from {low:g} to {high:g} is expected"
-        )
+        raise ValueError(f"{name} is {value!r}; a {'whole ' if whole else ''}number from {low} to {high} is expected")
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:

@@ -76,8 +76,8 @@ class Network(nn.Module):
         check_names("domains", domains)
         check_number("channels", channels, 1, 8192)
         check_number("density_scale", density_scale, 1e-6, 1e6, whole=False)
-        check_number("min_side", min_side, 1, 1 << 20)
-        check_number("max_side", max_side, min_side, 1 << 20)
+        check_number("min_side", min_side, 1, 100_000)
+        check_number("max_side", max_side, min_side, 100_000)
         check_choice("out_stride", out_stride, (2, 4))
         self.backbone_name, self.channels, self.out_stride = backbone, channels, out_stride
         self.domains, self.density_scale = tuple(domains), density_scale

@@ -173,11 +173,42 @@ def test_multi_branch_uses_the_label_in_training_and_the_classifier_without():
     assert sum(p is model.heads[0].neck.weight for p in model.parameters()) == 1, "one neck for all heads"
 
 
-def test_exported_and_compiled_model_equals_eager():
+def test_exported_model_equals_eager():
     model = small().eval()
     images = torch.rand(2, 3, 32, 48)
     program = torch.export.export(model, (images,))
     torch.testing.assert_close(program.module()(images).density, model(images).density)
+
+
+class Pyramid(torch.nn.Module):
+    """A backbone that compiles within seconds."""
+
+    reductions, channels = (4, 8, 16), (4, 6, 8)
+
+    def __init__(self):
+        super().__init__()
+        self.convs = torch.nn.ModuleList(
+            torch.nn.Conv2d(3, c, r, stride=r) for c, r in zip(self.channels, self.reductions)
+        )
+
+    def forward(self, x):
+        return [conv(x).relu() for conv in self.convs]
+
+
+def test_compiled_model_equals_eager(monkeypatch):
+    monkeypatch.setattr("dkpnet_ext.models.network.create_backbone", lambda name: Pyramid())
+    model = small().eval()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True)  # a break in the graph is an error
+    images, labels = torch.rand(2, 3, 30, 46), torch.tensor([0, 2])
+    results = []
+    for form in (compiled, model):
+        out = form(images, labels)
+        loss = out.density.square().sum() + out.kl.sum() + out.lse.sum()
+        results.append((out.density, *torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)))
+    assert len(results[0]) > 10
+    for got, want in zip(*results):
+        torch.testing.assert_close(got, want)
 
 
 def test_density_is_never_negative_and_training_can_leave_zero():
