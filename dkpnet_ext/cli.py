@@ -88,7 +88,7 @@ def _one_line(shown: str) -> str:
     return "; ".join(wanted if rows[0].startswith("╭") else wanted[1:]) or "arguments that do not fit"
 
 
-class _Stopped(BaseException):
+class Stopped(BaseException):
     """SIGTERM or SIGHUP arrived."""
 
 
@@ -99,7 +99,7 @@ def _signals() -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
         for each in numbers:
             signal.signal(each, signal.SIG_IGN)
-        raise _Stopped(signal.Signals(number))
+        raise Stopped(signal.Signals(number))
 
     # One that is ignored from outside (nohup) stays ignored.
     numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
@@ -137,7 +137,7 @@ def run_command(main: Callable[[], object]) -> NoReturn:
         status = 128 + signal.SIGPIPE if isinstance(error, OutputClosed) and error.reader_gone else 2
     except KeyboardInterrupt:
         status = 130
-    except _Stopped as stop:
+    except Stopped as stop:
         say(f"stopped by {stop.args[0].name}; results so far are kept", error=True)
         status = 128 + stop.args[0]
     except MemoryError:

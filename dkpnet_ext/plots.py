@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+LEAST_PEAK = 1 / 32  # heads per cell at full heat, at least: a single head that fills 16 x 16 px reaches about that
 MAX_SIDE = 2048  # px; a picture for the eye needs no more, and a map over 8192 x 8192 px would take gigabytes
 
 
@@ -22,18 +23,20 @@ def overlay(
     count: float | None = None,
     peak: float | None = None,
 ) -> Image.Image:
-    """Density as heat over the photograph, with the count in a caption.
+    """Density as heat over the photograph; below it the count and what the colours stand for.
 
     Args:
         image: RGB, or uint8 [H, W, 3]; scaled down to at most `MAX_SIDE` px a side.
         density: [h, w] of the whole image, heads per cell.
-        count: what the caption says; None leaves it out.
+        count: what the caption below says; None leaves the caption out.
         peak: heads per cell at full heat, by default `heat_peak` of the map (give one for all frames of a video).
 
     Returns:
-        RGB image.
+        RGB image, higher than the photograph by its caption, and as wide (wider where the caption is).
     """
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image.convert("RGB")
+    peak = heat_peak(density) if peak is None else peak
+    full = per_area(peak, density, image.size)
     image.thumbnail((MAX_SIDE, MAX_SIDE))  # a copy in either case
     color, alpha = _heat(density, image.size, peak)
     alpha = 0.85 * alpha
@@ -43,7 +46,7 @@ def overlay(
     blended = ground + (color - ground) * alpha[:, :, None]
     result = Image.fromarray(blended.clip(0, 255).astype(np.uint8))
     if count is not None:
-        _caption(result, f"{count:,.0f} {'person' if round(count) == 1 else 'people'}")
+        return _captioned(result, f"{count:,.0f} {'person' if round(count) == 1 else 'people'}", full)
     return result
 
 
@@ -56,9 +59,14 @@ def heat_layer(density: Tensor | np.ndarray) -> Image.Image:
 def heat_peak(density: Tensor | np.ndarray) -> float:
     """Heads per cell at full heat: the 99.9 % quantile (single peaks would darken all else).
 
-    At least 1/256, so that the noise of an empty scene stays dark.
+    At least `LEAST_PEAK`, so that an empty scene stays dark and does not look like a crowd.
     """
-    return max(float(np.quantile(np.asarray(density, np.float32), 0.999)), 1 / 256)
+    return max(float(np.quantile(np.asarray(density, np.float32), 0.999)), LEAST_PEAK)
+
+
+def per_area(heads: float, density: Tensor | np.ndarray, size: tuple[int, int]) -> float:
+    """Heads per cell of a density [h, w] -> heads per 100 x 100 pixels of its picture of size (W, H)."""
+    return heads * density.shape[0] * density.shape[1] / (size[0] * size[1]) * 1e4
 
 
 def _heat(
@@ -79,15 +87,24 @@ def _colormap(values: np.ndarray) -> np.ndarray:
     return np.asarray(colormaps["turbo"](values)[..., :3], np.float32) * 255
 
 
-def _caption(image: Image.Image, text: str) -> None:
-    """Draw the text into a dark rounded box in the upper left corner."""
-    size = max(12, min(image.size) // 18)
-    font = ImageFont.load_default(size)
-    draw = ImageDraw.Draw(image, "RGBA")
-    pad = size // 2
-    left, top, right, bottom = draw.textbbox((2 * pad, 2 * pad), text, font=font)
-    draw.rounded_rectangle((left - pad, top - pad, right + pad, bottom + pad), size // 3, fill=(0, 0, 0, 170))
-    draw.text((2 * pad, 2 * pad), text, font=font, fill=(255, 255, 255))
+def _captioned(image: Image.Image, text: str, full: float) -> Image.Image:
+    """The image above a strip with the text and the scale: a bar from 0 to ``full`` heads per 100 x 100 px."""
+    size = max(12, min(image.size) // 24)
+    font, pad = ImageFont.load_default(size), size // 2
+    unit = f"{full:.2g} per 100 x 100 px"
+    widths = [int(font.getlength(word)) + pad for word in (text, "0", unit)]
+    bar = 6 * size
+    result = Image.new("RGB", (max(image.width, sum(widths) + bar + 4 * pad), image.height + 2 * size))
+    result.paste(image)
+    draw = ImageDraw.Draw(result)
+    middle = image.height + size
+    left = result.width - widths[2] - bar - pad
+    draw.text((pad, middle), text, font=font, fill=(255, 255, 255), anchor="lm")
+    draw.text((left - widths[1], middle), "0", font=font, fill=(170, 170, 170), anchor="lm")
+    colors = _colormap(np.sqrt(np.linspace(0, 1, bar))).astype(np.uint8)
+    result.paste(Image.fromarray(np.repeat(colors[None], size, axis=0)), (left, middle - size // 2))
+    draw.text((left + bar + pad, middle), unit, font=font, fill=(170, 170, 170), anchor="lm")
+    return result
 
 
 def density_figure(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from .cli import Arithmetic, Checkpoint, Device, parse, run_command
-from .errors import UserError
+from .errors import UserError, say
+
+if TYPE_CHECKING:
+    from .counting.pictures import Prediction
 
 
 @dataclass
@@ -27,6 +31,8 @@ class Arguments:
     checkpoint: Checkpoint = None
     regions: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Also count per region: polygons in pixels (GeoJSON), or a picture whose values label the regions."""
+    as_is: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Count every picture at its own size, not at the one that the model was trained for (see docs/predict.md)."""
     device: Device = "auto"
     precision: Arithmetic = "fp32"
 
@@ -45,19 +51,36 @@ def main() -> None:
     regions = None if args.regions is None else read_regions(args.regions)
     model = load_model(args.checkpoint).for_inference().to(device)
     failed = 0
-    for found in predict_files(
-        model, args.inputs, args.output, regions=regions, precision=args.precision, progress=sys.stderr.isatty()
-    ):
-        for problem in ([found.error] if found.error else []) + [f"{found.file}: {s}" for s in found.skipped]:
-            print(f"error: {problem}", file=sys.stderr, flush=True)
-        failed += found.error is not None
-        if found.count is not None:
-            frames = "" if found.frames is None else f" on average in {found.frames} frames"
-            parts = "".join(f"; {name} {count:.1f}" for name, count in found.regions.items())
-            print(f"{found.file}: {found.count:.1f}{frames}{parts}", flush=True)
-    print(f"results in {args.output}")
+    results = predict_files(
+        model,
+        args.inputs,
+        args.output,
+        regions=regions,
+        precision=args.precision,
+        as_is=args.as_is,
+        progress=sys.stderr.isatty(),
+    )
+    with closing(results):  # predictions.json is written however this ends
+        for found in results:
+            for problem in ([found.error] if found.error else []) + [f"{found.file}: {s}" for s in found.skipped]:
+                say(f"error: {problem}", error=True)
+            failed += found.error is not None
+            if found.count is not None:
+                say(line(found))
+    say(f"results in {args.output}")
     if failed:
         raise UserError(f"{failed} of the files could not be counted")
+
+
+def line(found: Prediction) -> str:
+    """What is said of one file."""
+    frames = "" if found.frames is None else f" on average in {found.frames} frames"
+    parts = "".join(f"; {name} {count:.1f}" for name, count in found.regions.items())
+    notes = list(found.notes)
+    if found.size != found.counted_size and found.size and found.counted_size:
+        (height, width), (h, w) = found.size, found.counted_size
+        notes.insert(0, f"resized from {width}x{height} to {w}x{h} px")
+    return f"{found.file}: {found.count:.1f}{frames}{parts}" + (f" ({'; '.join(notes)})" if notes else "")
 
 
 if __name__ == "__main__":

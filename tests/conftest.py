@@ -34,7 +34,7 @@ def make_model():
 
     def make(**changes) -> DKPNet:
         torch.manual_seed(0)
-        arguments = {"backbone": "hrnet_w18_small", "num_sub": 2, "channels": 64, "domains": ("A", "B")}
+        arguments = {"backbone": "hrnet_w18_small", "num_sub": 2, "channels": 64, "domains": ("A", "B"), "min_side": 32}
         return alive(DKPNet(**{**arguments, **changes})).eval()
 
     return make

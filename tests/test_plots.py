@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dkpnet_ext.plots import MAX_SIDE, density_figure, heat_peak, overlay, tsne_plot
+from dkpnet_ext.plots import MAX_SIDE, density_figure, heat_peak, overlay, per_area, tsne_plot
 
 
 def test_overlay_heats_the_dense_part_only():
@@ -22,19 +22,31 @@ def test_caption_and_large_images():
     density = np.zeros((4, 4), np.float32)
     plain = overlay(Image.new("RGB", (300, 200)), density)
     named = overlay(np.zeros((200, 300, 3), np.uint8), density, 1234.5)
-    changed = (np.asarray(plain) != np.asarray(named)).any(2)
-    assert changed[:50, :150].any() and not changed[100:].any()
+    # The caption lies below the picture: on commit c572cb6 it hid what was in a corner.
+    np.testing.assert_array_equal(np.asarray(plain), np.asarray(named)[:200, :300])
+    strip = np.asarray(named)[200:]
+    assert 16 < len(strip) < 60 and strip.std() > 10
+    assert overlay(Image.new("RGB", (20, 10)), density, 1.0).width > 100  # all words are there
     assert overlay(Image.new("RGB", (2 * MAX_SIDE, 64)), density).size == (MAX_SIDE, 32)
 
 
 def test_one_peak_keeps_frames_comparable():
-    picture, density = Image.new("RGB", (64, 64)), np.linspace(0, 0.1, 256, dtype=np.float32).reshape(16, 16)
+    picture, density = Image.new("RGB", (64, 64)), np.linspace(0, 0.4, 256, dtype=np.float32).reshape(16, 16)
     peak = heat_peak(density)
     own = np.asarray(overlay(picture, density))
     np.testing.assert_array_equal(own, np.asarray(overlay(picture, 2 * density)))  # each on its own scale
     np.testing.assert_array_equal(own, np.asarray(overlay(picture, 2 * density, peak=2 * peak)))
     assert (own != np.asarray(overlay(picture, 2 * density, peak=peak))).any()
     assert heat_peak(np.zeros((4, 4))) > 0
+
+
+def test_an_empty_scene_does_not_look_like_a_crowd():
+    """On commit c572cb6 a wall with a density of 0.004 heads per cell was as hot as a stadium."""
+    ground = Image.new("RGB", (64, 64), (100, 100, 100))
+    wall = np.asarray(overlay(ground, np.full((16, 16), 0.001, np.float32))).astype(int)
+    crowd = np.asarray(overlay(ground, np.full((16, 16), 0.2, np.float32))).astype(int)
+    assert np.ptp(wall, axis=2).max() < 0.4 * np.ptp(crowd, axis=2).max()
+    assert per_area(0.25, np.zeros((16, 16)), (64, 64)) == pytest.approx(0.25 / 16 * 1e4)
 
 
 def test_density_figure_and_tsne(tmp_path):

@@ -98,6 +98,10 @@ def metadata(model: CrowdCounter) -> dict[str, str]:
         "backbone": model.backbone_name,
         "domains": json.dumps(model.domains),
         "input": "images: uint8, RGB, upright, [batch, 3, height, width], any size above 16 x 16",
+        "size": "resize images before, aspect kept (bicubic), as for training: shorter side at least min_side, longer at "
+        "most max_side pixels, in conflict the latter; at another size the counts are others",
+        "min_side": json.dumps(model.min_side),
+        "max_side": json.dumps(model.max_side),
         "normalisation": "inside the graph: (images / 255 - mean) / std",
         "mean": json.dumps(IMAGENET_MEAN),
         "std": json.dumps(IMAGENET_STD),

@@ -1,23 +1,27 @@
-"""Counting people's own pictures: a count, an overlay and a line in a JSON file for each."""
+"""Counting people's own pictures and videos: a count, an overlay and an entry in predictions.json for each."""
 
 from __future__ import annotations
 
+import glob
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..data.images import IMAGE_SUFFIXES, read_image
-from ..device import Precision, autocast
+from ..data.images import IMAGE_SUFFIXES
+from ..device import Precision
 from ..errors import UserError
-from ..files import OutputError, Prediction, find_files, output_folder, writing
-from ..plots import overlay
-from .regions import Regions, count_regions
-from .video import VIDEO_SUFFIXES, count_video
+from ..files import OutputError, output_folder, write_atomically
+from .pictures import Prediction, count_picture, outputs_of_picture
+from .regions import Regions
+from .video import VIDEO_SUFFIXES, count_video, outputs_of_video
 
 if TYPE_CHECKING:
     from ..models import CrowdCounter
+
+LISTING = "predictions.json"
 
 
 def predict_files(
@@ -27,60 +31,130 @@ def predict_files(
     *,
     regions: Regions | None = None,
     precision: Precision = "fp32",
+    as_is: bool = False,
     progress: bool = False,
 ) -> Iterator[Prediction]:
     """Count pictures, videos, and those in folders, one after the other; at the end `predictions.json` lists all.
 
-    A file that cannot be read yields a `Prediction` with its error, and the others follow.
+    A file that cannot be read yields a `Prediction` with its error, and the others follow. Entries of earlier calls stay
+    in `predictions.json`; a file that is counted again replaces its own. No input and no file that is not listed there
+    is overwritten.
 
     Args:
         model: on its device; output: folder for the results, created.
+        as_is: count at the pictures' own size, not at the one that the model was trained for.
 
     Raises:
-        UserError: a folder without pictures; an output that cannot be written.
+        UserError: an input that names nothing; an output that cannot be written.
     """
-    files = find_files(list(inputs), IMAGE_SUFFIXES | VIDEO_SUFFIXES, skip=output)
+    files = find_files(inputs, IMAGE_SUFFIXES | VIDEO_SUFFIXES, skip=output)
     output_folder(output)
-    done: list[Prediction] = []
-    names: set[str] = set()
+    earlier = _read_listing(output / LISTING)
+    names = _Names(output, files, earlier)
+    done: list[dict[str, Any]] = []
     try:
         for path in files:
-            name, number = path.stem, 1
-            while name in names:  # pictures of one name in several folders
-                number += 1
-                name = f"{path.stem}-{number}"
-            names.add(name)
-            count = count_video if path.suffix.lower() in VIDEO_SUFFIXES else count_picture
+            video = path.suffix.lower() in VIDEO_SUFFIXES
+            outputs = outputs_of_video if video else outputs_of_picture
+            name = names.choose(path, outputs)
+            count = count_video if video else count_picture
             try:
-                done.append(count(model, path, output, name, regions or {}, precision, progress))
+                found = count(model, path, output, name, regions or {}, precision, as_is, progress)
+                if name != path.stem:
+                    found.notes.append(f"written as {name}")
             except OutputError:
                 raise
             except UserError as error:
-                done.append(Prediction(str(path), error=str(error)))
-            yield done[-1]
-    finally:  # also of what was done before Ctrl-C
-        target = output / "predictions.json"
-        with writing(target):
-            target.write_text(json.dumps([asdict(p) for p in done], indent=2) + "\n", encoding="utf-8")
+                found = Prediction(str(path), error=str(error))
+            except BaseException as stop:  # Ctrl-C, a signal: what is written of this file stays, and is named
+                written = [file for file in outputs(name) if (output / file).exists()]
+                done.append(asdict(Prediction(str(path), outputs=written, error=f"stopped ({type(stop).__name__})")))
+                raise
+            done.append(asdict(found))
+            yield found
+    finally:
+        again = {entry["file"] for entry in done}
+        listed = [entry for entry in earlier if entry["file"] not in again] + done
+        write_atomically(output / LISTING, json.dumps(listed, indent=2) + "\n")
 
 
-def count_picture(
-    model: CrowdCounter,
-    path: Path,
-    output: Path,
-    name: str,
-    regions: Regions,
-    precision: Precision = "fp32",
-    progress: bool = False,
-) -> Prediction:
-    """Count one picture and write ``<name>-density.png`` into ``output``. Raises `UserError`."""
-    image = read_image(path)
-    with autocast(model.pixel_mean.device, precision):
-        density = model.density(image).cpu()
-    size = (image.height, image.width)
-    count = float(density.double().sum())
-    counts = count_regions(density, regions, size, model.out_stride)
-    target = output / f"{name}-density.png"
-    with writing(target):
-        overlay(image, density, count).save(target)
-    return Prediction(str(path), count, size, counts, [target.name])
+def _read_listing(path: Path) -> list[dict[str, Any]]:
+    """The entries that an earlier call wrote; [] without such a file. Raises `UserError` for somebody else's."""
+    if not path.exists():
+        return []
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(e["file"], str) and isinstance(e["outputs"], list) for e in entries):
+            return entries
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise UserError(f"{path}: not a list of this command's results; move it away, or choose another --output")
+
+
+class _Names:
+    """Names of results in the output folder, each taken once."""
+
+    def __init__(self, output: Path, files: Sequence[Path], earlier: Sequence[dict[str, Any]]) -> None:
+        self.output = output
+        again = {str(path) for path in files}
+        # What an earlier call wrote about the same files may be replaced.
+        self.free = {name for entry in earlier if entry["file"] in again for name in entry["outputs"]}
+        self.taken = {name for entry in earlier if entry["file"] not in again for name in entry["outputs"]}
+        self.inputs = {path.resolve() for path in files}
+
+    def choose(self, path: Path, outputs: Callable[[str], list[str]]) -> str:
+        """A file's stem, with a number behind it where that is taken: by another picture, an input, a foreign file."""
+        number = 1
+        while True:
+            name = path.stem if number == 1 else f"{path.stem}-{number}"
+            wanted = outputs(name)
+            if not any(self._blocked(file) for file in wanted):
+                self.taken.update(wanted)
+                return name
+            number += 1
+
+    def _blocked(self, file: str) -> bool:
+        target = self.output / file
+        return file in self.taken or target.resolve() in self.inputs or (target.exists() and file not in self.free)
+
+
+def find_files(inputs: Sequence[Path], suffixes: frozenset[str], skip: Path) -> list[Path]:
+    """Named files as they are, the files that a pattern (``*.jpg``) names, and those with these suffixes inside named
+    folders, sorted; each once.
+
+    Args:
+        skip: a folder that is not searched (results of an earlier call), unless it is searched itself.
+
+    Raises:
+        UserError: a folder or pattern without any such file; an address; a camera.
+    """
+    found: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            found += _inside(path, suffixes, skip)
+        elif path.exists():
+            found.append(path)
+        elif re.match(r"[a-z]+:/", str(path)):
+            raise UserError(f"{path}: an address; download the picture or video and name its file")
+        elif str(path).isdecimal():
+            raise UserError(f"{path}: no such file; a camera's number is not read: record a video and name its file")
+        elif glob.has_magic(str(path)):
+            named = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+            if not named:
+                raise UserError(f"{path}: no file fits this pattern")
+            found += [p for p in named if p.is_file()]
+        else:
+            found.append(path)  # a missing one is reported like any other unreadable file
+    return list(dict.fromkeys(found))
+
+
+def _inside(folder: Path, suffixes: frozenset[str], skip: Path) -> list[Path]:
+    results = None if folder.resolve().is_relative_to(skip.resolve()) else skip.resolve()
+    inside = [
+        p
+        for p in sorted(folder.rglob("*"))
+        if p.suffix.lower() in suffixes and p.is_file() and results not in p.resolve().parents
+    ]
+    if not inside:
+        raise UserError(f"{folder}: no picture or video in this folder")
+    return inside

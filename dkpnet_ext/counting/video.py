@@ -5,21 +5,23 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..device import Precision, autocast
-from ..errors import UserError
+from ..data.images import BadFile, require_file
+from ..device import Precision
+from ..errors import UserError, printable
 from ..evaluation.inference import shown
-from ..files import Prediction, writing
+from ..files import writing
 from ..plots import heat_peak, overlay
-from .regions import Regions, count_regions
+from .pictures import Prediction, count_pixels
+from .regions import Regions, region_shares
 
 if TYPE_CHECKING:
     from ..models import CrowdCounter
-
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"})
 
 
@@ -48,12 +50,14 @@ def read_frames(path: Path) -> Iterator[Frame]:
     """
     av = _import_av()
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"video {path}: no such file")
     try:
-        container = av.open(str(path))
+        require_file(path)
+        container = _open(path)
+    except BadFile as error:
+        raise UserError(f"video {path}: {error}") from None
     except (av.error.FFmpegError, ValueError) as error:
-        raise UserError(f"video {path}: not a readable video ({error})") from None
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"video {path}: not a readable video ({reason})") from None
     with container:
         if not container.streams.video:
             raise UserError(f"video {path}: holds no video stream")
@@ -78,9 +82,24 @@ def read_frames(path: Path) -> Iterator[Frame]:
             yield Frame(index, None, None, f"and what follows cannot be read ({error.strerror})")
 
 
+def _open(path: Path, mode: Literal["r", "w"] = "r") -> Any:
+    """PyAV's container. A name that is not UTF-8 it cannot take, so it gets the open file instead."""
+    file: Any = str(path)
+    try:
+        file.encode()
+    except UnicodeEncodeError:
+        file = path.open(f"{mode}b")
+    return _import_av().open(file, mode, format="mp4" if mode == "w" else None)
+
+
 def _rotation(frame: Any) -> int:
     """Degrees counterclockwise by which a phone's video has to be turned to be upright."""
     return frame.rotation
+
+
+def outputs_of_video(name: str) -> list[str]:
+    """Names of the files that `count_video` writes."""
+    return [f"{name}{end}" for end in ("-counts.csv", "-counts.png", "-density.mp4")]
 
 
 def count_video(
@@ -90,12 +109,14 @@ def count_video(
     name: str,
     regions: Regions,
     precision: Precision = "fp32",
+    as_is: bool = False,
     progress: bool = False,
 ) -> Prediction:
     """Count every frame of a video.
 
     Writes ``<name>-counts.csv`` (frame, seconds, count, one column per region), ``<name>-counts.png`` and
-    ``<name>-density.mp4`` into ``output``. The density's colours keep one scale, which follows the crowd slowly.
+    ``<name>-density.mp4`` into ``output``, whose frames have the times of the video's own. The density's colours keep one
+    scale, which follows the crowd slowly.
 
     Returns:
         the mean count of its frames, and the frames that could not be read.
@@ -103,63 +124,67 @@ def count_video(
     Raises:
         UserError: a file that is no video or has no readable frame; an output that cannot be written.
     """
-    table, plot, video = (output / f"{name}{end}" for end in ("-counts.csv", "-counts.png", "-density.mp4"))
+    table, plot, video = (output / file for file in outputs_of_video(name))
     rows: list[list[float]] = []
     skipped: list[str] = []
-    size, peak = None, 0.0
+    found, shares, peak = None, {}, 0.0
     frames = read_frames(path)
     with ExitStack() as stack:
         encoder: _Encoder | None = None
-        for frame in shown(frames, f"counting {path.name}", progress, "frame"):
+        for frame in shown(frames, printable(f"counting {path.name}"), progress, "frame"):
             if frame.pixels is None:
                 skipped.append(f"frame {frame.number} {frame.problem}")
                 continue
-            size = frame.pixels.shape[:2]
-            with autocast(model.pixel_mean.device, precision):
-                density = model.density(frame.pixels).cpu()
-            count = float(density.double().sum())
-            counts = count_regions(density, regions, size, model.out_stride)
-            peak = max(0.95 * peak, heat_peak(density))
-            picture = overlay(frame.pixels, density, count, peak)
+            before, found = found, count_pixels(model, frame.pixels, precision, as_is)
+            if before is None or before.size != found.size:
+                shares = region_shares(regions, found.size, found.stride, found.counted)
+            heads = found.density.double().numpy()
+            counts = {region: float((heads * share).sum()) for region, share in shares.items()}
+            peak = max(0.95 * peak, heat_peak(found.density))
+            picture = overlay(frame.pixels, found.density, found.count, peak)
             seconds = frame.number if frame.time is None else frame.time
             with writing(output):
                 if encoder is None:
                     writer = csv.writer(stack.enter_context(table.open("w", newline="", encoding="utf-8")))
-                    writer.writerow(["frame", "seconds", "count", *regions])
+                    writer.writerow(["frame", "seconds", "count", *map(printable, regions)])
                     encoder = stack.enter_context(_Encoder(video, picture.size, _rate(path)))
-                encoder.add(picture, frame.number)
+                encoder.add(picture, frame)
                 writer.writerow(
-                    [frame.number, f"{seconds:.3f}", f"{count:.3f}", *(f"{c:.3f}" for c in counts.values())]
+                    [frame.number, f"{seconds:.3f}", f"{found.count:.3f}", *(f"{c:.3f}" for c in counts.values())]
                 )
-            rows.append([seconds, count, *counts.values()])
-    if not rows:
+            rows.append([seconds, found.count, *counts.values()])
+    if found is None:
         raise UserError(f"video {path}: no readable frame" + (f" ({skipped[0]})" if skipped else ""))
     means = np.mean(rows, axis=0)
     with writing(plot):
         _plot(np.array(rows), ["whole frame", *regions], plot)
     return Prediction(
-        str(path), float(means[1]), size, dict(zip(regions, map(float, means[2:]), strict=True)),
+        str(path), float(means[1]), found.size, found.counted, dict(zip(regions, map(float, means[2:]), strict=True)),
         [table.name, plot.name, video.name], len(rows), skipped,
     )  # fmt: skip
 
 
 def _rate(path: Path) -> Any:
     """Frames per second as a fraction; 25 where the file does not say."""
-    with _import_av().open(str(path)) as container:
+    with _open(path) as container:
         return container.streams.video[0].average_rate or 25
 
 
 class _Encoder:
-    """Writes pictures of one size as H.264 (MPEG-4 where PyAV was built without it)."""
+    """Writes pictures of one size, each with its time, as H.264 (MPEG-4 where PyAV was built without it)."""
+
+    CLOCK = 60_000  # ticks per second of the pictures' times; MPEG-4 takes at most 65535
 
     def __init__(self, path: Path, size: tuple[int, int], rate: Any) -> None:
         av = _import_av()
         self.size = tuple(side - side % 2 or 2 for side in size)  # both codecs need even sides
-        self.container = av.open(str(path), "w")
+        self.rate, self.last = rate, -1
+        self.container = _open(path, "w")
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         self.stream = self.container.add_stream(codec, rate=rate)
         self.stream.width, self.stream.height = self.size
         self.stream.pix_fmt = "yuv420p"
+        self.stream.codec_context.time_base = Fraction(1, self.CLOCK)
         if codec == "libx264":
             self.stream.options = {"crf": "20"}
 
@@ -170,9 +195,12 @@ class _Encoder:
         with self.container:
             self.container.mux(self.stream.encode(None))
 
-    def add(self, picture: Any, index: int) -> None:
+    def add(self, picture: Any, source: Frame) -> None:
         frame = _import_av().VideoFrame.from_image(picture.resize(self.size) if picture.size != self.size else picture)
-        frame.pts = index  # a skipped frame stays on the screen until the next
+        seconds = float(source.number / self.rate) if source.time is None else source.time
+        # Its own time, whatever the rate: a skipped frame stays on the screen until the next.
+        self.last = max(self.last + 1, round(seconds * self.CLOCK))
+        frame.pts, frame.time_base = self.last, Fraction(1, self.CLOCK)
         self.container.mux(self.stream.encode(frame))
 
 
@@ -184,7 +212,7 @@ def _plot(rows: np.ndarray, names: list[str], path: Path) -> None:
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     for name, counts in zip(names, rows.T[1:], strict=True):
-        axis.plot(rows[:, 0], counts, label=name)
+        axis.plot(rows[:, 0], counts, label=printable(name).replace("$", r"\$"))
     axis.set_xlabel("seconds")
     axis.set_ylabel("people")
     axis.set_ylim(bottom=min(0, rows[:, 1:].min()))

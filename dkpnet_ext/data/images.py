@@ -193,8 +193,13 @@ def decode(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
             image.draft(None, (2 * width, 2 * height))
         picture = _decode(image, path)
     if size is not None and picture.size != (size[1], size[0]):
-        picture = picture.resize((size[1], size[0]), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        picture = resize(picture, size)
     return picture
+
+
+def resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A picture at ``size`` (H, W), in the one way that all images are resized."""
+    return picture.resize((size[1], size[0]), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def _decode(image: ImageFile.ImageFile, path: Path, raw: bool = False) -> Image.Image:

@@ -37,7 +37,7 @@ def predict_counts(
     with autocast(device, precision):
         for item in shown(items, "counting", progress):
             image = to_tensor(item.read())
-            counts.append(nine_patch_count(model, image) if nine_patch else model.count(image))
+            counts.append(nine_patch_count(model, image) if nine_patch else model.count(image, as_is=True))
     return np.array(counts, np.float64)
 
 
@@ -86,7 +86,7 @@ def attention_vectors(
     vectors = []
     with autocast(device, precision):
         for item in shown(items, "attention", progress):
-            vectors.append(model.attend(to_tensor(item.read())).cpu().numpy())
+            vectors.append(model.attend(item.read(), as_is=True).cpu().numpy())
     return np.array(vectors, np.float32)
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..data.images import to_tensor
+from ..data.images import limited_size, resize, to_tensor
 from ..errors import UserError
 from . import tiling
 from .folding import fold_batch_norms
@@ -69,24 +69,41 @@ class CrowdCounter(SavedNetwork):
                     for module in trained:
                         module.training = True
 
+    def prepare(self, image: Picture) -> Tensor:
+        """One image at the size (h, w) it is counted at: uint8 [3, h, w], RGB.
+
+        A counter errs where heads are larger or smaller than those it learned from, so an image is resized as the
+        training and test images were: the shorter side to at least ``min_side`` and the longer to at most ``max_side``
+        pixels (in conflict the latter), the aspect kept.
+
+        Raises:
+            UserError, ValueError, TypeError: as `examine`.
+        """
+        pixels = to_tensor(image)
+        size = limited_size((pixels.shape[1], pixels.shape[2]), self.min_side, self.max_side)
+        if size == tuple(pixels.shape[1:]):
+            return pixels
+        return to_tensor(resize(Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()), size))
+
     @overload
-    def examine(self, image: Picture) -> CounterOutput: ...
+    def examine(self, image: Picture, *, as_is: bool = ...) -> CounterOutput: ...
     @overload
-    def examine(self, image: Pictures) -> list[CounterOutput]: ...
+    def examine(self, image: Pictures, *, as_is: bool = ...) -> list[CounterOutput]: ...
     @torch.inference_mode()
-    def examine(self, image: Picture | Pictures) -> CounterOutput | list[CounterOutput]:
+    def examine(self, image: Picture | Pictures, *, as_is: bool = False) -> CounterOutput | list[CounterOutput]:
         """All that the model says of one image, a batch of one; above `tiling.LIMIT` pixels in tiles, with the same result.
 
         Args:
             image: see `Picture`; a list of them gives a list.
+            as_is: count at the image's own size (h, w), not at the one that `prepare` gives it.
 
         Raises:
             UserError: a file that cannot be decoded; a density that is not finite.
             ValueError, TypeError: an array or tensor of another shape or dtype.
         """
         if isinstance(image, list | tuple):
-            return [self.examine(each) for each in image]
-        pixels = to_tensor(image)
+            return [self.examine(each, as_is=as_is) for each in image]
+        pixels = to_tensor(image) if as_is else self.prepare(image)
         with self.evaluating():
             if pixels.shape[-2] * pixels.shape[-1] > tiling.LIMIT:
                 output = tiling.predict(self, pixels)
@@ -97,23 +114,23 @@ class CrowdCounter(SavedNetwork):
         return output
 
     @overload
-    def density(self, image: Picture) -> Tensor: ...
+    def density(self, image: Picture, *, as_is: bool = ...) -> Tensor: ...
     @overload
-    def density(self, image: Pictures) -> list[Tensor]: ...
-    def density(self, image: Picture | Pictures) -> Tensor | list[Tensor]:
-        """Density map of one image, float32 [ceil(H / stride), ceil(W / stride)] in heads per cell, on the model's device.
+    def density(self, image: Pictures, *, as_is: bool = ...) -> list[Tensor]: ...
+    def density(self, image: Picture | Pictures, *, as_is: bool = False) -> Tensor | list[Tensor]:
+        """Density map of one image, float32 [ceil(h / stride), ceil(w / stride)] in heads per cell, on the model's device.
 
         Args and errors as for `examine`.
         """
         if isinstance(image, list | tuple):
-            return [self.density(each) for each in image]
-        return self.examine(image).density[0, 0].float()
+            return [self.density(each, as_is=as_is) for each in image]
+        return self.examine(image, as_is=as_is).density[0, 0].float()
 
     @overload
-    def attend(self, image: Picture) -> Tensor: ...
+    def attend(self, image: Picture, *, as_is: bool = ...) -> Tensor: ...
     @overload
-    def attend(self, image: Pictures) -> list[Tensor]: ...
-    def attend(self, image: Picture | Pictures) -> Tensor | list[Tensor]:
+    def attend(self, image: Pictures, *, as_is: bool = ...) -> list[Tensor]: ...
+    def attend(self, image: Picture | Pictures, *, as_is: bool = False) -> Tensor | list[Tensor]:
         """Attention y of one image in evaluation mode, float32 [K] in (0, 1).
 
         Args and errors as for `examine`.
@@ -122,21 +139,21 @@ class CrowdCounter(SavedNetwork):
             ValueError: a model without attention.
         """
         if isinstance(image, list | tuple):
-            return [self.attend(each) for each in image]
-        attention = self.examine(image).attention
+            return [self.attend(each, as_is=as_is) for each in image]
+        attention = self.examine(image, as_is=as_is).attention
         if attention is None:
             raise ValueError("attend: this model has no attention")
         return attention[0].float()
 
     @overload
-    def count(self, image: Picture) -> float: ...
+    def count(self, image: Picture, *, as_is: bool = ...) -> float: ...
     @overload
-    def count(self, image: Pictures) -> list[float]: ...
-    def count(self, image: Picture | Pictures) -> float | list[float]:
+    def count(self, image: Pictures, *, as_is: bool = ...) -> list[float]: ...
+    def count(self, image: Picture | Pictures, *, as_is: bool = False) -> float | list[float]:
         """Number of people in one image: the sum of `density`, added up in float64. No label is needed.
 
         Args and errors as for `examine`.
         """
         if isinstance(image, list | tuple):
-            return [self.count(each) for each in image]
-        return float(self.density(image).sum(dtype=torch.float64))
+            return [self.count(each, as_is=as_is) for each in image]
+        return float(self.density(image, as_is=as_is).sum(dtype=torch.float64))

@@ -154,3 +154,63 @@ def test_other_refusals(tmp_path):
         count_regions(DENSITY, {"a": np.ones((4, 5), bool)}, SIZE, 4)
     with pytest.raises(UserError, match="'far' covers no pixel"):
         count_regions(DENSITY, {"far": [square(100, 100, 110, 110)]}, SIZE, 4)
+
+
+def test_counted_at_another_size_regions_still_partition():
+    """Polygons and masks are in the picture's pixels, whatever the size it was counted at."""
+    counted = (23, 31)  # 6 x 8 cells
+    density = np.random.default_rng(2).random((6, 8))
+    labels = np.random.default_rng(1).integers(0, 3, SIZE)
+    masks = {str(label): labels == label for label in range(3)}
+    halves = {"left": [square(0, 0, 21.3, 37)], "right": [square(21.3, 0, 50, 37)]}
+    for regions in (masks, halves):
+        counts = count_regions(density, regions, SIZE, 4, counted)
+        assert sum(counts.values()) == pytest.approx(density.sum(), rel=1e-6)
+    whole = cell_shares(np.ones(SIZE, bool), 4, counted)
+    np.testing.assert_allclose(whole, 1, rtol=1e-6)
+    # A picture of half the size: the pixel (x, y) became four, and a cell covers 2 x 2 pixels.
+    single = np.zeros((10, 10), bool)
+    single[2:4, 4:6] = True
+    expected = np.zeros((5, 5))
+    expected[1, 2] = 1
+    np.testing.assert_allclose(cell_shares(single, 4, (20, 20)), expected, atol=1e-6)
+
+
+def test_a_mask_that_lost_its_labels_is_refused(tmp_path):
+    """On commit c572cb6 this JPEG made nine regions of three."""
+    labels = np.zeros((64, 96), np.uint8)
+    labels[:, :30], labels[:, 30:60], labels[:, 60:] = 1, 2, 3
+    Image.fromarray(labels).save(tmp_path / "mask.jpg")
+    with pytest.raises(UserError, match="saved as JPEG has other values than its labels: save it as PNG"):
+        read_regions(tmp_path / "mask.jpg")
+
+
+def test_a_mask_starts_no_foreign_program(tmp_path, monkeypatch):
+    """PostScript would be given to Ghostscript."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *a, **k: pytest.fail("Ghostscript was started"))
+    (tmp_path / "mask.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(UserError, match="nor a mask: not a picture"):
+        read_regions(tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deep"),
+        ('{"type": "Polygon", "coordinates": [[[0, 0], [1e308, 0], [0, -1e308]]]}', "beyond 1e\\+09 pixels"),
+        ('{"type": "Polygon", "coordinates": [[[0, 0], [1' + "0" * 400 + ", 0], [0, 1]]]}", "numbers|finite"),
+    ],
+)
+def test_polygons_that_cannot_be(tmp_path, text, message):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        read_regions(tmp_path / "r.json")
+    assert "\n" not in str(error.value)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "r.json")
+    with pytest.raises(UserError, match="pipe"):
+        read_regions(tmp_path / "r.json")

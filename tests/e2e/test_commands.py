@@ -23,7 +23,7 @@ from dkpnet_ext.models import DKPNet, load_model
 def checkpoint(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("checkpoint")
-    alive(DKPNet("hrnet_w18_small", num_sub=2, channels=64, domains=("A", "B"))).save_pretrained(folder)
+    alive(DKPNet("hrnet_w18_small", num_sub=2, channels=64, domains=("A", "B"), min_side=32)).save_pretrained(folder)
     return folder
 
 
@@ -76,7 +76,21 @@ def test_predict_picture(run, checkpoint, photo):
     (found,) = json.loads(Path("predictions/predictions.json").read_text())
     assert found["count"] == pytest.approx(count, rel=1e-5) and found["size"] == [50, 70]
     assert found["outputs"] == ["photo-density.png"]
-    assert Image.open("predictions/photo-density.png").size == (70, 50)
+    assert found["counted_size"] == [50, 70]
+    assert Image.open("predictions/photo-density.png").height > 50  # a caption below
+
+
+def test_predict_says_what_it_resized(run, checkpoint, photo):
+    for path, picture in (("wide.png", (3000, 40)), ("small.png", (20, 10))):
+        Image.new("RGB", picture, (90, 120, 90)).save(path)
+    status, out, _ = run("predict", "wide.png", "small.png", photo, "--checkpoint", checkpoint)
+    lines = out.splitlines()
+    assert status == 0 and lines[0].endswith(" (resized from 3000x40 to 2048x27 px)")
+    assert lines[1].endswith(" (resized from 20x10 to 64x32 px)") and "resized" not in lines[2]
+    sizes = [entry["counted_size"] for entry in json.loads(Path("predictions/predictions.json").read_text())]
+    assert sizes == [[27, 2048], [32, 64], [50, 70]]
+    status, out, _ = run("predict", "small.png", "--checkpoint", checkpoint, "--as-is")
+    assert status == 0 and "resized" not in out
 
 
 def test_predict_folder_with_broken_files_among_good_ones(run, checkpoint, photo, tmp_path):
@@ -118,7 +132,7 @@ def test_predict_odd_but_valid_pictures(run, checkpoint, photo, tmp_path):
     picture.crop((0, 0, 70, 3)).save(folder / "thin.webp")
     (folder / "named_png.png").write_bytes(photo.read_bytes())
     status, out, err = run("predict", folder, "--checkpoint", checkpoint)
-    assert (status, err) == (0, "") and len(out.splitlines()) == 6 + 1
+    assert (status, err) == (0, "") and len(out.splitlines()) == 6 + 1 and "the first of 2 frames" in out
     assert len(list(Path("predictions").glob("*-density.png"))) == 6
 
 

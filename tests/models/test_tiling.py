@@ -46,9 +46,9 @@ def make(kind=DKPNet, **arguments):
 )
 def test_tiles_equal_the_whole(kind, arguments, monkeypatch):
     model, image = make(kind, **arguments), picture()
-    whole = model.examine(image)
+    whole = model.examine(image, as_is=True)
     monkeypatch.setattr(tiling, "LIMIT", 1)
-    tiled = model.examine(image)
+    tiled = model.examine(image, as_is=True)
     assert tiled.density.shape == whole.density.shape
     torch.testing.assert_close(tiled.density, whole.density, rtol=0, atol=1e-3 * float(whole.density.abs().max()))
     assert float(tiled.density.sum()) == pytest.approx(float(whole.density.sum()), rel=1e-4)
@@ -64,10 +64,10 @@ def test_features_are_recomputed_where_the_cache_is_full(monkeypatch):
     runs = []
     features = model.features
     monkeypatch.setattr(model, "features", lambda images: runs.append(1) or features(images))
-    kept = model.density(image)
+    kept = model.density(image, as_is=True)
     first = len(runs)
     monkeypatch.setattr(tiling, "CACHE", 300_000)
-    recomputed = model.density(image)
+    recomputed = model.density(image, as_is=True)
     assert first == 16 + 2  # once per tile, and two strips to measure the reach
     assert 3 * first / 2 < len(runs) - first < 2 * 16 + 2
     assert torch.equal(kept, recomputed)
@@ -77,10 +77,10 @@ def test_the_pool_is_the_whole_images(monkeypatch):
     """With per-tile attention the result would be another: the picture's halves differ in brightness."""
     model, image = make(num_sub=2), picture()
     image[:, 300:] //= 4
-    whole = model.attend(image)
+    whole = model.attend(image, as_is=True)
     monkeypatch.setattr(tiling, "LIMIT", 1)
-    torch.testing.assert_close(model.attend(image), whole, rtol=0, atol=1e-5)
-    assert (model.attend(image[:, :160]) - whole).abs().max() > 1e-4
+    torch.testing.assert_close(model.attend(image, as_is=True), whole, rtol=0, atol=1e-5)
+    assert (model.attend(image[:, :160], as_is=True) - whole).abs().max() > 1e-4
 
 
 def test_reach_is_where_the_effect_of_a_cut_ends():
@@ -100,10 +100,10 @@ def test_backbones_that_see_everything_are_announced(monkeypatch):
     monkeypatch.setattr(tiling, "LIMIT", 1)
     monkeypatch.setattr(tiling, "MAX_REACH", 256)
     with pytest.warns(UserWarning, match="approximate"):
-        model.density(picture()[:, :64, :64])
+        model.density(picture()[:, :64, :64], as_is=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        make().density(picture()[:, :64, :64])
+        make().density(picture()[:, :64, :64], as_is=True)
 
 
 @pytest.mark.parametrize("length", [16, 160, 176, 1600, 1616])

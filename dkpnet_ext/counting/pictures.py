@@ -1,0 +1,104 @@
+"""Counting one still picture: its density, the size it was counted at, and the overlay on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+from ..data.images import open_image, read_image, to_tensor
+from ..device import Precision, autocast
+from ..files import write_atomically
+from ..plots import overlay
+from .regions import Regions, count_regions
+
+if TYPE_CHECKING:
+    from ..models import CrowdCounter
+
+
+@dataclass
+class Prediction:
+    """What is said of one file; of a video, its frames' mean."""
+
+    file: str
+    count: float | None = None
+    size: tuple[int, int] | None = None  # (height, width) in pixels
+    counted_size: tuple[int, int] | None = None  # (height, width) at which the model saw it
+    regions: dict[str, float] = field(default_factory=dict)
+    outputs: list[str] = field(default_factory=list)  # files written, relative to the output folder
+    frames: int | None = None  # frames counted, videos only
+    skipped: list[str] = field(default_factory=list)  # frames left out, and why
+    notes: list[str] = field(default_factory=list)  # what else one should know
+    error: str | None = None  # then nothing else is known
+
+
+class Counted(NamedTuple):
+    """What a model says of a picture."""
+
+    density: Tensor  # float32 [ceil(h / stride), ceil(w / stride)] on the CPU, heads per cell
+    size: tuple[int, int]  # (H, W) of the picture in pixels
+    counted: tuple[int, int]  # (h, w) at which the model saw it
+    stride: int
+    mu: Tensor | None  # [d] latent mean, of models with variational attention
+
+    @property
+    def count(self) -> float:
+        """Heads in the whole picture."""
+        return float(self.density.double().sum())
+
+    def in_regions(self, regions: Regions) -> dict[str, float]:
+        """Heads in each region (see `count_regions`)."""
+        return count_regions(self.density, regions, self.size, self.stride, self.counted)
+
+
+def count_pixels(model: CrowdCounter, image: Any, precision: Precision = "fp32", as_is: bool = False) -> Counted:
+    """Count one picture, at the size that the model was trained for, or ``as_is``.
+
+    Args:
+        image: as for `CrowdCounter.density`.
+    """
+    pixels = to_tensor(image)
+    prepared = pixels if as_is else model.prepare(pixels)
+    with autocast(model.pixel_mean.device, precision):
+        output = model.examine(prepared, as_is=True)
+    return Counted(
+        output.density[0, 0].float().cpu(),
+        (pixels.shape[1], pixels.shape[2]),
+        (prepared.shape[1], prepared.shape[2]),
+        model.out_stride,
+        None if output.mu is None else output.mu[0].float().cpu(),
+    )
+
+
+def outputs_of_picture(name: str) -> list[str]:
+    """Names of the files that `count_picture` writes."""
+    return [f"{name}-density.png"]
+
+
+def count_picture(
+    model: CrowdCounter,
+    path: Path,
+    output: Path,
+    name: str,
+    regions: Regions,
+    precision: Precision = "fp32",
+    as_is: bool = False,
+    progress: bool = False,
+) -> Prediction:
+    """Count one picture file and write ``<name>-density.png`` into ``output``. Raises `UserError`."""
+    image = read_image(path)
+    found = count_pixels(model, image, precision, as_is)
+    counts = found.in_regions(regions)
+    target = output / outputs_of_picture(name)[0]
+    write_atomically(target, overlay(image, found.density, found.count).save)
+    frames = _frames(path)
+    notes = [f"an animation: the first of {frames} frames is counted"] if frames > 1 else []
+    return Prediction(str(path), found.count, found.size, found.counted, counts, [target.name], notes=notes)
+
+
+def _frames(path: Path) -> int:
+    """Frames of an animation; 1 of a still picture (also of those that hold a preview or a second photograph)."""
+    with open_image(path) as image:
+        return getattr(image, "n_frames", 1) if image.format in ("GIF", "WEBP", "PNG") else 1

@@ -1,0 +1,194 @@
+"""Files go in, results come out beside each other, and nothing of the user's is overwritten."""
+
+import io
+import json
+import os
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from counters import alive
+from PIL import Image
+
+from dkpnet_ext.counting.pictures import count_pixels
+from dkpnet_ext.counting.prediction import LISTING, predict_files
+from dkpnet_ext.data.images import limited_size
+from dkpnet_ext.errors import UserError
+from dkpnet_ext.evaluation.inference import predict_counts
+from dkpnet_ext.models import DKPNet
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A function from a name to a picture file of 40 x 30 px."""
+
+    def make(name: str, size: tuple[int, int] = (40, 30)) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(len(name)).integers(0, 256, (*size[::-1], 3), np.uint8)).save(path)
+        return path
+
+    return make
+
+
+def listed(output: Path) -> dict[str, dict]:
+    return {Path(entry["file"]).name: entry for entry in json.loads((output / LISTING).read_text())}
+
+
+@pytest.fixture(scope="module")
+def limited() -> DKPNet:
+    """A model for images of 64 to 96 px."""
+    torch.manual_seed(0)
+    arguments = {"num_sub": 2, "channels": 64, "domains": ("A", "B"), "min_side": 64, "max_side": 96}
+    return alive(DKPNet("hrnet_w18_small", **arguments)).eval()
+
+
+@pytest.mark.parametrize("size", [(307, 205), (40, 30), (200, 20), (96, 70)])
+def test_every_way_in_counts_at_the_size_of_the_training(limited, photo, tmp_path, size):
+    """On commit c572cb6 `predict` and `count` took the picture's own size and `evaluate` the model's."""
+    from dkpnet_ext.data import load_domains
+
+    path = photo("large.png", size)
+    (tmp_path / "test.json").write_text(json.dumps([{"image": "large.png", "points": [[3, 4]]}]))
+    sides = {"min_side": limited.min_side, "max_side": limited.max_side}
+    (domain,) = load_domains([f"X={tmp_path}"], cache=tmp_path / "cache", progress=False, **sides)
+    (expected,) = predict_counts(limited, domain.test)
+    h, w = limited_size(size[::-1], 64, 96)
+
+    (found,) = predict_files(limited, [path], tmp_path / "out")
+    assert found.count == pytest.approx(expected, rel=1e-5)
+    assert (found.size, found.counted_size) == ((size[1], size[0]), (h, w))
+    image = Image.open(path)
+    for given in (path, image, np.asarray(image), torch.from_numpy(np.array(image)).permute(2, 0, 1)):
+        assert limited.count(given) == pytest.approx(expected, rel=1e-5)
+    assert limited.density(path).shape == (-(-h // 4), -(-w // 4))
+    torch.testing.assert_close(limited.attend(path), limited.examine(path).attention[0])
+
+    (plain,) = predict_files(limited, [path], tmp_path / "out", as_is=True)
+    assert plain.count == pytest.approx(limited.count(path, as_is=True), rel=1e-5)
+    assert plain.counted_size == plain.size
+    if size != (96, 70):
+        assert plain.count != pytest.approx(expected, rel=1e-3)
+
+
+def test_regions_are_in_the_pictures_pixels(limited, photo):
+    image = Image.open(photo("wide.png", (200, 60)))
+    found = count_pixels(limited, image)
+    assert found.counted == (29, 96)
+    halves = {"left": [np.array([[0, 0], [100, 0], [100, 60], [0, 60]], float)], "right": np.zeros((60, 200), bool)}
+    halves["right"][:, 100:] = True
+    counts = found.in_regions(halves)
+    assert sum(counts.values()) == pytest.approx(found.count, rel=1e-6)
+    assert min(counts.values()) > 0.2 * found.count
+
+
+def test_a_result_does_not_overwrite_an_input(model, photo, tmp_path):
+    first, second = photo("x.png"), photo("x-density.png")
+    content = second.read_bytes()
+    list(predict_files(model, [first, second], tmp_path))
+    assert second.read_bytes() == content
+    assert listed(tmp_path)["x.png"]["outputs"] == ["x-2-density.png"]
+    assert listed(tmp_path)["x-density.png"]["outputs"] == ["x-density-density.png"]
+
+
+def test_a_foreign_file_is_not_overwritten(model, photo, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x-density.png").write_text("mine")
+    list(predict_files(model, [photo("x.png")], tmp_path / "out"))
+    assert (tmp_path / "out" / "x-density.png").read_text() == "mine"
+    (tmp_path / "out" / LISTING).write_text('{"mine": 1}')
+    with pytest.raises(UserError, match="not a list of this command's results"):
+        list(predict_files(model, [photo("x.png")], tmp_path / "out"))
+
+
+def test_a_second_call_keeps_what_the_first_said(model, photo, tmp_path):
+    output = tmp_path / "out"
+    list(predict_files(model, [photo("a/x.png"), photo("y.png")], output))
+    (found,) = predict_files(model, [photo("b/x.png", (50, 30))], output)
+    assert found.outputs == ["x-2-density.png"] and found.notes == ["written as x-2"]
+    entries = json.loads((output / LISTING).read_text())
+    assert [entry["outputs"] for entry in entries] == [["x-density.png"], ["y-density.png"], ["x-2-density.png"]]
+    list(predict_files(model, [tmp_path / "a" / "x.png"], output))  # again: its own results are replaced
+    entries = json.loads((output / LISTING).read_text())
+    assert sorted(entry["outputs"][0] for entry in entries) == ["x-2-density.png", "x-density.png", "y-density.png"]
+
+
+def test_stopped_in_the_middle(model, photo, tmp_path, monkeypatch):
+    files = [photo(f"{name}.png") for name in "abc"]
+    with closing(predict_files(model, files, tmp_path / "out")) as results:
+        next(results)
+    assert list(listed(tmp_path / "out")) == ["a.png"]
+
+    count = model.examine
+    calls = []
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return count(*arguments, **options)
+
+    monkeypatch.setattr(model, "examine", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(predict_files(model, files[1:], tmp_path / "out"))
+    assert list(listed(tmp_path / "out")) == ["a.png", "b.png", "c.png"]
+    assert listed(tmp_path / "out")["c.png"]["error"] == "stopped (KeyboardInterrupt)"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("https://example.org/crowd.jpg", "an address; download"),
+        ("rtsp://camera/1", "an address; download"),
+        ("0", "a camera's number is not read"),
+        ("nothing-*.jpg", "no file fits this pattern"),
+    ],
+)
+def test_inputs_that_are_no_files(model, tmp_path, given, message):
+    with pytest.raises(UserError, match=message):
+        list(predict_files(model, [Path(given)], tmp_path / "out"))
+
+
+def test_patterns_and_folders_name_each_file_once(model, photo, tmp_path):
+    for name in ("a.png", "b.png", "[c].png"):
+        photo(name)
+    given = [tmp_path / "?.png", tmp_path / "[c].png", tmp_path / "a.png", tmp_path]
+    found = list(predict_files(model, given, tmp_path / "out"))
+    assert [Path(f.file).name for f in found] == ["a.png", "b.png", "[c].png"]
+
+
+def test_an_animation_is_named(model, photo, tmp_path):
+    picture = Image.open(photo("x.png"))
+    picture.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", picture.size)])
+    (found,) = predict_files(model, [tmp_path / "moving.gif"], tmp_path / "out")
+    assert found.notes == ["an animation: the first of 2 frames is counted"]
+
+
+def test_pictures_of_phones_are_not_left_out(model, photo, tmp_path):
+    """HEIC and AVIF in a folder are read, or named; on commit c572cb6 they were left out silently."""
+    folder = tmp_path / "phone"
+    folder.mkdir()
+    (folder / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    buffer = io.BytesIO()
+    try:
+        Image.open(photo("x.png")).save(buffer, "AVIF")
+    except (KeyError, OSError):  # a Pillow built without it
+        buffer.write(b"\0\0\0\x18ftypavif" + bytes(64))
+    (folder / "IMG_2.avif").write_bytes(buffer.getvalue())
+    heic, avif = predict_files(model, [folder], tmp_path / "out")
+    assert "IMG_1.HEIC" in heic.error and ("pillow-heif" in heic.error or "cannot be decoded" in heic.error)
+    assert avif.count is not None or "AVIF" in avif.error
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe.png", b"two\nlines.png", "Zoë \u202e.png".encode()])
+def test_any_name(model, photo, tmp_path, name):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    try:
+        path.write_bytes(photo("x.png").read_bytes())
+    except OSError:
+        pytest.skip("this disk takes no such name")
+    (found,) = predict_files(model, [path], tmp_path / "out")
+    assert found.error is None and (tmp_path / "out" / found.outputs[0]).is_file()
+    assert json.loads((tmp_path / "out" / LISTING).read_text())[0]["file"] == str(path)
