@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class _Tracer(fx.Tracer):
+class Tracer(fx.Tracer):
     """Sees convolutions and batch norms as wholes, timm's own kinds too."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
@@ -27,7 +27,7 @@ def fold_batch_norms(model: Network) -> Network:
         model: whatever torch.fx can trace, such as the backbones of this package.
     """
     model = copy.deepcopy(model).eval()
-    graph, modules = _Tracer().trace(model), dict(model.named_modules())
+    graph, modules = Tracer().trace(model), dict(model.named_modules())
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
     for node in graph.nodes:
         norm = modules[node.target] if node.op == "call_module" else None

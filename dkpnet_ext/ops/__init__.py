@@ -2,7 +2,9 @@
 
 from .backend import use_backend
 from .density import density, knn_sigma
+from .depthwise import depthwise
 from .head import attended_head
+from .pointwise import pointwise
 from .reference import pooled_features
 from .reweight import reweight
 from .variational import VariationalOutput, variational
@@ -11,7 +13,9 @@ __all__ = [
     "VariationalOutput",
     "attended_head",
     "density",
+    "depthwise",
     "knn_sigma",
+    "pointwise",
     "pooled_features",
     "reweight",
     "use_backend",

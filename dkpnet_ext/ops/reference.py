@@ -190,3 +190,25 @@ def knn_sigma(points: Tensor, offsets: Tensor, k: int, beta: float, default: flo
         mean = torch.where(found, nearest, 0.0).sum(1) / found.sum(1)
         sigmas.append(torch.where(found.any(1), beta * mean, default))
     return torch.cat(sigmas)
+
+
+def _activated(x: Tensor, activation: str) -> Tensor:
+    return {"none": lambda t: t, "relu": F.relu, "relu6": F.relu6}[activation](x)
+
+
+def depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: tuple[int, int, int, int], activation: str
+) -> Tensor:
+    """Depthwise convolution, zero padding (left, right, top, bottom); see `dkpnet_ext.ops.depthwise`."""
+    left, right, top, bottom = padding
+    if left == right and top == bottom:
+        sides = (top, left)
+    else:
+        x, sides = F.pad(x, padding), (0, 0)
+    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+    return _activated(F.conv2d(x, weight, bias, stride, sides, groups=x.shape[1]), activation)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
+    """1x1 convolution; see `dkpnet_ext.ops.pointwise`."""
+    return _activated(F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype)), activation)

@@ -1,0 +1,116 @@
+"""Networks whose convolutions train on the CPU at a fraction of the time: batch norms folded, our operators swapped in."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from timm.layers import Conv2dSame
+from timm.layers.padding import get_same_padding
+from torch import Tensor, fx, nn
+
+from ..ops import depthwise, pointwise
+from .folding import Tracer, fold_batch_norms
+
+Network = TypeVar("Network", bound=nn.Module)
+
+_ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ReLU6: "relu6"}
+
+
+class FastConvolution(nn.Conv2d):
+    """A depthwise or 1x1 convolution and the activation after it, by `ops.depthwise` or `ops.pointwise`.
+
+    Args:
+        conv: what it replaces; its parameters are shared, under the same names.
+        activation: "none", "relu" or "relu6".
+    """
+
+    def __init__(self, conv: nn.Conv2d, activation: str) -> None:
+        sizes: Any = (conv.kernel_size, conv.stride, conv.padding)  # nn.Conv2d's own annotations disagree
+        super().__init__(
+            conv.in_channels, conv.out_channels, *sizes, groups=conv.groups, bias=conv.bias is not None, device="meta"
+        )
+        self.weight, self.bias = conv.weight, conv.bias
+        self.activation = activation
+        self.same = isinstance(conv, Conv2dSame)  # TensorFlow's padding, which depends on the input's size
+
+    def _padding(self, x: Tensor) -> tuple[int, int, int, int]:
+        """(left, right, top, bottom)"""
+        if not self.same:
+            top, left = map(int, self.padding)
+            return left, left, top, top
+        height, width = (get_same_padding(side, self.kernel_size[0], self.stride[0], 1) for side in x.shape[2:])
+        return width // 2, width - width // 2, height // 2, height - height // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the convolution it replaces, then the activation."""
+        if self.groups == 1:
+            return pointwise(x, self.weight, self.bias, self.activation)
+        return depthwise(x, self.weight, self.bias, self.stride[0], self._padding(x), self.activation)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, activation={self.activation}"
+
+
+def fold_for_training(model: Network) -> Network:
+    """A copy in which each batch norm that follows a convolution is part of it, in training mode.
+
+    The statistics become constants, once; weight and bias of the convolutions are trained instead. For fine-tuning
+    pretrained networks: a step needs neither the statistics of its batch nor the passes that apply them.
+    """
+    folded = fold_batch_norms(model).train()
+    for module in folded.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            module.bias.requires_grad_(module.weight.requires_grad)  # PyTorch leaves biases that it adds without
+    return folded
+
+
+def use_fast_convolutions(model: Network) -> Network:
+    """Replace, in place, the convolutions that `ops.depthwise` and `ops.pointwise` do, each with the ReLU or ReLU6 after it.
+
+    Depthwise convolutions of kernels 3 and 5 at strides 1 and 2, with symmetric or TensorFlow's padding, and 1x1
+    convolutions; what does not fit stays. Parameters and their names stay, too. Run it on channels_last images.
+
+    Args:
+        model: whatever torch.fx can trace, such as the backbones of this package, with batch norms folded: a batch norm
+            between a convolution and its activation keeps the two apart.
+
+    Returns:
+        The model.
+    """
+    graph, modules = Tracer().trace(model), dict(model.named_modules())
+    calls = [node.target for node in graph.nodes if node.op == "call_module"]
+    for node in list(graph.nodes):
+        name = str(node.target)
+        conv = modules[name] if node.op == "call_module" else None
+        if not isinstance(conv, nn.Conv2d) or not _fits(conv):
+            continue
+        after, kind = _activation(node, modules, calls) if calls.count(name) == 1 else (None, "none")
+        if after is not None:
+            model.set_submodule(after, nn.Identity())
+        model.set_submodule(name, FastConvolution(conv, kind))
+    return model
+
+
+def _activation(node: fx.Node, modules: dict[str, nn.Module], calls: list) -> tuple[str | None, str]:
+    """(name, kind) of the activation that alone sees the convolution's result, through Identity modules."""
+    while len(node.users) == 1:
+        (node,) = node.users
+        name = str(node.target)
+        module = modules[name] if node.op == "call_module" else nn.Module()
+        if type(module) in _ACTIVATIONS and calls.count(name) == 1:
+            return name, _ACTIVATIONS[type(module)]
+        if not isinstance(module, nn.Identity):
+            break
+    return None, "none"
+
+
+def _fits(conv: nn.Conv2d) -> bool:
+    if type(conv) not in (nn.Conv2d, Conv2dSame) or conv.padding_mode != "zeros" or conv.dilation != (1, 1):
+        return False
+    kernel, stride, padding = conv.kernel_size, conv.stride, conv.padding
+    if isinstance(padding, str) or kernel[0] != kernel[1] or stride[0] != stride[1]:
+        return False
+    if conv.groups == 1:
+        return kernel == (1, 1) and stride == (1, 1) and padding == (0, 0)
+    fits = kernel[0] in (3, 5) and stride[0] in (1, 2) and max(map(int, padding)) < kernel[0]
+    return fits and conv.groups == conv.in_channels == conv.out_channels
