@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from timm.layers import Conv2dSame
 from timm.layers.padding import get_same_padding
@@ -25,10 +25,11 @@ class FastConvolution(nn.Conv2d):
     """
 
     def __init__(self, conv: nn.Conv2d, activation: str) -> None:
-        sizes: Any = (conv.kernel_size, conv.stride, conv.padding)  # nn.Conv2d's own annotations disagree
+        kernel, stride, padding = cast(Any, (conv.kernel_size, conv.stride, conv.padding))
         super().__init__(
-            conv.in_channels, conv.out_channels, *sizes, groups=conv.groups, bias=conv.bias is not None, device="meta"
-        )
+            conv.in_channels, conv.out_channels, kernel, stride, padding, groups=conv.groups,
+            bias=conv.bias is not None, device="meta",
+        )  # fmt: skip
         self.weight, self.bias = conv.weight, conv.bias
         self.activation = activation
         self.same = isinstance(conv, Conv2dSame)  # TensorFlow's padding, which depends on the input's size
