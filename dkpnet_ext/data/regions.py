@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from .images import BadFile, turn_points
 
@@ -21,11 +21,16 @@ def region_mask(region: np.ndarray, old: tuple[int, int], new: tuple[int, int]) 
     if region.dtype == bool:
         picture = Image.fromarray(region)
         return np.asarray(picture.resize((new[1], new[0]), Image.Resampling.NEAREST))
-    picture = Image.new("1", (new[1], new[0]))
-    # A vertex at x covers the pixels from x on: ImageDraw counts pixels by their centres, half a pixel to the right.
-    corners = region * [new[1] / old[1], new[0] / old[0]] - 0.5
-    ImageDraw.Draw(picture).polygon([tuple(corner) for corner in corners], fill=1)
-    return np.asarray(picture)
+    # A pixel is inside when its centre is: an odd number of the polygon's edges lies to the right of it.
+    corners = region * [new[1] / old[1], new[0] / old[0]]
+    mask = np.zeros(new, bool)
+    rows, columns = np.arange(new[0]) + 0.5, np.arange(new[1]) + 0.5
+    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        crossed = (y0 <= rows) != (y1 <= rows)
+        if crossed.any():
+            at = x0 + (rows[crossed] - y0) * (x1 - x0) / (y1 - y0)
+            mask[crossed] ^= columns < at[:, None]
+    return mask
 
 
 def inside_region(points: np.ndarray, region: np.ndarray, size: tuple[int, int], image: Path) -> np.ndarray:

@@ -144,7 +144,7 @@ WHOLE_LISTS = {
     ("test.json", b"{}"): 'not a list of {"image": ..., "points": [[x, y], ...]}',
     ("test.json", b"[1, 2"): "not a JSON file",
     ("test.json", b"[" * 100_000): "not a JSON file",
-    ("test.json", b'["a.png"]'): "entry 0 has no image and points",
+    ("test.json", b'["a"]'): "entry 0 has no image and points",
     ("test.json", b'[{"image": "a.png"}]'): "entry 0 has no image and points",
     ("test.json", b'[{"image": "a.png", "points": {"x": 1}}]'): "entry 0: points are not pairs of numbers",
     ("test.json", b'[{"image": "a.png", "points": [["1", "2"]]}]'): "entry 0: points are not pairs of numbers",

@@ -25,7 +25,9 @@ class Heads(NamedTuple):
 
     points: np.ndarray  # float64 [N, 2] (x, y)
     boxes: int = 0  # how many of the heads were boxes
+    top: bool = False  # of which the middle of the top edge was taken (of persons), not the centre
     fractions: bool = False  # x and y are fractions of the picture's width and height, not pixels
+    labels: frozenset[str] = frozenset()  # what was counted, where there are labels
 
 
 class Entry(NamedTuple):
@@ -48,7 +50,8 @@ class Layout:
     # Research sets were annotated on the stored pixels (MATLAB and Pillow ignore EXIF); people's own lists
     # come from tools that show the picture upright.
     upright_points: bool = False
-    means: str = "boxes -> centres"  # said of heads that were annotated as boxes
+    # It looks into folders of any name, and so would take a folder that holds other data sets: it is tried last.
+    deep: bool = False
 
 
 # Folders and files.

@@ -44,7 +44,8 @@ class Report:
     notes: dict[str, list[str]] = field(default_factory=dict)  # what was noticed -> names
     bad: list[tuple[Path, str]] = field(default_factory=list)  # unusable files and why
     boxes: int = 0  # heads that were annotated as boxes
-    means: str = "boxes -> centres"  # what was made of them
+    top: bool = False  # the middle of whose top edge was taken
+    labels: frozenset[str] = frozenset()  # what was counted as a head, where there are labels
 
     def note(self, what: str, name: str) -> None:
         self.notes.setdefault(what, []).append(name)
@@ -58,7 +59,7 @@ class Report:
 
     def __str__(self) -> str:
         pictures = sum(map(len, self.heads.values()))
-        boxes = f", {pictures} pictures, {self.boxes} {self.means}" if self.boxes else ""
+        boxes = f", {pictures} pictures, {self.boxes} boxes -> {'top-' * self.top}centres" if self.boxes else ""
         lines = [f"{self.domain}: layout {self.layout} in {self.root}{boxes}"]
         for split, heads in self.heads.items():
             line = f"  {split:<10} {len(heads):>6} images"
@@ -66,6 +67,8 @@ class Report:
                 per_image = f"{min(heads)} to {max(heads)}, mean {np.mean(heads):.1f} per image"
                 line += f"  {sum(heads):>9,} heads  ({per_image})"
             lines.append(line)
+        if self.labels:
+            lines.append(f"  counted as heads: {', '.join(sorted(label or 'no label' for label in self.labels))}")
         lines += [f"  {what}: {some(names)}" for what, names in sorted(self.notes.items())]
         return "\n".join(lines + bad_lines(self.bad))
 
@@ -173,7 +176,7 @@ def read_domain(
     from tqdm import tqdm
 
     root, row = find_layout(path, layout)
-    report = Report(domain, row.name, root, means=row.means)
+    report = Report(domain, row.name, root)
     records: dict[str, list[Record]] = {"train": [], "val": [], "test": [], "unlabelled": []}
     found: list[tuple[Entry, ImageInfo, Heads | None]] = []
     hide = None if progress else True  # None: unless this is a terminal
@@ -194,7 +197,10 @@ def read_domain(
             continue
         records[entry.split].append(record)
         report.heads.setdefault(entry.split, []).append(0 if record.points is None else len(record.points))
-        report.boxes += heads.boxes if heads else 0
+        if heads is not None:
+            report.boxes += heads.boxes
+            report.top |= heads.top
+            report.labels |= heads.labels
         for note in notes:
             report.note(note, f"{entry.split}/{entry.name}")
     _note_twins(records, report)

@@ -2,20 +2,66 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import UserError
-from . import beijing_brt, jhu_crowd, lists, nwpu, shanghaitech, ucf_cc_50, ucf_qnrf
+from ..images import IMAGE_SUFFIXES
+from . import (
+    beijing_brt,
+    beside,
+    carpk,
+    cclabeler,
+    coco,
+    crowdhuman,
+    csv_heads,
+    cvat,
+    dot_images,
+    fsc147,
+    jhu_crowd,
+    label_studio,
+    labelme,
+    lists,
+    mall,
+    mot,
+    nwpu,
+    path_lists,
+    rgbt_cc,
+    shanghaitech,
+    ucf_cc_50,
+    ucf_qnrf,
+    ucsd,
+    via,
+    visdrone,
+    worldexpo,
+    yolo,
+)
 from .base import Layout, files
+from .tree import peek_lines, walk
 
+# Sets with a tree of their own come before files that may lie anywhere; `beside` fits most and comes last.
 LAYOUTS: dict[str, Layout] = {
     module.LAYOUT.name: module.LAYOUT
-    for module in (shanghaitech, beijing_brt, jhu_crowd, nwpu, ucf_qnrf, ucf_cc_50, lists)
+    for module in (
+        *(shanghaitech, ucf_qnrf, beijing_brt, jhu_crowd, nwpu, ucf_cc_50, worldexpo, mall, ucsd, visdrone, carpk, mot),
+        *(rgbt_cc, crowdhuman, fsc147, coco, cvat, label_studio, via, labelme, cclabeler, yolo, csv_heads, path_lists),
+        *(lists, dot_images, beside),
+    )
 }
+DEPTH = 2  # folders below the given one in which a data set is looked for
+
+
+def _levels(path: Path) -> Iterator[list[Path]]:
+    level = [path]
+    for _ in range(DEPTH + 1):
+        yield level
+        level = [child for folder in level if folder.is_dir() for child in files(folder) if child.is_dir()]
 
 
 def find_layout(path: Path, layout: str | None = None) -> tuple[Path, Layout]:
-    """The folder that holds the data (``path``, or its only sub-folder that does) and its layout.
+    """The folder that holds the data (``path``, or the only one that does, up to two below) and its layout.
 
     Raises `UserError` when nothing or more than one thing is recognised.
     """
@@ -26,14 +72,37 @@ def find_layout(path: Path, layout: str | None = None) -> tuple[Path, Layout]:
         if layout not in LAYOUTS:
             raise UserError(f"'{layout}' is not a layout (known: {known})")
         return path, LAYOUTS[layout]
-    candidates = [path, *(child for child in files(path) if child.is_dir())]
-    found = [(root, row) for root in candidates for row in LAYOUTS.values() if row.recognise(root)]
-    if found and found[0][0] == path:
-        return found[0]
-    if not found:
-        raise UserError(f"{path}: no known data set layout here (known: {known})")
-    if len(found) > 1:
-        raise UserError(
-            f"{path}: several data sets here, name one of them: {', '.join(str(root) for root, _ in found)}"
-        )
-    return found[0]
+    if path.is_file():
+        if row := next((row for row in LAYOUTS.values() if row.recognise(path)), None):
+            return path, row
+        raise UserError(f"{path}: not a file of a known layout ({known})")
+    for deep, level in itertools.product((False, True), _levels(path)):
+        rows = [row for row in LAYOUTS.values() if row.deep == deep]
+        tried = ((root, next((row for row in rows if row.recognise(root)), None)) for root in level)
+        found = [(root, row) for root, row in tried if row is not None]
+        if len(found) > 1:
+            names = ", ".join(str(root) for root, _ in found)
+            raise UserError(f"{path}: several data sets here, name one of them: {names}")
+        if found:
+            return found[0]
+    raise UserError(
+        f"{path}: no known data set layout here: {_contents(path)}. Known: {known}. For own pictures write train.csv "
+        "with the columns image,points (points in quotes, [] for none)"
+    )
+
+
+def _contents(path: Path) -> str:
+    """What lies in a folder without points, in words."""
+    everything = [path] if path.is_file() else list(walk(path))
+    kinds = Counter(file.suffix.lower() or "no suffix" for file in everything)
+    held = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5)) or "nothing"
+    if kinds[".h5"] or kinds[".npy"] or kinds[".npz"]:
+        return f"it holds density maps, not points: heads cannot be told from them ({held})"
+    tables = [file for file in everything if file.suffix.lower() in (".csv", ".txt")]
+    if any("count" in line.lower() for file in tables[:5] for line in peek_lines(file, 1)):
+        return f"it holds counts, not points: where the heads are is not in it ({held})"
+    folders = {part.lower() for file in everything for part in file.relative_to(path).parts[:-1]}
+    names = [file.stem.lower() for file in everything if file.suffix.lower() in IMAGE_SUFFIXES]
+    if folders & {"mask", "masks", "seg", "segmentation"} or any(name.endswith("mask") for name in names):
+        return f"it holds masks, not points: people who touch cannot be told apart in them ({held})"
+    return f"it holds {held}"

@@ -1,9 +1,10 @@
 """Lists of images and points, for people's own data.
 
-    train.csv     val.csv     test.csv     (or .json; or one such file)
+    train.csv     val.csv     test.csv     (or .json, .jsonl; of any name; or one such file)
 
-CSV with the columns image,points, or JSON ``[{"image": ..., "points": [[x, y], ...]}, ...]``: paths relative to the
-list, points in pixels of the upright image; points may also name a CSV file with the columns x,y.
+CSV with the columns image,points, or JSON ``[{"image": ..., "points": [[x, y], ...]}, ...]``, or JSON Lines of such
+objects: paths relative to the list, points in pixels of the upright image; points may also name a CSV file with the
+columns x,y. A list whose name tells no split is train; one that is named itself, not its folder, is test.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from typing import Any
 import numpy as np
 
 from ..images import BadFile
-from .base import Entry, Layout, as_points, fail, has, read_json, read_rows, read_xy_csv
+from .base import Entry, Layout, as_points, fail, files, has, read_json, read_rows, read_xy_csv
+from .tree import peek_json, peek_lines, read_json_lines, split_of
 
-LIST_FILES = tuple(f"{split}{suffix}" for split in ("train", "val", "test") for suffix in (".csv", ".json"))
+SUFFIXES = (".csv", ".json", ".jsonl", ".ndjson")
+LIST_FILES = tuple(f"{split}{suffix}" for split in ("train", "val", "test") for suffix in SUFFIXES)
+IMAGE_KEYS = ("image", "file_name", "filename", "img", "image_path", "path")
 
 
 def list_points(value: Any, path: Path, where: str, owners: dict[Path, str]) -> np.ndarray:
@@ -60,15 +64,41 @@ def beside(listing: Path, name: str) -> Path:
     return path
 
 
+def _is_list(path: Path) -> bool:
+    """Whether a file of any name is a list, by its beginning."""
+    if path.suffix.lower() == ".csv":
+        names = [name.strip() for name in "".join(peek_lines(path, 1)).split(",")]
+        return "image" in names and "points" in names
+    if path.suffix.lower() == ".json":
+        content = peek_json(path)
+        rows = content[:1] if isinstance(content, list) else []
+    else:
+        try:
+            rows = [json.loads(line) for line in peek_lines(path, 2)[:1]]
+        except ValueError:
+            return path.suffix.lower() in SUFFIXES
+    return any(isinstance(row, dict) and "points" in row and _image(row) is not None for row in rows)
+
+
+def _image(row: Any) -> str | None:
+    found = next((row[key] for key in IMAGE_KEYS if key in row), None) if isinstance(row, dict) else None
+    return found if isinstance(found, str) and found.strip() and "\0" not in found else None
+
+
+def _lists(root: Path) -> list[Path]:
+    named = [root / name for name in LIST_FILES if has(root, name)] if root.is_dir() else []
+    others = [path for path in files(root) if path.suffix.lower() in SUFFIXES] if root.is_dir() and not named else []
+    return named or [path for path in others if path.is_file() and _is_list(path)]
+
+
 def _entries(root: Path) -> Iterator[Entry]:
     if root.is_file():
         yield from read_list("test", root, {})
         return
     seen: dict[str, dict[Path, str]] = {}
-    for name in LIST_FILES:
-        if has(root, name):
-            split = name.split(".")[0]
-            yield from read_list(split, root / name, seen.setdefault(split, {}))
+    for path in _lists(root):
+        split = split_of(path.stem) or "train"
+        yield from read_list(split, path, seen.setdefault(split, {}))
 
 
 def read_list(split: str, path: Path, seen: dict[Path, str]) -> Iterator[Entry]:
@@ -77,6 +107,8 @@ def read_list(split: str, path: Path, seen: dict[Path, str]) -> Iterator[Entry]:
     try:
         if path.suffix.lower() == ".csv":
             rows = [(f"line {number}", row) for number, row in read_rows(path, ("image", "points"))]
+        elif path.suffix.lower() != ".json":
+            rows = read_json_lines(path)
         else:
             content = read_json(path)
             if not isinstance(content, list):
@@ -87,8 +119,8 @@ def read_list(split: str, path: Path, seen: dict[Path, str]) -> Iterator[Entry]:
         return
     owners: dict[Path, str] = {}
     for where, row in rows:
-        name = row.get("image") if isinstance(row, dict) else None
-        if not isinstance(name, str) or not name.strip() or "\0" in name or "points" not in row:
+        name = _image(row)
+        if name is None or "points" not in row:
             yield Entry(split, where, path, partial(fail, path, f"{where} has no image and points"))
             continue
         image = beside(path, name)
@@ -101,7 +133,7 @@ def read_list(split: str, path: Path, seen: dict[Path, str]) -> Iterator[Entry]:
 
 
 def _recognise(root: Path) -> bool:
-    return root.suffix.lower() in (".csv", ".json") or has(root, *LIST_FILES)
+    return root.suffix.lower() in SUFFIXES if root.is_file() else bool(_lists(root))
 
 
 LAYOUT = Layout("list", _recognise, _entries, upright_points=True)

@@ -3,8 +3,8 @@
     train_data/images/IMG_1.jpg     train_data/ground_truth/GT_IMG_1.mat     test_data/...
 
 ``image_info`` is a cell that holds a struct: ``location`` [N, 2] (x, y) and ``number``. The common mirror calls the
-folder ``ground-truth``. Own data in this form leave out ``GT_``, or are written by scipy (a struct without the cell,
-with or without ``number``).
+folder ``ground-truth``. Followers leave out ``GT_``, call the folders train, val and test, or write the file with
+scipy (a struct without the cell, with or without ``number``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import numpy as np
 
 from ..images import BadFile
 from .base import Entry, Layout, files, has, matlab_points, pairs, read_variable, require_count
+from .tree import split_folders
+
+TRUTHS = ("ground_truth", "ground-truth")
 
 
 def read_image_info(path: Path) -> np.ndarray:
@@ -30,12 +33,24 @@ def read_image_info(path: Path) -> np.ndarray:
     return points
 
 
+def _folders(root: Path) -> list[tuple[str, Path, Path]]:
+    """(split, images, annotations)."""
+    found = [(split, folder) for split, folder in split_folders(root) if folder != root and has(folder, "images")]
+    truths = [next((folder / name for name in TRUTHS if has(folder, name)), folder / TRUTHS[0]) for _, folder in found]
+    return [(split, folder / "images", truth) for (split, folder), truth in zip(found, truths, strict=True)]
+
+
+def _recognise(root: Path) -> bool:
+    if has(root, "train_data/images", "test_data/images"):
+        return True
+    mats = [path.name for _, _, truths in _folders(root) for path in files(truths, "*.mat")]
+    return bool(mats) and not any(name.endswith("_ann.mat") for name in mats)
+
+
 def _entries(root: Path) -> Iterator[Entry]:
-    for split in ("train", "test"):
-        folder = root / f"{split}_data"
-        truths = folder / ("ground-truth" if has(folder, "ground-truth") else "ground_truth")
+    for split, images, truths in _folders(root):
         pattern = "GT_*.mat" if any(files(truths, "GT_*.mat")) or not any(files(truths, "*.mat")) else "*.mat"
-        yield from pairs(split, folder / "images", truths, pattern, read_image_info)
+        yield from pairs(split, images, truths, pattern, read_image_info)
 
 
-LAYOUT = Layout("shanghaitech", lambda root: has(root, "train_data/images", "test_data/images"), _entries)
+LAYOUT = Layout("shanghaitech", _recognise, _entries)

@@ -1,0 +1,89 @@
+"""COCO detection or keypoints (cocodataset.org/#format-data).
+
+    instances_train.json (or annotations/instances_val2017.json ...)     pictures anywhere below
+
+``images`` (id, file_name), ``annotations`` (image_id, category_id, bbox [x, y, w, h], keypoints), ``categories``. A
+head is the mean of the visible keypoints of the face, else the centre of its box (of a person's: of its top edge).
+``iscrowd`` is a region, not a head. An image without annotations has nobody. Of several files of one split the one
+with keypoints is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..images import BadFile
+from .base import Entry, Layout, as_points, read_json
+from .tree import (
+    PEEKED,
+    Labelled,
+    Pictures,
+    Shape,
+    annotation_files,
+    from_shapes,
+    peek_json,
+    picture_root,
+    split_of_file,
+)
+
+FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "head")
+
+
+def _is_coco(content: Any) -> bool:
+    return isinstance(content, dict) and all(isinstance(content.get(k), list) for k in ("images", "annotations"))
+
+
+def _recognise(root: Path) -> bool:
+    return any(_is_coco(peek_json(path)) for path in annotation_files(root, ".json")[:PEEKED])
+
+
+def _shape(annotation: dict[str, Any], label: str, names: list[str], path: Path) -> Shape:
+    values = annotation.get("keypoints") or []
+    triples = [values[i : i + 3] for i in range(0, len(values), 3)]
+    face = [p[:2] for p, name in zip(triples, names, strict=False) if name in FACE and p[2] > 0]
+    if not names and len(triples) == 1:  # a tool that knows of one keypoint only: the head
+        face = [triples[0][:2]]
+    if face:
+        return Shape(label, as_points(face, path).mean(axis=0))
+    x, y, width, height = annotation["bbox"]
+    return Shape(label, (x, y, x + width, y + height) if width or height else (x, y))
+
+
+def _rows(path: Path) -> tuple[list[Labelled], list[str]]:
+    content, split, pictures = read_json(path), split_of_file(path), Pictures(picture_root(path))
+    rows: list[Labelled] = []
+    shapes: dict[Any, list[Shape]] = {}
+    try:
+        categories = {c["id"]: c for c in content.get("categories", [])}
+        for annotation in content["annotations"]:
+            category = categories.get(annotation.get("category_id"), {})
+            if not annotation.get("iscrowd"):
+                shape = _shape(annotation, str(category.get("name", "")), category.get("keypoints") or [], path)
+                shapes.setdefault(annotation["image_id"], []).append(shape)
+        for image in content["images"]:
+            name, mine = str(image["file_name"]), shapes.get(image["id"], [])
+            try:
+                rows.append(Labelled(split, name, pictures.find(name, split), path, mine))
+            except BadFile as bad:
+                rows.append(Labelled(split, name, path, path, bad))
+        return rows, [str(category.get("name", "")) for category in categories.values()]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise BadFile(path, f"not as COCO's files are ({type(error).__name__}: {error})") from None
+
+
+def _entries(root: Path) -> Iterator[Entry]:
+    by_split: dict[str, list[Path]] = {}
+    for path in annotation_files(root, ".json"):
+        if _is_coco(peek_json(path)):
+            by_split.setdefault(split_of_file(path), []).append(path)
+    rows, labels = [], set()
+    for paths in by_split.values():
+        more, names = _rows(min(paths, key=lambda path: "keypoints" not in path.stem))
+        rows += more
+        labels |= set(names)
+    yield from from_shapes(rows, labels=labels)
+
+
+LAYOUT = Layout("coco", _recognise, _entries, upright_points=True)

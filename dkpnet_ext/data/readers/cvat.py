@@ -1,0 +1,125 @@
+"""CVAT (github.com/cvat-ai/cvat): "CVAT for images 1.1", a task's backup, or the export "Datumaro".
+
+    annotations.xml                             <image name="1.jpg"><points points="x,y;x,y"/><box xtl= ytl= .../></image>
+    annotations.json + data/manifest.jsonl      a backup: shapes with frame, type, points; names in the manifest
+    annotations/default.json                    Datumaro: items with annotations of type points or bbox
+
+Every pair of a ``points`` element is a head, a box or an ellipse its centre, a polygon the centre of its extent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from ..images import BadFile
+from .base import Entry, Layout, contents
+from .tree import (
+    PEEKED,
+    Labelled,
+    Pictures,
+    Shape,
+    annotation_files,
+    from_shapes,
+    peek_json,
+    peek_lines,
+    picture_root,
+    read_json_lines,
+    split_of,
+    split_of_file,
+)
+
+
+def _is_backup(content: Any) -> bool:
+    return isinstance(content, list) and any(isinstance(part, dict) and "shapes" in part for part in content)
+
+
+def _is_datumaro(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("items"), list) and "categories" in content
+
+
+def _recognise(root: Path) -> bool:
+    xml = (" ".join(peek_lines(path, 5)) for path in annotation_files(root, ".xml")[:PEEKED])
+    json = (peek_json(path) for path in annotation_files(root, ".json")[:PEEKED])
+    return any("<annotations>" in text for text in xml) or any(_is_backup(c) or _is_datumaro(c) for c in json)
+
+
+def shapes_of(label: str, kind: str, numbers: list[float]) -> Iterator[Shape]:
+    """The heads of one element: ``numbers`` are x, y, x, y ..."""
+    pairs = np.array(numbers, float).reshape(-1, 2)
+    if kind == "points":
+        yield from (Shape(label, pair) for pair in pairs.tolist())
+    elif kind == "ellipse":
+        yield Shape(label, pairs[0].tolist())
+    elif len(pairs) > 1 and kind in ("box", "rectangle", "polygon", "bbox"):
+        yield Shape(label, [*pairs.min(axis=0).tolist(), *pairs.max(axis=0).tolist()])
+
+
+def _xml(path: Path) -> Iterator[tuple[str, str | None, list[Shape]]]:
+    content = contents(path)
+    if b"<!ENTITY" in content:  # entities that grow without end; CVAT writes none
+        raise BadFile(path, "it defines XML entities")
+    for image in ElementTree.fromstring(content).iter("image"):
+        shapes: list[Shape] = []
+        for element in image:
+            get = element.get
+            if element.tag == "box":
+                numbers = [float(get(key, "")) for key in ("xtl", "ytl", "xbr", "ybr")]
+            elif element.tag == "ellipse":
+                numbers = [float(get("cx", "")), float(get("cy", ""))]
+            else:
+                numbers = [float(number) for number in get("points", "").replace(";", ",").split(",") if number]
+            shapes += shapes_of(get("label", ""), element.tag, numbers)
+        yield image.get("name", ""), image.get("subset"), shapes
+
+
+def _backup(path: Path, content: Any) -> Iterator[tuple[str, str | None, list[Shape]]]:
+    manifest = next(
+        (p for p in (path.parent / "data/manifest.jsonl", path.parent / "manifest.jsonl") if p.exists()), None
+    )
+    if manifest is None:
+        raise BadFile(path, "a backup of CVAT without its manifest.jsonl, which names the pictures")
+    names = [row["name"] + row["extension"] for _, row in read_json_lines(manifest) if "name" in row]
+    shapes: list[list[Shape]] = [[] for _ in names]
+    for shape in (shape for part in content for shape in part.get("shapes", [])):
+        if not shape.get("outside"):
+            shapes[shape["frame"]] += shapes_of(str(shape.get("label", "")), shape["type"], shape["points"])
+    yield from ((name, None, mine) for name, mine in zip(names, shapes, strict=True))
+
+
+def _datumaro(content: Any) -> Iterator[tuple[str, str | None, list[Shape]]]:
+    labels = [label["name"] for label in content["categories"].get("label", {}).get("labels", [])]
+    for item in content["items"]:
+        shapes: list[Shape] = []
+        for mark in item["annotations"]:
+            label = labels[mark["label_id"]] if labels and mark.get("label_id") is not None else ""
+            if mark["type"] == "bbox":
+                x, y, width, height = mark["bbox"]
+                shapes += shapes_of(label, "bbox", [x, y, x + width, y + height])
+            else:
+                shapes += shapes_of(label, mark["type"], mark.get("points", []))
+        yield item.get("image", {}).get("path") or item["id"], None, shapes
+
+
+def _rows(path: Path) -> Iterator[Labelled]:
+    content, pictures = peek_json(path) if path.suffix.lower() == ".json" else None, Pictures(picture_root(path))
+    read = _xml(path) if content is None else _backup(path, content) if _is_backup(content) else _datumaro(content)
+    try:
+        for name, subset, shapes in read:
+            split = split_of(subset or "") or split_of_file(path)
+            yield Labelled(split, name, pictures.find(name, split), path, shapes)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ElementTree.ParseError) as error:
+        raise BadFile(path, f"not as CVAT's files are ({type(error).__name__}: {error})") from None
+
+
+def _entries(root: Path) -> Iterator[Entry]:
+    xml = [path for path in annotation_files(root, ".xml") if "<annotations>" in " ".join(peek_lines(path, 5))]
+    json = [p for p in annotation_files(root, ".json") if _is_backup(peek_json(p)) or _is_datumaro(peek_json(p))]
+    yield from from_shapes(row for path in xml or json for row in _rows(path))
+
+
+LAYOUT = Layout("cvat", _recognise, _entries, upright_points=True)

@@ -1,0 +1,87 @@
+"""Label Studio (labelstud.io), the exports JSON and JSON-MIN.
+
+    project-1-at-2026-01-01.json     pictures anywhere below
+
+A task per image: ``data.image`` and ``annotations[0].result`` with ``keypointlabels`` or ``rectanglelabels``; values are
+per cent of the picture. Uploads are called ``1a2b3c4d-1.jpg``: the part before the hyphen is left out if need be.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from ..images import BadFile
+from .base import Entry, Layout, read_json
+from .tree import (
+    PEEKED,
+    Labelled,
+    Pictures,
+    Shape,
+    annotation_files,
+    from_shapes,
+    peek_json,
+    picture_root,
+    split_of_file,
+)
+
+_KINDS = ("keypointlabels", "rectanglelabels", "ellipselabels", "brushlabels", "polygonlabels")
+
+
+def _is_label_studio(content: Any) -> bool:
+    if not isinstance(content, list) or not content or not isinstance(content[0], dict):
+        return False
+    task = content[0]
+    full = isinstance(task.get("data"), dict) and ("annotations" in task or "completions" in task)
+    return full or ("annotator" in task and "annotation_id" in task)
+
+
+def _recognise(root: Path) -> bool:
+    return any(_is_label_studio(peek_json(path)) for path in annotation_files(root, ".json")[:PEEKED])
+
+
+def _name(task: dict[str, Any]) -> str:
+    data = task.get("data", task)
+    value = next(v for k, v in data.items() if k in ("image", "img", "picture", "url") or str(v).startswith("/data/"))
+    return unquote(str(value)).split("?d=")[-1].split("?")[0]
+
+
+def _values(task: dict[str, Any]) -> list[dict[str, Any]]:
+    if "data" in task:
+        done = task.get("annotations") or task.get("completions") or []
+        done = [annotation for annotation in done if not annotation.get("was_cancelled")]
+        return [result["value"] for result in (done[0]["result"] if done else []) if "value" in result]
+    lists = [value for value in task.values() if isinstance(value, list)]
+    return [value for values in lists for value in values if isinstance(value, dict) and "x" in value]
+
+
+def _shape(value: dict[str, Any]) -> Shape:
+    labels = next((value[kind] for kind in _KINDS if value.get(kind)), [""])
+    x, y = value["x"] / 100, value["y"] / 100
+    if "height" in value:
+        return Shape(str(labels[0]), (x, y, x + value["width"] / 100, y + value["height"] / 100))
+    return Shape(str(labels[0]), (x, y))
+
+
+def _rows(path: Path) -> Iterator[Labelled]:
+    split, pictures = split_of_file(path), Pictures(picture_root(path))
+    try:
+        for task in read_json(path):
+            name = _name(task)
+            short = re.sub(r"^[0-9a-f]{8}-", "", name.split("/")[-1])
+            image = pictures.find(name, split)
+            image = image if image.is_file() else pictures.find(short, split)
+            yield Labelled(split, short, image, path, [_shape(value) for value in _values(task) if "x" in value])
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        raise BadFile(path, f"not as Label Studio's files are ({type(error).__name__}: {error})") from None
+
+
+def _entries(root: Path) -> Iterator[Entry]:
+    found = [path for path in annotation_files(root, ".json") if _is_label_studio(peek_json(path))]
+    yield from from_shapes((row for path in found for row in _rows(path)), fractions=True)
+
+
+LAYOUT = Layout("label-studio", _recognise, _entries, upright_points=True)

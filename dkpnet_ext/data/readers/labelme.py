@@ -1,0 +1,68 @@
+"""LabelMe (github.com/wkentaro/labelme).
+
+    1.jpg     1.json     2.jpg     2.json     ...     (perhaps in train/, val/, test/)
+
+A JSON beside each picture: ``shapes`` with ``label``, ``shape_type`` and ``points``. A point is a head, a rectangle or
+circle its centre, a polygon the centre of its extent. A picture without a JSON is unlabelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..images import BadFile
+from .base import Entry, Layout, read_json
+from .tree import PEEKED, Labelled, Shape, from_shapes, peek_json, relative, split_folders, walk, walk_pictures
+
+
+def _is_labelme(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("shapes"), list) and "imagePath" in content
+
+
+def _recognise(root: Path) -> bool:
+    found = (path for _, folder in split_folders(root) for path in walk(folder) if path.suffix.lower() == ".json")
+    return any(_is_labelme(peek_json(path)) for path, _ in zip(found, range(PEEKED), strict=False))
+
+
+def _shapes(path: Path) -> list[Shape]:
+    content = read_json(path)
+    if not _is_labelme(content):
+        raise BadFile(path, "not a file of LabelMe: no 'shapes' and 'imagePath'")
+    shapes = []
+    for shape in content["shapes"]:
+        try:
+            points, kind = shape["points"], shape.get("shape_type", "point")
+            if len(points) == 1 or kind == "circle":  # a circle: its centre and a point of its border
+                corners = points[0]
+            else:
+                x, y = zip(*points, strict=True)
+                corners = [min(x), min(y), max(x), max(y)]
+            shapes.append(Shape(str(shape.get("label", "")), corners))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+            raise BadFile(path, "a shape of it has no points") from None
+    return shapes
+
+
+def _rows(root: Path) -> Iterator[Labelled]:
+    for split, folder in split_folders(root):
+        for image in walk_pictures(folder):
+            file = image.with_suffix(".json")
+            if file.exists():
+                try:
+                    shapes: list[Shape] | BadFile = _shapes(file)
+                except BadFile as bad:
+                    shapes = bad
+                yield Labelled(split, relative(image, folder), image, file, shapes)
+
+
+def _entries(root: Path) -> Iterator[Entry]:
+    yield from from_shapes(_rows(root))
+    for _, folder in split_folders(root):
+        for image in walk_pictures(folder):
+            if not image.with_suffix(".json").exists():
+                yield Entry("unlabelled", relative(image, folder), image, None)
+
+
+LAYOUT = Layout("labelme", _recognise, _entries, upright_points=True, deep=True)

@@ -1,0 +1,218 @@
+"""What the layouts of labelling tools and of detection sets share: splits told by names, pictures found by name,
+shapes with labels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..images import IMAGE_SUFFIXES, BadFile
+from .base import Entry, Heads, as_points, fail, files, natural, read_json, read_text
+
+SPLITS = {
+    "train": ("train", "training", "trainset", "trainlist"),
+    "val": ("val", "valid", "validation", "dev", "vallist"),
+    "test": ("test", "testing", "testset", "testlist"),
+}
+HEADS = frozenset({"head", "heads", "human head", "person head", "face", "faces"})
+BODIES = frozenset({"person", "persons", "people", "pedestrian", "pedestrians", "human", "humans", "body"})
+PEEKED = 8  # annotation files of a folder that are looked into to recognise a layout
+
+
+def split_of(name: str) -> str | None:
+    """The split that a file's or folder's name tells: "train_data", "Val", "instances_test2017" ...; else None."""
+    words = re.findall(r"[a-z]+", name.lower())
+    return next((split for split, names in SPLITS.items() for word in words if word in names), None)
+
+
+def split_folders(root: Path) -> list[tuple[str, Path]]:
+    """(split, folder) of the folders in ``root`` whose names tell a split; of a folder without such: all of it train."""
+    if not root.is_dir():
+        return []
+    named = [(split_of(path.name), path) for path in files(root) if path.is_dir()]
+    return [(split, path) for split, path in named if split] or [("train", root)]
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder, hidden ones and hidden folders left out, in natural order."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    return iter(sorted(found, key=natural))
+
+
+def walk_pictures(folder: Path) -> list[Path]:
+    """The image files below a folder."""
+    return [path for path in walk(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+class Pictures:
+    """The image files below a folder, found by what an annotation file calls them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.by_name: dict[str, list[Path]] = {}
+        for path in walk_pictures(root):
+            for name in {path.name.lower(), path.stem.lower()}:
+                self.by_name.setdefault(name, []).append(path)
+
+    def find(self, name: str, split: str | None = None) -> Path:
+        """The file called ``name``, perhaps with folders of another machine, back slashes or no suffix.
+
+        Of several the one whose folders fit best, then the one in a folder named like ``split``. Raises `BadFile`.
+        """
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+        if not parts or "\0" in name:
+            raise BadFile(self.root, f"a picture without a name: {name!r}")
+        found = self.by_name.get(parts[-1].lower(), [])
+        for count in range(len(parts), 1, -1):
+            fitting = [path for path in found if [*path.parts[-count:-1]] == parts[-count:-1]]
+            if fitting:
+                found = fitting
+                break
+        if len(found) > 1:
+            found = [p for p in found if split_of(p.relative_to(self.root).parent.as_posix()) == split] or found
+        if len(found) > 1:
+            raise BadFile(
+                found[0], f"{name} may be {found[0].relative_to(self.root)} or {found[1].relative_to(self.root)}"
+            )
+        return found[0] if found else self.root.joinpath(*parts)
+
+
+def annotation_files(root: Path, *suffixes: str) -> list[Path]:
+    """The files with these suffixes in a folder, its ``annotations`` and its train, val and test; or the file itself."""
+    if root.is_file():
+        return [root] if root.suffix.lower() in suffixes else []
+    inside = [path for path in files(root) if path.is_dir()] if root.is_dir() else []
+    folders = [root, *(path for path in inside if path.name.lower() in _ANNOTATIONS or split_of(path.name))]
+    found = [path for folder in folders for path in files(folder)]
+    return [path for path in found if path.suffix.lower() in suffixes and path.is_file()]
+
+
+_ANNOTATIONS = ("annotations", "annotation", "labels", "json", "gt", "result")
+
+
+def split_of_file(path: Path) -> str:
+    """The split that an annotation file's name tells, or its folder's; else train."""
+    return split_of(path.stem) or split_of(path.parent.name) or "train"
+
+
+def picture_root(file: Path) -> Path:
+    """The folder below which the pictures of an annotation file lie."""
+    return file.parent.parent if file.parent.name.lower() in _ANNOTATIONS else file.parent
+
+
+@lru_cache(maxsize=16)
+def _peek(path: Path, size: int, time: int) -> Any:
+    try:
+        return read_json(path)
+    except BadFile:
+        return None
+
+
+def peek_json(path: Path) -> Any:
+    """A JSON file's content, kept for the layouts that look into the same file; None if it is not one."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return _peek(path, stat.st_size, stat.st_mtime_ns)
+
+
+def peek_lines(path: Path, most: int = 20) -> list[str]:
+    """The first lines of a text file that are not empty; none if it is not one."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(1 << 16).decode("utf-8-sig", errors="replace")
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.strip()][:most]
+
+
+def read_json_lines(path: Path) -> list[tuple[str, Any]]:
+    """(where, value) of each line of a JSON Lines file. Raises `BadFile`."""
+    rows = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if line.strip():
+            try:
+                rows.append((f"line {number}", json.loads(line)))
+            except (ValueError, RecursionError):
+                raise BadFile(path, f"line {number} is not JSON") from None
+    return rows
+
+
+class Shape(NamedTuple):
+    """What marks one head."""
+
+    label: str
+    corners: Sequence[Any]  # (x, y) of a point, or (x0, y0, x1, y1) of a box
+
+
+class Labelled(NamedTuple):
+    """One image and its shapes, or why they cannot be read."""
+
+    split: str
+    name: str
+    image: Path
+    file: Path  # of the annotation
+    shapes: Sequence[Shape] | BadFile
+
+
+def choose_labels(labels: Iterable[str]) -> frozenset[str]:
+    """Which labels are heads: those called so, else persons, else all of them."""
+    given = frozenset(labels)
+    for known in (HEADS, BODIES):
+        if chosen := frozenset(label for label in given if label.strip().lower() in known):
+            return chosen
+    return given
+
+
+def to_heads(shapes: Sequence[Shape], path: Path, chosen: frozenset[str], fractions: bool) -> Heads:
+    """The points of the chosen shapes: a box gives its centre, a person's box the middle of its top edge."""
+    points, boxes, top = [], 0, False
+    for label, corners in (shape for shape in shapes if shape.label in chosen):
+        try:
+            numbers = [float(number) for number in corners]
+        except (TypeError, ValueError, OverflowError):
+            raise BadFile(path, f"a {label or 'shape'} whose coordinates are not numbers") from None
+        if len(numbers) == 4:
+            x0, y0, x1, y1 = numbers
+            body = label.strip().lower() in BODIES
+            points.append(((x0 + x1) / 2, min(y0, y1) if body else (y0 + y1) / 2))
+            boxes, top = boxes + 1, top or body
+        else:
+            points.append((numbers[0], numbers[1]))
+    return Heads(as_points(np.array(points).reshape(-1, 2), path), boxes, top, fractions, chosen)
+
+
+def from_shapes(rows: Iterable[Labelled], fractions: bool = False, labels: Iterable[str] = ()) -> Iterator[Entry]:
+    """Entries of labelled images. ``labels``: all of the data set's, where its files list them."""
+    everything = list(rows)
+    used = {shape.label for row in everything if not isinstance(row.shapes, BadFile) for shape in row.shapes}
+    chosen = choose_labels(set(labels) or used)
+    seen: set[tuple[str, Path]] = set()
+    for split, called, image, file, shapes in everything:
+        # Some tools write the whole path on the machine that they ran on.
+        name = re.split(r"[/\\]", called)[-1] if re.match(r"/|[A-Za-z]:|\\", called) else called.replace("\\", "/")
+        if isinstance(shapes, BadFile):
+            yield Entry(split, name, image, partial(fail, shapes.path, str(shapes)))
+        elif (split, image) in seen:
+            yield Entry(split, name, image, partial(fail, file, f"{name} is annotated twice"))
+        else:
+            seen.add((split, image))
+            yield Entry(split, name, image, partial(to_heads, shapes, file, chosen & used, fractions))
+
+
+def relative(path: Path, root: Path) -> str:
+    """A picture's name: its path below ``root`` without a folder called images."""
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else (path.name,)
+    return "/".join(part for part in parts if part.lower() not in ("images", "img1", "image"))

@@ -1,0 +1,78 @@
+"""VGG Image Annotator (robots.ox.ac.uk/~vgg/software/via), and sets that were labelled with it (FDST).
+
+    via_region_data.json (or a project)                 pictures anywhere below
+    train_data/1/001.jpg   train_data/1/001.json        FDST (Fang et al., ICME 2019): a JSON per frame
+
+``{key: {filename, regions: [{shape_attributes: {name, ...}}]}}``: a point is a head, a rectangle, circle or ellipse its
+centre, a polygon the centre of its extent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..images import BadFile
+from .base import Entry, Layout, read_json
+from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, peek_json, relative, split_folders, split_of, walk
+
+
+def _images(content: Any) -> list[dict[str, Any]]:
+    if isinstance(content, dict):
+        content = content.get("_via_img_metadata", content)
+    values = list(content.values()) if isinstance(content, dict) else []
+    return values if all(isinstance(v, dict) and "filename" in v and "regions" in v for v in values) else []
+
+
+def _files(root: Path) -> list[tuple[str, Path, Path]]:
+    """(split, its folder, JSON file)."""
+    if root.is_file():
+        return [(split_of(root.stem) or "train", root.parent, root)]
+    found = [(s, folder, p) for s, folder in split_folders(root) for p in walk(folder) if p.suffix.lower() == ".json"]
+    return [(split_of(path.stem) or split, folder, path) for split, folder, path in found]
+
+
+def _recognise(root: Path) -> bool:
+    if root.is_file() and root.suffix.lower() != ".json":
+        return False
+    return any(_images(peek_json(path)) for _, _, path in _files(root)[:PEEKED])
+
+
+def _shape(region: dict[str, Any]) -> Shape:
+    shape = region["shape_attributes"]
+    attributes = region.get("region_attributes") or {}
+    label = next((value for value in attributes.values() if isinstance(value, str)), "")
+    if "all_points_x" in shape:
+        x, y = shape["all_points_x"], shape["all_points_y"]
+        return Shape(label, (min(x), min(y), max(x), max(y)))
+    if shape["name"] == "rect":
+        x, y = shape["x"], shape["y"]
+        return Shape(label, (x, y, x + shape["width"], y + shape["height"]))
+    return Shape(label, (shape["cx"], shape["cy"]))
+
+
+def _rows(root: Path) -> Iterator[Labelled]:
+    known: dict[Path, Pictures] = {}
+    for split, folder, path in _files(root):
+        try:
+            images = _images(read_json(path))
+            for image in images:
+                regions = image["regions"]
+                regions = list(regions.values()) if isinstance(regions, dict) else regions  # of version 1
+                picture = path.parent / image["filename"]  # where an URL or a subfolder may stand
+                if not picture.is_file():
+                    base = folder if folder not in path.parents else path.parent
+                    picture = known.setdefault(base, Pictures(base)).find(image["filename"], split)
+                yield Labelled(split, relative(picture, folder), picture, path, [_shape(region) for region in regions])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            yield Labelled(split, path.name, path, path, BadFile(path, "not as VIA's files are"))
+        except BadFile as bad:
+            yield Labelled(split, path.name, path, path, bad)
+
+
+def _entries(root: Path) -> Iterator[Entry]:
+    yield from from_shapes(_rows(root))
+
+
+LAYOUT = Layout("via", _recognise, _entries, upright_points=True, deep=True)

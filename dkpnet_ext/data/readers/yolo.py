@@ -1,0 +1,89 @@
+"""YOLO boxes (docs.ultralytics.com/datasets/detect), as darknet, Ultralytics, Roboflow and labelImg write them.
+
+    images/train/1.jpg   labels/train/1.txt     or  train/images/1.jpg  train/labels/1.txt     or  1.jpg  1.txt
+
+A line per box: ``class cx cy w h``, fractions of the picture. data.yaml or classes.txt names the classes. A picture
+without a text file has nobody, as this format says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..images import BadFile
+from .base import Entry, Layout, read_text
+from .tree import Labelled, Shape, from_shapes, peek_lines, relative, split_of, walk_pictures
+
+
+def _label_file(image: Path) -> Path:
+    """``.../images/train/1.jpg`` -> ``.../labels/train/1.txt``, else beside the picture."""
+    parts = list(image.parts)
+    for i in range(len(parts) - 2, -1, -1):
+        if parts[i].lower() == "images":
+            parts[i] = "labels" if parts[i].islower() else "Labels"
+            return Path(*parts).with_suffix(".txt")
+    return image.with_suffix(".txt")
+
+
+def _is_box(line: str) -> bool:
+    try:
+        kind, *numbers = [float(field) for field in line.split()]
+    except ValueError:
+        return False
+    return len(numbers) == 4 and kind == int(kind) >= 0 and all(0 <= number <= 1 for number in numbers)
+
+
+def _recognise(root: Path) -> bool:
+    if not root.is_dir():
+        return False
+    lines = (line for image in walk_pictures(root)[:500] for line in peek_lines(_label_file(image), 1))
+    first = [line for line, _ in zip(lines, range(20), strict=False)]
+    return bool(first) and all(map(_is_box, first))
+
+
+def _names(root: Path) -> dict[int, str]:
+    for path in (root / "data.yaml", root / "dataset.yaml", *root.glob("*.yaml")):
+        if path.is_file():
+            import yaml
+
+            try:
+                names = yaml.safe_load(read_text(path)).get("names", {})
+                return {int(k): str(v) for k, v in (names.items() if isinstance(names, dict) else enumerate(names))}
+            except (yaml.YAMLError, AttributeError, TypeError, ValueError):
+                raise BadFile(path, "no list 'names' in it") from None
+    for path in (root / "classes.txt", root / "labels" / "classes.txt", root / "obj.names"):
+        if path.is_file():
+            return dict(enumerate(line.strip() for line in read_text(path).splitlines() if line.strip()))
+    return {}
+
+
+def _shapes(path: Path, names: dict[int, str]) -> list[Shape]:
+    shapes = []
+    for number, line in enumerate(read_text(path).splitlines() if path.exists() else (), 1):
+        if line.strip():
+            if not _is_box(line):
+                raise BadFile(path, f"line {number} is not 'class cx cy w h' with fractions of the picture")
+            kind, x, y, width, height = (float(field) for field in line.split())
+            label = names.get(int(kind), f"class {int(kind)}")
+            shapes.append(Shape(label, (x - width / 2, y - height / 2, x + width / 2, y + height / 2)))
+    return shapes
+
+
+def _rows(root: Path, names: dict[int, str]) -> Iterator[Labelled]:
+    for image in walk_pictures(root):
+        path, split = _label_file(image), split_of(image.relative_to(root).parent.as_posix()) or "train"
+        folder = next((p for p in image.parents if split_of(p.name) and p.is_relative_to(root)), root)
+        try:
+            shapes: list[Shape] | BadFile = _shapes(path, names)
+        except BadFile as bad:
+            shapes = bad
+        yield Labelled(split, relative(image, folder), image, path, shapes)
+
+
+def _entries(root: Path) -> Iterator[Entry]:
+    names = _names(root)
+    yield from from_shapes(_rows(root, names), fractions=True, labels=names.values())
+
+
+LAYOUT = Layout("yolo", _recognise, _entries, upright_points=True, deep=True)

@@ -1,0 +1,159 @@
+"""The layouts of labelling tools and of public sets: recognised from the folder, every head in its place."""
+
+from __future__ import annotations
+
+import foreign
+import layouts
+import numpy as np
+import pytest
+from PIL import Image
+
+from dkpnet_ext.data import load_domains
+from dkpnet_ext.data.readers import LAYOUTS, find_layout, read_domain
+from dkpnet_ext.data.regions import OUTSIDE
+from dkpnet_ext.errors import UserError
+
+CASES = {
+    "labelme": foreign.labelme,
+    "coco": foreign.coco_boxes,
+    "coco keypoints": foreign.coco_keypoints,
+    "coco of Roboflow": foreign.roboflow,
+    "cvat": foreign.cvat_xml,
+    "cvat backup": foreign.cvat_backup,
+    "cvat datumaro": foreign.datumaro,
+    "via": foreign.via_project,
+    "via FDST": foreign.fdst,
+    "label-studio": foreign.label_studio,
+    "label-studio JSON-MIN": foreign.label_studio_min,
+    "yolo": foreign.yolo,
+    "yolo of Roboflow": foreign.roboflow_yolo,
+    "yolo darknet": foreign.darknet,
+    "cclabeler": foreign.cclabeler,
+    "csv-heads points": foreign.makesense_points,
+    "csv-heads boxes": foreign.boxes_csv,
+    "list of any name": foreign.list_of_any_name,
+    "list JSON Lines": foreign.json_lines,
+    "shanghaitech without GT_": foreign.shanghaitech_like,
+    "shanghaitech in train and test": foreign.shanghaitech_folders,
+    "shanghaitech two folders deep": foreign.shanghaitech_deep,
+    "path-list of CSRNet": foreign.path_lists,
+    "path-list of P2PNet": foreign.p2pnet,
+    "ucf-qnrf in folders": foreign.qnrf_folders,
+    "ucf-qnrf in lower case": foreign.qnrf_lower,
+    "beside, npy": foreign.npy_beside,
+    "beside, mat": foreign.own_mats,
+    "mall": foreign.mall,
+    "ucsd": foreign.ucsd,
+    "worldexpo": foreign.worldexpo,
+    "rgbt-cc": foreign.rgbt_cc,
+    "fsc-147": foreign.fsc147,
+    "visdrone": foreign.visdrone,
+    "visdrone DroneCrowd": foreign.dronecrowd,
+    "carpk": foreign.carpk,
+    "crowdhuman": foreign.crowdhuman,
+    "mot": foreign.mot,
+    "mot of heads": foreign.head_tracking,
+    "dot-images": foreign.dot_images,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_layout(case, tmp_path):
+    expected = CASES[case](tmp_path / "data")
+    (tmp_path / "data" / "Thumbs.db").write_bytes(b"junk")
+    (tmp_path / "data" / "._1.jpg").write_bytes(b"\0\5\26\7")
+    records, report = read_domain("X", tmp_path / "data", progress=False)
+    assert report.bad == []
+    assert report.layout == case.replace(",", " ").split()[0]
+    found = {split: {record.name: record.points for record in rows} for split, rows in records.items() if rows}
+    found.pop("unlabelled", None)
+    assert {split: sorted(rows) for split, rows in found.items()} == {s: sorted(rows) for s, rows in expected.items()}
+    for split, rows in expected.items():
+        for name, points in rows.items():
+            np.testing.assert_allclose(_sorted(found[split][name]), _sorted(points), atol=2e-4, err_msg=name)
+
+
+def _sorted(points) -> np.ndarray:
+    points = np.array(points, float).reshape(-1, 2)
+    return points[np.lexsort(points.round(2).T)]
+
+
+def test_what_was_guessed_is_said(tmp_path):
+    foreign.coco_boxes(tmp_path)
+    text = str(read_domain("X", tmp_path, progress=False)[1])
+    assert text.startswith(f"X: layout coco in {tmp_path}, 4 pictures, 9 boxes -> centres\n")
+    assert "  counted as heads: head\n" in text
+    foreign.mot(tmp_path / "mot")
+    assert "boxes -> top-centres" in str(read_domain("X", tmp_path / "mot", progress=False)[1])
+
+
+@pytest.mark.parametrize("write", [foreign.coco_boxes, foreign.cvat_xml, foreign.via_project, foreign.json_lines])
+def test_an_annotation_file_by_its_own_name(write, tmp_path):
+    write(tmp_path)
+    path = next(
+        p
+        for p in sorted(tmp_path.rglob("*"))
+        if p.suffix in (".json", ".xml", ".jsonl") and "train" in p.stem + "train"
+    )
+    records, report = read_domain("X", path, progress=False)
+    assert report.bad == [] and sum(map(len, records.values())) > 0
+
+
+def test_unlabelled_pictures_are_told_apart(tmp_path):
+    foreign.labelme(tmp_path)
+    records, _ = read_domain("X", tmp_path, progress=False)
+    assert [record.name for record in records["unlabelled"]] == ["unlabelled.jpg"]
+
+
+def test_region_of_interest_in_the_cache(tmp_path):
+    """Outside the region nobody is counted, and nothing is seen: the cached pixels there have one colour."""
+    foreign.worldexpo(tmp_path / "data")
+    (domain,) = load_domains([f"X={tmp_path / 'data'}"], cache=tmp_path / "cache", min_side=120, progress=False)
+    item = domain.train[0]
+    pixels = item.read()
+    assert item.count == 3
+    assert (pixels[:25] == OUTSIDE).all()
+    source = np.asarray(Image.open(item.source).convert("RGB"))
+    assert np.array_equal(pixels[25:], source[25:])
+    assert domain.report.notes["heads outside the region of interest, left out"] == ["train/200608_C08-01.jpg"]
+
+
+def test_a_region_of_another_size(tmp_path):
+    foreign.mall(tmp_path)
+    layouts.picture(tmp_path / "frames/seq_000001.jpg", (300, 200))
+    _, report = read_domain("X", tmp_path, progress=False)
+    assert report.bad == [(tmp_path / "frames/seq_000001.jpg", "it has 300x200 px, its region of interest 320x240")]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.jpg": None, "a.h5": b"x"}, "it holds density maps, not points"),
+        ({"images/a.jpg": None, "masks/a.png": None}, "it holds masks, not points"),
+        ({"a.jpg": None, "counts.csv": b"image,count\na.jpg,3\n"}, "it holds counts, not points"),
+        ({"a.jpg": None, "notes.doc": b"x"}, "it holds 1 .jpg, 1 .doc. Known: shanghaitech, "),
+    ],
+)
+def test_folders_without_points(files, message, tmp_path):
+    for name, content in files.items():
+        if content is None:
+            layouts.picture(tmp_path / name)
+        else:
+            (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as error:
+        find_layout(tmp_path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value) and "train.csv with the columns image,points" in str(error.value)
+
+
+def test_density_maps_as_npy(tmp_path):
+    layouts.picture(tmp_path / "a.jpg")
+    np.save(tmp_path / "a.npy", np.zeros((48, 64), np.float32))
+    _, report = read_domain("X", tmp_path, progress=False)
+    assert report.bad == [(tmp_path / "a.npy", "48x64 values are a density map, not points")]
+
+
+def test_every_layout_has_a_case():
+    assert {case.replace(",", " ").split()[0] for case in CASES} | {
+        "beijing-brt", "jhu-crowd", "nwpu", "ucf-cc-50",  # in test_readers.py
+    } == set(LAYOUTS)  # fmt: skip
