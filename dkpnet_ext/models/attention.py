@@ -16,14 +16,17 @@ learned to, and climb out of that only over thousands of steps (bench/results/la
 
 
 class AttentionOutput(NamedTuple):
-    """What an attention module says of a batch; the last five are None where they do not apply."""
+    """What an attention module says of a batch; the last five are None where they do not apply.
 
-    attention: Tensor  # y [B, K] in (0, 1); [N * B, K] with N > 1 samples in training
-    mu: Tensor | None = None  # [B, d]
-    logvar: Tensor | None = None  # [B, d]
-    kl: Tensor | None = None  # [B]
-    lse: Tensor | None = None  # [B]
-    logdet2: Tensor | None = None  # [B]
+    With N > 1 latent samples in training, ``attention`` has N * B rows: first every image's first sample.
+    """
+
+    attention: Tensor  # y [B, K] in (0, 1)
+    mu: Tensor | None = None  # [B, d], mean of the latent z
+    logvar: Tensor | None = None  # [B, d], logarithm of its variance
+    kl: Tensor | None = None  # [B], Eq. 3
+    lse: Tensor | None = None  # [B], Eq. 6: log of the sum of exponentials over all centres
+    logdet2: Tensor | None = None  # [B], Eq. 7
 
 
 class SqueezeExcitation(nn.Module):
@@ -49,7 +52,9 @@ class VariationalAttention(nn.Module):
     Args:
         channels: K; latent_dim: d; num_domains: C; num_sub: k sub-components of a domain.
         num_samples: N latent samples of an image in training.
-        dropout: Eq. 8's dropout of the sub-component scores in training.
+        dropout: Eq. 8's dropout of the sub-component scores in training, in [0, 1).
+
+    Parameters of its own are ``centers`` [C, k, d] and ``prior_logvar`` [C, d], the domains' priors.
     """
 
     def __init__(
@@ -89,7 +94,11 @@ class VariationalAttention(nn.Module):
         Args:
             pooled: g [B, K].
             labels: int64 [B] domain of each image, or None (prediction needs none).
-            batch_offset: index of the batch's first image in the global batch of all processes.
+            batch_offset: index of the batch's first image in the global batch of all processes, so that their noise is
+                what one process would draw.
+
+        Returns:
+            attention [B, K] (in training with labels [N * B, K]), mu and logvar; with labels also kl, lse and logdet2.
         """
         mu, logvar = self.encoder(pooled).chunk(2, dim=-1)
         if labels is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self, overload
 
@@ -26,8 +27,17 @@ Picture = str | Path | IO[bytes] | Image.Image | np.ndarray | Tensor
 Pictures = list[Any] | tuple[Any, ...]
 """A list of `Picture`."""
 
+
+@dataclass
+class _Evaluation:
+    """A model that threads evaluate: how many, and which of its modules were in training mode before."""
+
+    trained: list[nn.Module]
+    threads: int = 0
+
+
 _lock = threading.Lock()
-_evaluating: dict[nn.Module, tuple[list[None], list[nn.Module]]] = {}
+_evaluations: dict[nn.Module, _Evaluation] = {}
 
 
 class CrowdCounter(SavedNetwork):
@@ -54,19 +64,19 @@ class CrowdCounter(SavedNetwork):
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode inside. Where several threads are inside, the last one restores the modes that the first found."""
         with _lock:
-            if self not in _evaluating:
-                _evaluating[self] = [], [module for module in self.modules() if module.training]
+            if self not in _evaluations:
+                _evaluations[self] = _Evaluation([module for module in self.modules() if module.training])
                 self.eval()
-            inside, trained = _evaluating[self]
-            inside.append(None)
+            evaluation = _evaluations[self]
+            evaluation.threads += 1
         try:
             yield
         finally:
             with _lock:
-                inside.pop()
-                if not inside:
-                    del _evaluating[self]
-                    for module in trained:
+                evaluation.threads -= 1
+                if not evaluation.threads:
+                    del _evaluations[self]
+                    for module in evaluation.trained:
                         module.training = True
 
     def prepare(self, image: Picture) -> Tensor:

@@ -41,7 +41,14 @@ class AttendedHead(nn.Module):
         self.conv3 = nn.Conv2d(32, 1, 1)
 
     def pool(self, branches: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        """g [B, K], and in the literal form the features x [B, K, H, W] it was pooled from."""
+        """The pooled features that attention is computed from.
+
+        Args:
+            branches: list of [B, C_j, H_j, W_j]; size: (H, W), at which they are averaged.
+
+        Returns:
+            g [B, K], and in the literal form the features x [B, K, H, W] it is the mean of, else None.
+        """
         if self.form == "folded":
             return ops.pooled_features(branches, self.neck.weight.flatten(1), self.neck.bias, size), None
         upsampled = [

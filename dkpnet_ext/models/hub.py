@@ -61,11 +61,14 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
         """The system's name, which config.json keeps."""
         return self.systems[0]
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:  # type: ignore[override]
+    def save_pretrained(  # type: ignore[override]  # the others pass through
+        self, save_directory: str | Path, *, config: dict[str, Any] | None = None, **kwargs: Any
+    ) -> str | None:
         """Write config.json, model.safetensors and a model card.
 
         Args:
             save_directory: created.
+            config: by default the system's name and the constructor's arguments.
             kwargs: see huggingface_hub's `ModelHubMixin.save_pretrained`.
 
         Raises:
@@ -73,8 +76,8 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
         """
         if self.folded:
             raise UserError("a model made ready by for_inference cannot be saved; save it before, or load it anew")
-        config = {"system": self.system, **self.arguments}
-        return super().save_pretrained(save_directory, **({"config": config} | kwargs))
+        config = config or {"system": self.system, **self.arguments}
+        return super().save_pretrained(save_directory, config=config, **kwargs)
 
     @classmethod
     def from_pretrained(cls, source: str | Path | None = None, *, revision: str | None = None, **changes: Any) -> Self:  # type: ignore[override]

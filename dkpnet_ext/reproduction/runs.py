@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..evaluation.metrics import Metrics, summarize
+from ..models import registry
 from ..training.config import Config
 
 MAIN = "DKPNet"
@@ -38,7 +39,7 @@ class System:
     @property
     def two_stage(self) -> bool:
         """Whether it trains stage I and stage II; the others train twice the epochs, so that all see as many images."""
-        return dict(self.changes)["model.system"] == "dkpnet"
+        return registry.get(dict(self.changes)["model.system"]).two_stage
 
 
 @dataclass(frozen=True)
@@ -190,10 +191,10 @@ def _finished(config: Config) -> bool:
 
 def _share_stage1(config: Config, others: Sequence[Config]) -> None:
     """Take stage I from a finished run that trained the very same one (only the clustering differs)."""
-    if config.model.system != "dkpnet":
+    if not registry.get(config.model.system).two_stage:
         return
     for other in others:
-        same = other.model.system == "dkpnet" and digest(other, stage1=True) == digest(config, stage1=True)
+        same = other.model.system == config.model.system and digest(other, stage1=True) == digest(config, stage1=True)
         if same and other is not config and _finished(other):
             assert other.output is not None and config.output is not None
             shutil.copytree(other.output / "stage1", config.output / "stage1")
