@@ -148,7 +148,7 @@ def tsne_plot(vectors: np.ndarray, labels_by_group: Mapping[str, Sequence], path
         labels_by_group: for each panel's title (such as "data set", "cluster") the n labels.
 
     Raises:
-        ValueError: fewer than three vectors, or a group with another number of labels.
+        ValueError: fewer than three vectors, all of them equal, or a group with another number of labels.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -157,6 +157,8 @@ def tsne_plot(vectors: np.ndarray, labels_by_group: Mapping[str, Sequence], path
     vectors = np.asarray(vectors, np.float32)
     if len(vectors) < 3:
         raise ValueError(f"tsne_plot: {len(vectors)} vectors; at least 3 are needed")
+    if not np.ptp(vectors, axis=0).any():  # scikit-learn's t-SNE ends in a segmentation fault
+        raise ValueError("tsne_plot: all vectors are equal")
     for group, labels in labels_by_group.items():
         if len(labels) != len(vectors):
             raise ValueError(f"tsne_plot: {len(labels)} labels in {group!r} for {len(vectors)} vectors")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +13,7 @@ import tyro
 from .cli import parse as parse_arguments
 from .cli import program, run_command
 from .errors import UserError
+from .train import quiet
 from .training import PRESETS, Config
 
 
@@ -62,9 +61,7 @@ def parse(arguments: list[str]) -> tuple[list[str], Arguments]:
 
 def main() -> None:
     names, args = parse(sys.argv[1:])
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_MININTERVAL", "30")  # seconds: a log file needs no line per step
+    quiet()
     from .reproduction.report import reproduce
     from .training.interruption import Interrupted
 

@@ -1,29 +1,15 @@
 """Files that are whole or not there, and folders that one process has."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 
 import pytest
+from disk import largest_file
 
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.files import OutputError, locked, remove_partial, write_atomically
-
-
-@contextmanager
-def largest_file(size: int):
-    """Inside, no file of this process may grow beyond ``size`` bytes: the disk says no."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
-        signal.signal(signal.SIGXFSZ, previous)
 
 
 @pytest.mark.parametrize("content", ["new text", b"new bytes", lambda path: path.write_text("new call")])

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from ..data.domains import Item
 
 
+MEAN, RIDGE = ", always its training mean", ", ridge on image statistics"  # added to a data set's name in tables
+
+
 def mean_baseline(train: Sequence[Item], test: Sequence[Item]) -> np.ndarray:
     """The mean training count of each test item's own domain, float64 [len(test)]."""
     counts = {d: [i.count for i in train if i.domain == d] for d in {i.domain for i in train}}

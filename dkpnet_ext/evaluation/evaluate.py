@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 
 from ..device import Precision
 from ..errors import UserError
-from ..files import output_folder, writing
+from ..files import output_folder, write_atomically
+from .baselines import MEAN, RIDGE, mean_baseline, ridge_baseline
 from .inference import predict_counts
 from .metrics import Metrics, markdown_table, summarize
 from .submission import write_submission
@@ -50,23 +52,43 @@ def evaluate_domains(
         name: predict_counts(model, items, device=device, precision=precision, nine_patch=nine_patch, progress=progress)
         for name, items in chosen.items()
     }
-    rows = {name: summarize(counts[name], [item.count for item in items]) for name, items in chosen.items()}
+    rows = score(chosen, counts)
     write_counts(output / "counts.csv", chosen, counts)
-    with writing(output):
-        (output / "table.md").write_text(markdown_table(rows) + "\n", encoding="utf-8")
-        metrics = {name: row._asdict() for name, row in rows.items()}
-        (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_atomically(output / "table.md", markdown_table(rows) + "\n")
+    metrics = {name: row._asdict() for name, row in rows.items()}
+    write_atomically(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return rows
+
+
+def score(
+    items: Mapping[str, Sequence[Item]],
+    counts: Mapping[str, np.ndarray],
+    train: Mapping[str, Sequence[Item]] | None = None,
+) -> dict[str, Metrics]:
+    """Errors of the predicted ``counts`` of ``items``, both by domain.
+
+    Args:
+        train: training images by domain; with them also the errors of the two counters that look at no person.
+    """
+    rows: dict[str, Metrics] = {}
+    for name, mine in items.items():
+        annotated = [item.count for item in mine]
+        rows[name] = summarize(counts[name], annotated)
+        if train is not None:
+            rows[name + MEAN] = summarize(mean_baseline(train[name], mine), annotated)
+            rows[name + RIDGE] = summarize(ridge_baseline(train[name], mine), annotated)
     return rows
 
 
 def write_counts(path: Path, items: Mapping[str, Sequence[Item]], counts: Mapping[str, np.ndarray]) -> None:
     """Write a CSV with a line per image; ``items`` and their predicted ``counts`` by domain."""
-    with writing(path), path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["domain", "image", "height", "width", "annotated", "predicted"])
-        for name, mine in items.items():
-            for item, count in zip(mine, counts[name], strict=True):
-                writer.writerow([name, item.source.name, *item.size, item.count, f"{count:.3f}"])
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(["domain", "image", "height", "width", "annotated", "predicted"])
+    for name, mine in items.items():
+        for item, count in zip(mine, counts[name], strict=True):
+            writer.writerow([name, item.source.name, *item.size, item.count, f"{count:.3f}"])
+    write_atomically(path, file.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def submit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,16 @@ class TimmFeatures(nn.Module):
         return self.net(x)
 
 
+def check_backbone(name: str) -> None:
+    """Raises `UserError`, which proposes the nearest names, for a name that timm does not know."""
+    import timm
+
+    if not timm.is_model(name):
+        known = timm.list_models()
+        near = difflib.get_close_matches(name, known, 3) or timm.list_models(f"*{name.split('_')[0]}*")[:3]
+        raise UserError(f"backbone {name}: timm knows no such model; near it: {', '.join(near) or 'none'}")
+
+
 def create_backbone(name: str, weights: str | Path | None = None) -> TruncatedHRNet | TimmFeatures:
     """Build a backbone by timm name and load its weights.
 
@@ -99,11 +110,7 @@ def create_backbone(name: str, weights: str | Path | None = None) -> TruncatedHR
     Raises:
         UserError: unknown name; unreadable file; names that do not match the architecture (they are listed).
     """
-    import timm
-
-    if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8]) or "see timm.list_models()"
-        raise UserError(f"backbone {name}: timm knows no such model; near it: {near}")
+    check_backbone(name)
     backbone = TruncatedHRNet(name) if name.startswith("hrnet_") else TimmFeatures(name)
     if weights is not None:
         load_backbone_weights(backbone, name, weights)

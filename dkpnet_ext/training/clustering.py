@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from ..data import Item
 from ..errors import UserError
+from ..files import write_atomically
 
 # Attention vectors of 512 correlated channels from some hundred images: a full covariance in that space would be
 # singular, so the vectors are first projected on their leading principal components.
@@ -66,3 +71,27 @@ def cluster_attention(
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return rank[labels].astype(np.int64)
+
+
+def save_clusters(path: Path, items: Sequence[Item], clusters: np.ndarray) -> None:
+    """Write each image's cluster as JSON, by the image's name. Raises `OutputError`."""
+    write_atomically(path, json.dumps({item.name: int(c) for item, c in zip(items, clusters, strict=True)}, indent=0))
+
+
+def load_clusters(path: Path, items: Sequence[Item], num_clusters: int) -> list[int]:
+    """The cluster of each item.
+
+    Raises:
+        UserError: damaged, or of other images or another number of clusters.
+    """
+    try:
+        clusters = json.loads(path.read_text(encoding="utf-8"))
+        labels = [clusters[item.name] for item in items]
+        if not all(type(label) is int and 0 <= label < num_clusters for label in labels):
+            raise ValueError(f"a cluster is none of 0 to {num_clusters - 1}")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path}: damaged ({reason}); delete it, and stage I's attention is clustered anew") from None
+    except KeyError as error:
+        raise UserError(f"{path}: belongs to other images ({error.args[0]} is missing); start a new run") from None
+    return labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,17 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from .. import ops
 from ..data import Batch, CrowdDataset, Item, MixSampler, TrainTransform, collate
 from ..errors import UserError
 from ..models import CounterOutput, CrowdCounter
 from .batch_norm import recalibrate, set_train_mode
-from .checkpoint import fingerprint, load_state, restore_rng, save_model, save_state
+from .checkpoint import belongs, fingerprint, load_state, restore, restore_rng, save_model, save_state
 from .config import Config
-from .interruption import Interrupted, stop_signals
+from .interruption import Interrupted, Stop
+from .log import Record, say_beside_bar
 from .losses import loss_terms
 from .monitor import LatentMonitor
 from .schedule import learning_rate
@@ -85,7 +86,8 @@ def train_stage(
     data: StageData,
     config: Config,
     folder: Path,
-    log: Callable[[dict[str, Any]], None],
+    log: Callable[[Record], None],
+    stop: Stop,
 ) -> None:
     """Train one stage, from its beginning or from the state that lies in ``folder``.
 
@@ -94,10 +96,10 @@ def train_stage(
 
     Args:
         fabric: launched; model: with its pretrained weights; data: the stage's images.
-        config: of the run; folder: of the stage, created; log: takes one record per epoch.
+        config: of the run; folder: of the stage, created; log: takes one record per epoch; stop: asked between steps.
 
     Raises:
-        Interrupted: after Ctrl-C or SIGTERM, once the state is written.
+        Interrupted: after a signal, once the state is written.
         UserError: the loss is not finite (names the images), or the state belongs to other data.
     """
     stage = open_stage(fabric, model, data, config, folder)
@@ -106,23 +108,41 @@ def train_stage(
         total=config.optim.epochs * passes * stage.images, initial=(stage.epoch * passes + stage.batch) * stage.images,
         desc=stage.name, unit="img", disable=not fabric.is_global_zero, smoothing=0.05,
     )  # fmt: skip
-    with bar, stop_signals() as stopped:
+    with bar, stop.deferred():
         while stage.epoch < config.optim.epochs:
-            record = train_epoch(stage, bar, stopped)
-            if stage.epoch % config.eval_every == 0 or stage.epoch == config.optim.epochs:
-                if config.optim.batch_norm == "recalibrated":
-                    stage.sampler.set_epoch(stage.epoch)
-                    recalibrate(fabric, stage.model, itertools.islice(stage.loader, _CALIBRATION))
-                errors = validate(fabric, stage.model, data.val, config.precision)
-                record |= errors
-                if errors["val"] < stage.best:
-                    stage.best = errors["val"]
-                    if fabric.is_global_zero:
-                        save_model(stage.model, folder / "best")
-                bar.set_postfix_str(f"loss {record['loss/total']:.3g}, val {errors['val']:.3f}, best {stage.best:.3f}")
+            record = train_epoch(stage, bar, stop)
+            if stage.epoch == 1 or stage.epoch % config.eval_every == 0 or stage.epoch == config.optim.epochs:
+                record |= validate_epoch(stage, bar, record["loss/total"])
             log(record)
             stage.save()
     fabric.barrier()
+    if not (folder / "best").exists():
+        raise UserError(f"{stage.name}: no validation had a finite error; lower --lr")
+
+
+def validate_epoch(stage: Stage, bar: tqdm, loss: float) -> dict[str, float]:
+    """Validate, keep the model if it is the best so far, say so; returns the errors, see `validate`."""
+    fabric, config = stage.fabric, stage.config
+    if config.optim.batch_norm == "recalibrated":
+        stage.sampler.set_epoch(stage.epoch)
+        recalibrate(fabric, stage.model, itertools.islice(stage.loader, _CALIBRATION))
+    errors = validate(fabric, stage.model, stage.data.val, config.precision)
+    before, stage.best = stage.best, min(stage.best, errors["val"])
+    if fabric.is_global_zero:
+        if stage.best < before:
+            save_model(stage.model, stage.folder / "best")
+        bar.set_postfix_str(f"loss {loss:.3g}, val {errors['val']:.3f}, best {stage.best:.3f}")
+        say_beside_bar(validation_line(stage, errors))
+    return errors
+
+
+def validation_line(stage: Stage, errors: Mapping[str, float]) -> str:
+    """Says what the validation's numbers are."""
+    sets = ", ".join(f"{name.removeprefix('val/')} MAE {mae:.2f}" for name, mae in errors.items() if name != "val")
+    return (
+        f"{stage.name}, epoch {stage.epoch} of {stage.config.optim.epochs}: validation {sets}; "
+        f"MAE / mean count {errors['val']:.3f}, lowest so far {stage.best:.3f}"
+    )
 
 
 def open_stage(fabric: Fabric, model: CrowdCounter, data: StageData, config: Config, folder: Path) -> Stage:
@@ -140,10 +160,11 @@ def open_stage(fabric: Fabric, model: CrowdCounter, data: StageData, config: Con
     file = folder / "state.pt"
     state = load_state(file) if file.exists() else None
     if state is not None:
-        if state["fingerprint"] != stage.mark:
-            raise UserError(f"{file}: was trained on other images or another split; start a new run")
-        model.load_state_dict(state["model"])
-        stage.optimizer.load_state_dict(state["optimizer"])
+        if not belongs(state["fingerprint"], [*data.train, *data.val]):
+            raise UserError(
+                f"{file}: was trained on other data (images, points or split have changed since); start a new run"
+            )
+        restore(file, state, model, stage.optimizer)
         stage.epoch, stage.batch, stage.best = state["epoch"], state["batch"], state["best"]
     stage.wrapped, stage.optimizer = fabric.setup(model, stage.optimizer)
     if state is not None:
@@ -192,7 +213,7 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     return kind(model.parameters(), lr=config.optim.lr, weight_decay=config.optim.weight_decay)
 
 
-def train_epoch(stage: Stage, bar: tqdm, stopped: Callable[[], bool]) -> dict[str, Any]:
+def train_epoch(stage: Stage, bar: tqdm, stop: Stop) -> Record:
     """Train an epoch, or what is left of it; returns its record: means of the loss terms and of the latent's figures.
 
     Raises:
@@ -221,7 +242,7 @@ def train_epoch(stage: Stage, bar: tqdm, stopped: Callable[[], bool]) -> dict[st
         for key, value in terms.items():
             sums[key] = sums.get(key, 0) + value.detach()
         bar.update(stage.images)
-        if stopped() and last:
+        if stop.requested and last:
             stage.batch = step + 1
             stage.save()
             raise Interrupted(stage.folder.parent)

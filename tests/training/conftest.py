@@ -9,7 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from dkpnet_ext.train import parse
+from dkpnet_ext.training import Config, train
 
 ARGUMENTS = [
     "quick", "--crop", "96", "--min-side", "96", "--max-side", "128", "--batch", "4", "--workers", "0",
@@ -48,15 +52,36 @@ def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TQDM_MININTERVAL": "0"}
 
 
-@pytest.fixture
-def train(domains, environment) -> Callable[..., subprocess.CompletedProcess]:
-    """Run the command to its end."""
+@pytest.fixture(scope="session")
+def settings(domains) -> Callable[..., Config]:
+    """The command's arguments, on top of the tiny ones, as a configuration."""
+    return lambda *arguments: parse([*ARGUMENTS, *domains, *map(str, arguments)])
 
-    def call(*arguments: str, prefix: tuple[str, ...] = (), check: bool = True) -> subprocess.CompletedProcess:
-        command = [sys.executable, *(prefix or ("-m",)), "dkpnet_ext.train", *ARGUMENTS, *domains, *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
+
+@pytest.fixture(scope="session")
+def run(settings) -> Callable[..., Path]:
+    """Train in this process, with one thread as the commands of these tests; gives the run folder."""
+
+    def call(*arguments) -> Path:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return train(settings(*arguments))
+        finally:
+            torch.set_num_threads(threads)
+
+    return call
+
+
+@pytest.fixture
+def command(domains, environment) -> Callable[..., subprocess.Popen]:
+    """Start the command."""
+
+    def call(*arguments, prefix: tuple[str, ...] = ("-m",)) -> subprocess.Popen:
+        words = [sys.executable, *prefix, "dkpnet_ext.train", *ARGUMENTS, *domains, *map(str, arguments)]
+        return subprocess.Popen(
+            words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+        )
 
     return call
 

@@ -1,41 +1,39 @@
 """Whole runs as a user starts them: both stages, every system, interruption, several processes."""
 
+import io
 import json
 import re
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
 
 import pytest
 import torch
 from lightning.fabric import seed_everything
 from safetensors.torch import load_file
 
+from dkpnet_ext import evaluate
+from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet, MultiBranch, load_model
-from dkpnet_ext.training.config import Config
+from dkpnet_ext.train import parse
+from dkpnet_ext.training import Config, train
 from dkpnet_ext.training.run import build_model
 
-from .conftest import ARGUMENTS, records
+from .conftest import records
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, request):
-    """One uninterrupted run of both stages, three epochs each."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    environment, domains = request.getfixturevalue("module_environment"), request.getfixturevalue("domains")
-    done = subprocess.run(
-        [sys.executable, "-m", "dkpnet_ext.train", *ARGUMENTS, *domains, "--epochs", "3", "--output", str(folder)],
-        env=environment, capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout
+def whole(tmp_path_factory, run):
+    """One uninterrupted run of both stages, three epochs each, and what it printed."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        folder = run("--epochs", 3, "--output", tmp_path_factory.mktemp("whole") / "run")
+    return folder, printed.getvalue()
 
 
-@pytest.fixture(scope="module")
-def module_environment():
-    import os
-
-    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TQDM_MININTERVAL": "0"}
+def resume(folder) -> None:
+    train(parse(["--resume", str(folder)]))
 
 
 def test_a_run_leaves_everything_behind(whole):
@@ -49,7 +47,11 @@ def test_a_run_leaves_everything_behind(whole):
     table = (folder / "results.md").read_text()
     for text in ("bright", "dark", "training mean", "ridge", "MAE", "RMSE (papers: MSE)", "NAE"):
         assert text in table, text
-    assert table.splitlines()[-1] in printed
+    assert all(line in printed for line in table.splitlines()[2:])
+    assert f"predict photo.jpg --checkpoint {folder}" in printed and f"tensorboard --logdir {folder}" in printed
+    assert re.search(r"- bright: (no )?better than", table)
+    lines = [line for line in printed.splitlines() if "validation" in line]
+    assert len(lines) == 6 and lines[4].startswith("stage2, epoch 2 of 3: validation bright MAE "), printed
     stages = [r["stage"] for r in records(folder)]
     assert stages == ["stage1"] * 3 + ["stage2"] * 3 + ["test"]
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][:6]
@@ -57,26 +59,23 @@ def test_a_run_leaves_everything_behind(whole):
 
 
 @pytest.mark.parametrize("start", ["stage1", "pretrained"])
-def test_where_stage_two_starts(train, tmp_path, start):
+def test_where_stage_two_starts(run, tmp_path, start):
     """At a learning rate of next to nothing it ends where it starts."""
-    folder = tmp_path / "run"
-    train("--epochs", "1", "--lr", "1e-9", "--stage2-from", start, "--output", str(folder))
+    folder = run("--epochs", 1, "--lr", "1e-9", "--stage2-from", start, "--output", tmp_path / "run")
     first, second = (load_model(folder / stage / "best").state_dict() for stage in ("stage1", "stage2"))
     for name in ("backbone.conv1.weight", "head.neck.weight", "head.conv3.weight"):
         same = torch.allclose(first[name], second[name], atol=1e-5)
         assert same == (start == "stage1"), name
 
 
-def test_evaluate_prints_the_runs_own_table_again(whole, module_environment, domains, tmp_path):
+def test_evaluate_prints_the_runs_own_table_again(whole, domains, tmp_path, monkeypatch, capsys):
     """Its limits on the images' sides are the model's, not the command's."""
     folder, _ = whole
-    done = subprocess.run(
-        [sys.executable, "-m", "dkpnet_ext.evaluate", str(folder), *domains, "--output", str(tmp_path / "out")],
-        env=module_environment, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.setattr(sys, "argv", ["evaluate", str(folder), *domains, "--output", str(tmp_path / "out")])
+    evaluate.main()
     rows = [line for line in (folder / "results.md").read_text().splitlines() if re.match(r"\| (bright|dark) \|", line)]
-    assert len(rows) == 2 and all(row in done.stdout for row in rows), done.stdout
+    printed = capsys.readouterr().out
+    assert len(rows) == 2 and all(row in printed for row in rows), printed
 
 
 def test_stage_two_is_inva_on_the_clusters(whole):
@@ -86,52 +85,49 @@ def test_stage_two_is_inva_on_the_clusters(whole):
     assert load_model(whole[0] / "stage1" / "best").attention.centers.shape[:2] == (2, 1)
 
 
-def test_killed_and_resumed_equals_never_killed(whole, train, domains, environment, tmp_path):
-    folder = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dkpnet_ext.train", *ARGUMENTS, *domains, "--epochs", "3", "--output", str(folder)],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    # Kill in the middle of the second epoch: 16 images an epoch, 4 a step, the bar counts images.
+def stop_in_second_epoch(process: subprocess.Popen, number: int) -> str:
+    """Send a signal in the middle of the second epoch (16 images an epoch, 4 a step; the bar counts images)."""
     seen = ""
     while (character := process.stderr.read(1)) and not re.search(r"stage1:.*\b20/48", seen):
         seen += character
-    process.kill()
+    process.send_signal(number)
+    rest = process.stderr.read()
     process.wait()
     assert "20/48" in seen, seen
+    return rest
+
+
+def test_killed_and_resumed_equals_never_killed(whole, command, tmp_path):
+    folder = tmp_path / "run"
+    stop_in_second_epoch(command("--epochs", 3, "--output", folder), signal.SIGKILL)
     assert len(records(folder)) == 1, "one epoch was finished"
-    train("--resume", str(folder))
+    resume(folder)
     assert records(folder) == records(whole[0])
     for stage in ("stage1", "stage2"):
         a, b = (load_file(f / stage / "best" / "model.safetensors") for f in (folder, whole[0]))
         assert all(torch.equal(a[k], b[k]) for k in b)
 
 
-def test_sigterm_saves_in_mid_epoch_and_resumes_exactly(whole, train, domains, environment, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_saves_in_mid_epoch_and_resumes_exactly(whole, command, tmp_path, number):
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dkpnet_ext.train", *ARGUMENTS, *domains, "--epochs", "3", "--output", str(folder)],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    seen = ""
-    while (character := process.stderr.read(1)) and not re.search(r"stage1:.*\b20/48", seen):
-        seen += character
-    process.send_signal(signal.SIGTERM)
-    rest = process.stderr.read()
-    assert process.wait() == 130, rest
-    assert f"--resume {folder}" in rest
+    process = command("--epochs", 3, "--output", folder)
+    rest = stop_in_second_epoch(process, number)
+    assert process.returncode == 130, rest
+    assert rest.splitlines()[-1] == f"stopped, and saved; go on with: python -m dkpnet_ext.train --resume {folder}"
     state = torch.load(folder / "stage1" / "state.pt", weights_only=True)
     assert state["epoch"] == 1 and 0 < state["batch"] < 4
-    train("--resume", str(folder))
+    if number != signal.SIGTERM:
+        return
+    resume(folder)
     # The interrupted epoch's mean loss covers only its rest; all that follows from the weights is the same.
     kept = [{k: v for k, v in r.items() if not k.startswith(("loss/", "latent/"))} for r in records(folder)]
     assert kept == [{k: v for k, v in r.items() if not k.startswith(("loss/", "latent/"))} for r in records(whole[0])]
 
 
 @pytest.mark.parametrize("system", ["va", "se", "jt", "mb"])
-def test_comparison_systems_train_in_one_stage(system, train, tmp_path):
-    folder = tmp_path / "run"
-    train("--system", system, "--epochs", "1", "--output", str(folder))
+def test_comparison_systems_train_in_one_stage(system, run, tmp_path):
+    folder = run("--system", system, "--epochs", 1, "--output", tmp_path / "run")
     model = load_model(folder / "stage1" / "best")
     assert isinstance(model, MultiBranch if system == "mb" else DKPNet)
     assert not (folder / "stage2").exists()
@@ -154,61 +150,58 @@ def relative_difference(one, two) -> float:
 
 
 @pytest.mark.parametrize("system", ["dkpnet", "jt"])
-def test_two_processes_equal_one(system, train, tmp_path):
+def test_two_processes_equal_one(system, run, command, tmp_path):
     """Two ranks of two images train to the weights of one process with four (batch statistics frozen)."""
-    common = ["--system", system, "--epochs", "1", "--batch-norm", "frozen", "--lr", "1e-3", "--head", "folded"]
-    one, two = tmp_path / "one", tmp_path / "two"
-    train(*common, "--output", str(one))
+    common = ["--system", system, "--epochs", 1, "--batch-norm", "frozen", "--lr", "1e-3", "--head", "folded"]
+    one, two = run(*common, "--output", tmp_path / "one"), tmp_path / "two"
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
-    train(*common, "--output", str(two), prefix=launcher)
+    process = command(*common, "--output", two, prefix=launcher)
+    shown = process.stderr.read()
+    assert process.wait() == 0, shown
     steps = torch.load(one / "stage1" / "state.pt", weights_only=True)["optimizer"]["state"]
     assert all(s["step"] == 4 for s in steps.values())
     assert relative_difference(one, two) < 0.02, relative_difference(one, two)
 
 
-def test_ratio_chooses_what_is_trained_on(train, tmp_path):
-    def density_loss(*arguments: str) -> float:
-        folder = tmp_path / "-".join(arguments)
-        train("--system", "jt", "--epochs", "1", "--batch-norm", "frozen", *arguments, "--output", str(folder))
+def test_ratio_chooses_what_is_trained_on(run, tmp_path):
+    def density_loss(*arguments) -> float:
+        folder = tmp_path / "-".join(map(str, arguments))
+        run("--system", "jt", "--epochs", 1, "--batch-norm", "frozen", *arguments, "--output", folder)
         return json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])["loss/density"]
 
-    both = density_loss("--ratio", "2", "2")
+    both = density_loss("--ratio", 2, 2)
     assert both == density_loss("--sampling", "balanced")
-    assert len({both, density_loss("--ratio", "1", "0"), density_loss("--ratio", "0", "1")}) == 3
+    assert len({both, density_loss("--ratio", 1, 0), density_loss("--ratio", 0, 1)}) == 3
 
 
-def test_accumulation_equals_the_whole_batch(train, tmp_path):
-    common = ["--system", "jt", "--epochs", "1", "--batch-norm", "frozen"]
-    one, two = tmp_path / "one", tmp_path / "two"
-    train(*common, "--output", str(one))
-    train(*common, "--accumulate", "2", "--output", str(two))
+def test_accumulation_equals_the_whole_batch(run, tmp_path):
+    common = ["--system", "jt", "--epochs", 1, "--batch-norm", "frozen"]
+    one = run(*common, "--output", tmp_path / "one")
+    two = run(*common, "--accumulate", 2, "--output", tmp_path / "two")
     assert relative_difference(one, two) < 0.02, relative_difference(one, two)
 
 
-def test_an_existing_run_is_never_overwritten(whole, train):
-    done = train("--output", str(whole[0]), check=False)
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith(f"error: output {whole[0]}: holds a run")
+def test_an_existing_run_is_never_overwritten(whole, run):
+    with pytest.raises(UserError, match="holds a run"):
+        run("--output", whole[0])
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--batch", "5", "--accumulate", "2"], "batch 5 cannot be split"),
-        (["--weights", "absent.pth"], "no such file"),
+        (["--batch", "5", "--accumulate", "2"], "--batch 5: cannot be split into 2 passes"),
+        (["--weights", "absent.pth"], "weights absent.pth: no such file"),
         (["--ratio", "1", "2", "3"], "ratio has 3 shares for 2 domains"),
-        (["--ratio", "1", "-1"], "shares are positive numbers"),
+        (["--ratio", "1", "-1"], "--ratio 1.0 -1.0: must be from 0"),
         (["--precision", "fp16"], "needs a GPU"),
         (["--device", "cuda"], "no usable GPU"),
-        (["--num-clusters", "50"], "cannot form 50 clusters"),
-        (["--resume", "nowhere"], "not a run's configuration"),
+        (["--num-clusters", "50"], "14 training images cannot form 50 clusters; set --num-clusters to at most 14"),
+        (["--system", "dkpnets"], "system dkpnets: unknown"),
+        (["--backbone", "hrnet_w18_smal"], "near it: hrnet_w18_small"),
     ],
 )
-def test_bad_settings_are_one_line(arguments, message, train, tmp_path):
-    if arguments[0] != "--resume":
-        arguments = [*arguments, "--epochs", "1", "--output", str(tmp_path / "run")]
-    done = train(*arguments, check=False)
-    assert done.returncode == 2
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: ") and message in last
-    assert "Traceback" not in done.stderr
+def test_bad_settings_are_one_line_and_leave_no_folder(arguments, message, run, tmp_path):
+    with pytest.raises(UserError) as error:
+        run(*arguments, "--epochs", 1, "--output", tmp_path / "run")
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
