@@ -146,7 +146,8 @@ def test_clustering_refuses_what_it_cannot_do():
 
 
 def test_state_restores_random_numbers_and_damage_is_one_line(tmp_path):
-    save_state(tmp_path / "state.pt", {"epoch": 3})
+    values = {"epoch": 3, "batch": 0, "best": 0.5, "fingerprint": "2:0", "model": {}, "optimizer": {}}
+    save_state(tmp_path / "state.pt", values)
     expected = torch.rand(4)
     state = load_state(tmp_path / "state.pt")
     restore_rng(state)
