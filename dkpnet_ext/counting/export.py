@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..files import writing
 from ..models import CrowdCounter, DKPNet
+from ..models.fpn import FPNHead
+from ..models.head import AttendedHead
 from ..models.network import IMAGENET_MEAN, IMAGENET_STD
 
 OPSET = 18
@@ -61,7 +63,7 @@ class ExportGraph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images uint8 [B, 3, H, W] -> density [B, 1, h, w], count [B]."""
-        model, head = self.model, self.model.head
+        model = self.model
         height, width = images.shape[-2:]
         multiple = max(model.backbone.reductions)
         x = (images.to(torch.float32) / 255 - model.pixel_mean) / model.pixel_std
@@ -69,7 +71,23 @@ class ExportGraph(nn.Module):
         # And no -a // b, which ONNX rounds differently.
         bottom, right = (multiple * ((side + multiple - 1) // multiple) - side for side in (height, width))
         branches = model.backbone(F.pad(x, (0, right, 0, bottom)))
-        neck = head.neck.weight.flatten(1)
+        head = model.head
+        output = self._fpn(head, branches) if isinstance(head, FPNHead) else self._paper(head, branches)
+        density = model.unscale(output)
+        # Not a slice: whether that is contiguous would become a condition on the image's size.
+        rows = torch.arange((height + self.stride - 1) // self.stride, device=density.device)
+        columns = torch.arange((width + self.stride - 1) // self.stride, device=density.device)
+        density = density.index_select(2, rows).index_select(3, columns)
+        return density, density.sum((1, 2, 3))
+
+    def _fpn(self, head: FPNHead, branches: list[Tensor]) -> Tensor:
+        pooled, x = head.pool(branches)
+        if self.model.attention is not None:
+            x = x * self.model.attention(pooled).attention[:, :, None, None]
+        return head(branches, None, (0, 0), x)
+
+    def _paper(self, head: AttendedHead, branches: list[Tensor]) -> Tensor:
+        model, neck = self.model, head.neck.weight.flatten(1)
         weight = head.conv1.weight.flatten(1).unsqueeze(0)
         assert head.neck.bias is not None and head.conv1.bias is not None
         if model.attention is not None:
@@ -83,12 +101,7 @@ class ExportGraph(nn.Module):
             if reduction != self.stride:
                 part = F.interpolate(part, scale_factor=reduction // self.stride, mode="bilinear", align_corners=False)
             hidden, start = hidden + part, end
-        density = model.unscale(head.conv3(F.relu(head.conv2(F.relu(hidden)))))
-        # Not a slice: whether that is contiguous would become a condition on the image's size.
-        rows = torch.arange((height + self.stride - 1) // self.stride, device=density.device)
-        columns = torch.arange((width + self.stride - 1) // self.stride, device=density.device)
-        density = density.index_select(2, rows).index_select(3, columns)
-        return density, density.sum((1, 2, 3))
+        return head.conv3(F.relu(head.conv2(F.relu(hidden))))
 
 
 def metadata(model: CrowdCounter) -> dict[str, str]:

@@ -10,11 +10,13 @@ from torch import Tensor
 from .attention import SqueezeExcitation, VariationalAttention
 from .checks import check_choice, check_number
 from .counter import CrowdCounter
+from .fpn import FPNHead
 from .head import AttendedHead, Form
-from .network import CounterOutput, Decision
+from .network import CounterOutput, Decision, Link
 from .registry import register
 
 Attention = Literal["none", "se", "va", "inva"]
+Neck = Literal["paper", "fpn"]
 _SYSTEMS = {"inva": "dkpnet", "va": "va", "se": "se", "none": "jt"}
 
 
@@ -32,6 +34,7 @@ class DKPNet(CrowdCounter):
             training, or individual training on one data set).
         num_domains: C, data sets in stage I, clusters in stage II; by default the number of ``domains``.
         num_sub: k sub-components of a domain; latent_dim: d; num_samples: N latent samples in training.
+        neck: ``paper`` (`AttendedHead`, cells of 2 or 4 pixels) or ``fpn`` (`FPNHead`, cells of 8).
         head: ``folded`` or ``literal``, see `AttendedHead`.
         The others are `Network`'s.
 
@@ -51,16 +54,22 @@ class DKPNet(CrowdCounter):
         domains: Sequence[str] = (),
         out_stride: int = 4,
         density_scale: float = 1.0,
+        link: Link = "relu",
+        fold_norms: bool = False,
+        neck: Neck = "paper",
         head: Form = "folded",
         min_side: int = 416,
         max_side: int = 2048,
     ) -> None:
         super().__init__(
             backbone, channels=channels, domains=domains, out_stride=out_stride, density_scale=density_scale,
-            min_side=min_side, max_side=max_side,
+            link=link, fold_norms=fold_norms, min_side=min_side, max_side=max_side,
         )  # fmt: skip
         check_choice("attention", attention, tuple(_SYSTEMS))
+        check_choice("neck", neck, ("paper", "fpn"))
         check_choice("head", head, ("folded", "literal"))
+        if (neck == "fpn") != (out_stride == 8):
+            raise ValueError(f"neck {neck!r} with out_stride {out_stride}: fpn has cells of 8 pixels, paper of 2 or 4")
         check_number("num_domains", num_domains, 0, 1000)
         check_number("num_sub", num_sub, 1, 64)
         check_number("latent_dim", latent_dim, 1, 4096)
@@ -70,7 +79,11 @@ class DKPNet(CrowdCounter):
             raise ValueError(f"attention {attention!r} needs num_domains or the domains' names")
         if attention == "va" and num_sub != 1:
             raise ValueError(f"attention 'va' has one component per domain; num_sub {num_sub} is 'inva'")
-        self.head = AttendedHead(self.backbone.channels, channels, head)
+        self.head: AttendedHead | FPNHead
+        if neck == "fpn":
+            self.head = FPNHead(self.backbone.channels, channels)
+        else:
+            self.head = AttendedHead(self.backbone.channels, channels, head)
         self.attention: SqueezeExcitation | VariationalAttention | None = None
         if variational:
             self.attention = VariationalAttention(channels, latent_dim, num_domains, num_sub, num_samples)
@@ -99,7 +112,7 @@ class DKPNet(CrowdCounter):
         return CounterOutput(self.unscale(output[..., : size[0], : size[1]]), *att)
 
     @property
-    def pooling_head(self) -> AttendedHead:
+    def pooling_head(self) -> AttendedHead | FPNHead:
         """The only head."""
         return self.head
 

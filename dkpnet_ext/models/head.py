@@ -32,6 +32,8 @@ class AttendedHead(nn.Module):
         form: how the forward pass runs; the parameters are the same.
     """
 
+    coarse_cells = 1  # how many cells of the coarsest branch it looks beyond its own: bilinear upsampling, one
+
     def __init__(self, in_channels: Sequence[int], channels: int = 512, form: Form = "folded") -> None:
         super().__init__()
         self.form = form

@@ -49,7 +49,7 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
 
     systems: ClassVar[tuple[str, ...]] = ()
     """Names under which the class is registered (see `registry.register`)."""
-    added: ClassVar[Mapping[str, Any]] = {}
+    added: ClassVar[Mapping[str, Any]] = {"link": "relu", "fold_norms": False, "neck": "paper"}
     """Constructor arguments that came after the first checkpoints, with the values of a config.json that lacks them."""
     folded: bool = False
     """Whether `CrowdCounter.for_inference` changed the network, which config.json then no longer describes."""

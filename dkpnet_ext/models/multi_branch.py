@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .checks import check_number
 from .counter import CrowdCounter
 from .head import AttendedHead
-from .network import CounterOutput, Decision
+from .network import CounterOutput, Decision, Link
 from .registry import register
 
 
@@ -36,12 +36,14 @@ class MultiBranch(CrowdCounter):
         domains: Sequence[str] = (),
         out_stride: int = 4,
         density_scale: float = 1.0,
+        link: Link = "relu",
+        fold_norms: bool = False,
         min_side: int = 416,
         max_side: int = 2048,
     ) -> None:
         super().__init__(
             backbone, channels=channels, domains=domains, out_stride=out_stride, density_scale=density_scale,
-            min_side=min_side, max_side=max_side,
+            link=link, fold_norms=fold_norms, min_side=min_side, max_side=max_side,
         )  # fmt: skip
         check_number("num_domains", num_domains, 0, 1000)
         num_domains = num_domains or len(domains)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones import create_backbone, load_backbone_weights
+from .backbones import TimmFeatures, TruncatedHRNet, create_backbone, load_backbone_weights
 from .checks import check_choice, check_names, check_number
+from .folding import fold_batch_norms
+from .fpn import FPNHead
 from .head import AttendedHead
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Link = Literal["relu", "exp"]
+_EXPECTED, _CAP = -3.0, 3.0  # log of an untrained network's heads per 8 x 8 pixels, and of the most that it can say
 
 
 class CounterOutput(NamedTuple):
@@ -47,8 +53,10 @@ class Network(nn.Module):
         backbone: a timm name; ``hrnet_*`` is truncated after stage 3.
         channels: K, width after the neck.
         domains: names of the domains, in label order.
-        out_stride: pixels per density cell and axis, 4 or 2.
+        out_stride: pixels per density cell and axis, 2, 4 or 8.
         density_scale: the head predicts density times this; `unscale` divides by it.
+        link: from the head's output to density, ``relu`` or ``exp``, see `unscale`.
+        fold_norms: the backbone's batch norms are part of its convolutions, whose weights and biases are trained.
         min_side, max_side: limits in pixels that images were resized to for training; evaluation keeps to them.
 
     Raises:
@@ -67,6 +75,8 @@ class Network(nn.Module):
         domains: Sequence[str],
         out_stride: int,
         density_scale: float,
+        link: Link,
+        fold_norms: bool,
         min_side: int,
         max_side: int,
     ) -> None:
@@ -78,17 +88,25 @@ class Network(nn.Module):
         check_number("density_scale", density_scale, 1e-6, 1e6, whole=False)
         check_number("min_side", min_side, 1, 100_000)
         check_number("max_side", max_side, min_side, 100_000)
-        check_choice("out_stride", out_stride, (2, 4))
+        check_choice("out_stride", out_stride, (2, 4, 8))
+        check_choice("link", link, ("relu", "exp"))
+        check_choice("fold_norms", fold_norms, (False, True))
         self.backbone_name, self.channels, self.out_stride = backbone, channels, out_stride
         self.domains, self.density_scale = tuple(domains), density_scale
+        self.link, self.fold_norms = link, fold_norms
         self.min_side, self.max_side = min_side, max_side
         self.backbone = create_backbone(backbone)
+        if fold_norms:
+            self.backbone = _folded(self.backbone)
         self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def load_backbone(self, weights: str | Path) -> None:
         """Load ImageNet weights into the backbone: ``"imagenet"`` or a file (see `create_backbone`)."""
-        load_backbone_weights(self.backbone, self.backbone_name, weights)
+        if self.fold_norms:
+            self.backbone = _folded(create_backbone(self.backbone_name, weights))
+        else:
+            load_backbone_weights(self.backbone, self.backbone_name, weights)
 
     def features(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int], tuple[int, int]]:
         """Normalise, pad to the backbone's stride and run it.
@@ -122,11 +140,16 @@ class Network(nn.Module):
         return self.backbone(images), padded, (-(-height // stride), -(-width // stride))
 
     def unscale(self, output: Tensor) -> Tensor:
-        """Density in heads per cell from the head's output: ReLU (as in the authors' released baseline), then the scale.
+        """Density in heads per cell from the head's output: the link, then the scale.
 
-        A density is never negative. In training the ReLU leaks 1 %, or a head that once fell below zero everywhere would
-        stay there.
+        A density is never negative. ``relu`` is the authors' released baseline's; in training it leaks 1 %, or a head that
+        once fell below zero everywhere would stay there. ``exp`` makes the output the logarithm of a density, which is
+        positive and whose errors are relative: the link of Poisson regression. An output of zero is 0.05 heads per 8 x 8
+        pixels, and 20 are the most.
         """
+        if self.link == "exp":
+            cells = 2 * math.log(self.out_stride / 8)
+            return ((output.float() + _EXPECTED).clamp(max=_CAP) + cells).exp() / self.density_scale
         return F.leaky_relu(output, 0.01 if self.training else 0.0) / self.density_scale
 
     def forward(self, images: Tensor, labels: Tensor | None = None, batch_offset: int = 0) -> CounterOutput:
@@ -140,7 +163,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     @property
-    def pooling_head(self) -> AttendedHead:
+    def pooling_head(self) -> AttendedHead | FPNHead:
         """The head whose neck gives the pooled features."""
         raise NotImplementedError
 
@@ -162,6 +185,11 @@ def _check_range(images: Tensor) -> None:
     low, high = (float(value) for value in images.detach().aminmax())
     if not (low >= -0.5 and high <= 1.5):
         raise ValueError(f"float images range from {low:.4g} to {high:.4g}; [0, 1] is expected (or uint8)")
+
+
+def _folded(backbone: TruncatedHRNet | TimmFeatures) -> TruncatedHRNet | TimmFeatures:
+    """The backbone in training mode with its batch norms folded, biases trained too (PyTorch adds them without gradient)."""
+    return fold_batch_norms(backbone).train().requires_grad_()
 
 
 def _is_channels_last(backbone: nn.Module) -> bool:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .fpn import FPNHead
+from .head import AttendedHead
 from .network import CounterOutput, Network
 
 LIMIT = 2048 * 2048  # pixels; larger images are tiled
@@ -74,7 +76,7 @@ def reach(model: Network) -> int:
 
 
 class _Piece(NamedTuple):
-    """Features of a tile with a margin of one coarse cell, which bilinear upsampling looks into."""
+    """Features of a tile with a margin of as many coarse cells as the neck looks into."""
 
     branches: list[Tensor]
     rows: Tile  # here [first, last) is the margin's extent
@@ -82,7 +84,7 @@ class _Piece(NamedTuple):
 
 
 def _pieces(model: Network, image: Tensor, tiles: list[tuple[Tile, Tile]]) -> Iterator[_Piece]:
-    margin = max(model.backbone.reductions)
+    margin = model.pooling_head.coarse_cells * max(model.backbone.reductions)
     for rows, columns in tiles:
         cut = image[None, :, rows.first : rows.last, columns.first : columns.last].to(model.pixel_mean.device)
         branches, _, _ = model.features(cut)
@@ -112,7 +114,7 @@ def predict(model: Network, image: Tensor) -> CounterOutput:
     Returns:
         density [1, 1, ceil(H / stride), ceil(W / stride)], and what `Network.decide` says of the whole image.
     """
-    reductions, stride, neck = model.backbone.reductions, model.out_stride, model.pooling_head.neck
+    reductions, stride, head = model.backbone.reductions, model.out_stride, model.pooling_head
     multiple = max(reductions)
     overlap = reach(model)
     if overlap >= MAX_REACH:
@@ -121,26 +123,33 @@ def predict(model: Network, image: Tensor) -> CounterOutput:
             "whole image?): the density of an image above the tile limit is approximate",
             stacklevel=4,
         )
-    overlap += multiple  # for the margin
+    overlap += head.coarse_cells * multiple  # for the margin
     height, width = image.shape[-2:]
     padded = (height + -height % multiple, width + -width % multiple)
     tiles = [(r, c) for r in split(padded[0], overlap, multiple) for c in split(padded[1], overlap, multiple)]
 
-    # Pass one: the pooled features. A pixel's weight in the mean of its bilinear upsampling is everywhere the same,
-    # at the borders too, because the factor is a whole number (align_corners=False): a plain mean of each branch.
+    # Pass one: the pooled features. Of a linear neck they follow from the branches' means: a pixel's weight in the mean
+    # of its bilinear upsampling is everywhere the same, at the borders too, because the factor is a whole number
+    # (align_corners=False).
     size = (padded[0] // stride, padded[1] // stride)
     device = model.pixel_mean.device
-    sums = [torch.zeros(1, c, device=device) for c in model.backbone.channels]
+    widths = model.backbone.channels if isinstance(head, AttendedHead) else (model.channels,)
+    sums = [torch.zeros(1, c, device=device) for c in widths]
     cache: list[_Piece] = []
     cached = 0
     for piece in _pieces(model, image, tiles):
-        for j, (branch, r) in enumerate(zip(piece.branches, reductions, strict=True)):
+        averaged, strides = piece.branches, reductions
+        if isinstance(head, FPNHead):
+            averaged, strides = [head.pool(piece.branches, _cells(piece, stride))[1]], (stride,)
+        for j, (branch, r) in enumerate(zip(averaged, strides, strict=True)):
             cells = (padded[0] // r) * (padded[1] // r)
             sums[j] += _own(branch, piece, r).float().sum((2, 3)) / cells
         cached += sum(b.numel() * b.element_size() for b in piece.branches)
         if cached <= CACHE:
             cache.append(piece)
-    pooled = torch.nn.functional.linear(torch.cat(sums, 1), neck.weight.flatten(1), neck.bias)
+    pooled = torch.cat(sums, 1)
+    if isinstance(head, AttendedHead):
+        pooled = torch.nn.functional.linear(pooled, head.neck.weight.flatten(1), head.neck.bias)
 
     # Pass two: the attended head.
     decision = model.decide(pooled)

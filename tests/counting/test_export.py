@@ -35,6 +35,8 @@ def images(shape):
         ("tf_efficientnet_lite0", {"attention": "none", "out_stride": 2}),
         ("tf_efficientnet_lite0", {"attention": "se", "head": "literal", "density_scale": 10.0}),
         ("hrnet_w18_small", {"num_sub": 2}),
+        ("tf_efficientnet_lite0", {"neck": "fpn", "out_stride": 8, "link": "exp", "attention": "none"}),
+        ("hrnet_w18_small", {"neck": "fpn", "out_stride": 8, "link": "exp", "num_sub": 2}),
     ],
 )
 def test_the_graph_is_the_model(backbone, arguments):
@@ -85,6 +87,12 @@ def test_torch_export(model, tmp_path):
 
 def test_onnx(model, onnx_file):
     assert_same_counts(model, onnx_file)
+
+
+def test_onnx_of_the_fpn_neck(onnx_file, tmp_path):
+    fpn = make(neck="fpn", out_stride=8, link="exp", fold_norms=True, attention="none")
+    export_model(fpn, tmp_path / "fpn.onnx")
+    check_exported(fpn, tmp_path / "fpn.onnx")
 
 
 def test_check_exported_sees_another_model(onnx_file):

@@ -42,6 +42,8 @@ def make(kind=DKPNet, **arguments):
         (DKPNet, {"head": "literal", "attention": "se"}),
         (DKPNet, {"head": "literal", "attention": "none"}),
         (MultiBranch, {"density_scale": 10.0}),
+        (DKPNet, {"neck": "fpn", "out_stride": 8, "link": "exp", "attention": "va"}),
+        (DKPNet, {"neck": "fpn", "out_stride": 8, "link": "exp", "attention": "none"}),
     ],
 )
 def test_tiles_equal_the_whole(kind, arguments, monkeypatch):

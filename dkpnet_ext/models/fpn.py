@@ -1,0 +1,68 @@
+"""The `fpn` neck and head: features at 1/8 and 1/16 of the image, mixed by depthwise convolutions, density at 1/8."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import ops
+
+
+class Mix(nn.Module):
+    """x + 1x1(ReLU6(depthwise k x k(x))): [B, C, H, W] -> the same shape."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        self.act = nn.ReLU6(inplace=True)
+        self.pointwise = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W] -> [B, C, H, W]"""
+        return x + self.pointwise(self.act(self.depthwise(x)))
+
+
+class FPNHead(nn.Module):
+    """Backbone branches -> features at 1/8 -> (attention from outside) -> density, with the calls of `AttendedHead`.
+
+    Top-down fusion as in feature pyramid networks (Lin et al., CVPR 2017). Unlike the paper's neck it is not linear and
+    looks at neighbouring cells, so that a small backbone can tell a head from gravel by what is around it.
+
+    Args:
+        in_channels: widths of the branches, the last two at 1/8 and 1/16; channels: K, width of the features.
+    """
+
+    form = "literal"
+    coarse_cells = 3  # of 16 pixels: 5 x 5 at 1/16 reaches 32 pixels, two 3 x 3 at 1/8 reach 16
+
+    def __init__(self, in_channels: Sequence[int], channels: int = 64) -> None:
+        super().__init__()
+        fine, coarse = in_channels[-2:]
+        self.fine = nn.Conv2d(fine, channels, 1)
+        self.coarse = nn.Conv2d(coarse, channels, 1)
+        self.mix_coarse = Mix(channels, 5)
+        self.mix = nn.Sequential(Mix(channels, 3), Mix(channels, 3))
+        self.project = nn.Conv2d(channels, channels, 1)
+        self.act = nn.ReLU6(inplace=True)
+        self.out = nn.Conv2d(channels, 1, 1)
+
+    def pool(self, branches: Sequence[Tensor], size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """g [B, K], and the features x [B, K, H/8, W/8] it was pooled from; their size follows from the branches'."""
+        coarse = self.mix_coarse(self.coarse(branches[-1]))
+        x = self.mix(self.fine(branches[-2]) + F.interpolate(coarse, scale_factor=2.0, mode="nearest"))
+        return x.mean((2, 3)), x
+
+    def forward(
+        self, branches: Sequence[Tensor], attention: Tensor | None, size: tuple[int, int], x: Tensor | None
+    ) -> Tensor:
+        """Density [B, 1, H/8, W/8] before `Network.unscale`, float32. The arguments are `AttendedHead.forward`'s."""
+        if x is None:
+            x = self.pool(branches, size)[1]
+        if attention is not None:
+            x = ops.reweight(x, attention)
+        x = self.act(self.project(x))
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round every cell's count to 3 digits
+            return F.conv2d(x.float(), self.out.weight, self.out.bias)
