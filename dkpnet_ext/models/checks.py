@@ -19,6 +19,8 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
 
 
 def check_names(name: str, value: object) -> None:
-    """Refuse anything but a list of texts; one text is a list of letters, and refused as well."""
+    """Refuse anything but a list of different texts; one text is a list of letters, and refused as well."""
     if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
         raise ValueError(f"{name} is {value!r}; a list of names is expected")
+    if len(set(value)) < len(value):
+        raise ValueError(f"{name} is {list(value)!r}; each name may stand there once")

@@ -1,0 +1,47 @@
+"""The page docs/faults.md counts the corpus. `python tests/faults/test_page.py` writes it anew."""
+
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def page() -> str:
+    """The page's text: a row for each table of the corpus."""
+    rows = []
+    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+        table = runpy.run_path(str(path)).get("TABLE")
+        if table is not None:
+            title = (path.read_text().split('"""')[1].splitlines()[0]).rstrip(".").split(":")[0]
+            rows.append((title, len(table)))
+    total = sum(number for _, number in rows)
+    lines = [f"| {title} | {number} |" for title, number in rows]
+    return "\n".join(
+        [
+            "# Broken inputs",
+            "",
+            f"{total} broken inputs are tried in every run of the tests; all {total} get an answer of one line that says what",
+            "is wrong, and nothing is written. A traceback is a bug: please report it.",
+            "",
+            "| what | tried and answered |",
+            "|---|---:|",
+            *lines,
+            f"| **all** | **{total}** |",
+            "",
+            "The inputs and their answers are tables in `tests/faults`; `python tests/faults/test_page.py` writes this page.",
+            "",
+        ]
+    )
+
+
+def test_the_page_counts_the_corpus():
+    text = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    assert text == page(), "docs/faults.md is out of date: python tests/faults/test_page.py"
+    assert int(text.split("\n")[2].split()[0]) >= 300
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.path.insert(0, str(ROOT / "tests" / "helpers"))
+    (ROOT / "docs" / "faults.md").write_text(page(), encoding="utf-8")
