@@ -36,7 +36,9 @@ TEXTS = [
     Fault("config.json is a list", "[1, 2]", "JSON object"),
     Fault("config.json is no JSON", "{'a': 1}", "config.json"),
     Fault("config.json is cut off", '{"attention": "inva", ', "config.json"),
-    Fault("config.json is another project's", '{"model_type": "bert", "hidden_size": 768}', "config.json lacks|attention"),
+    Fault(
+        "config.json is another project's", '{"model_type": "bert", "hidden_size": 768}', "config.json lacks|attention"
+    ),
     Fault("config.json is deep", "[" * 100_000, "config.json"),
     Fault("config.json is binary", "\x00\x01\x02", "config.json"),
     Fault("density_scale is Infinity", '{"density_scale": Infinity}', "density_scale"),

@@ -67,7 +67,7 @@ JSON = [
     Fault("a word", '"x"', "train.json"),
     Fault("null", "null", "train.json"),
     Fault("cut off", '[{"image": "a.png", ', "train.json"),
-    Fault("entries are words", '["a.png"]', "entry 0"),
+    Fault("entries are words", '["a.png"]', "no annotation"),
     Fault("entries are pairs", '[["a.png", [[3, 4]]]]', "entry 0"),
     Fault("no points", '[{"image": "a.png"}]', "entry 0"),
     Fault("no image", '[{"points": []}]', "entry 0"),

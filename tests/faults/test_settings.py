@@ -43,7 +43,6 @@ OPTIONS = {
     "--sampling": ("x",),
     "--on-bad": ("ignore",),
     "--ratio": ("-1", "nan", "inf", "0"),
-    "--system": ("x", "dkp"),
     "--no-such-option": ("1",),
 }
 TABLE = [Fault(f"{option} {value}", [option, value], option) for option, values in OPTIONS.items() for value in values]
@@ -55,6 +54,16 @@ TABLE += [
     Fault("the shorter side above the longer", ["--min-side", "900", "--max-side", "800"], "--min-side 900"),
     Fault("options beside --resume", ["--resume", "runs/x", "--epochs", "7"], "--resume"),
 ]
+WHOLE = [  # what only a started training can tell
+    Fault("an unknown system", ["--system", "x"], "system x"),
+    Fault("part of a system's name", ["--system", "dkp"], "dkpnet"),
+    Fault("a backbone with a slip", ["--backbone", "hrnet_w18_smal"], "hrnet_w18_small"),
+    Fault("no data", ["small"], "--data"),
+    Fault("a folder that is not there", ["small", "--data", "A=nowhere"], "nowhere"),
+    Fault("weights that are not there", ["--weights", "nowhere.safetensors"], "nowhere.safetensors"),
+    Fault("a run folder that is not there", ["--resume", "runs/nowhere"], "runs/nowhere"),
+    Fault("an output that is a file", ["--output", "/dev/null"], "null"),
+]
 
 
 @pytest.mark.parametrize("fault", TABLE, ids=lambda fault: fault.name)
@@ -62,3 +71,16 @@ def test_refused(fault, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answered(lambda: parse(fault.given), fault.answer)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fault", WHOLE, ids=lambda fault: fault.name)
+def test_training_is_not_begun(fault, tmp_path, monkeypatch):
+    from dkpnet_ext.training import train
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DKPNET_CACHE", str(tmp_path))
+    answered(lambda: train(parse(fault.given)), fault.answer)
+    assert not (tmp_path / "runs").exists()
+
+
+TABLE = [*TABLE, *WHOLE]
