@@ -53,7 +53,8 @@ class Counted(NamedTuple):
     """What is kept of a picture for its regions."""
 
     density: Tensor  # [h, w] on the CPU
-    size: tuple[int, int]  # (H, W) in pixels
+    size: tuple[int, int]  # (H, W) of the picture in pixels
+    prepared: tuple[int, int]  # (h, w) that it was counted at
 
 
 def domain_distances(model: DKPNet, mu: Tensor) -> list[tuple[str, float]]:
@@ -125,29 +126,33 @@ class DemoPage:
                 image = read_image(path)
             except UserError as error:
                 raise UserError(str(error).replace(str(path), Path(name).name)) from None
-        size = (image.height, image.width)
+        size, pixels = (image.height, image.width), self.model.prepare(image)
+        prepared = (pixels.shape[1], pixels.shape[2])
         identity = secrets.token_urlsafe(8)
         with self.lock:
-            density, near = self.look(image)
-            self.counted[identity] = Counted(density, size)
+            density, near = self.look(pixels)
+            self.counted[identity] = Counted(density, size, prepared)
             if len(self.counted) > KEPT:
                 self.counted.popitem(last=False)
         image.thumbnail((MAX_SIDE, MAX_SIDE))
-        stride = self.model.out_stride
+        # Pixels of the picture that the heat covers: the last cells reach over its edge.
+        rows, columns = (
+            self.model.out_stride * n * a / b for n, a, b in zip(density.shape, size, prepared, strict=True)
+        )
         return {
             "id": identity,
             "count": float(density.double().sum()),
             "width": size[1],
             "height": size[0],
-            "cells": [stride * density.shape[1], stride * density.shape[0]],  # pixels that the heat covers
+            "cells": [columns, rows],
             "domains": near,
             "photo": _data_url(image, "JPEG"),
             "heat": _data_url(heat_layer(density), "PNG"),
         }
 
-    def look(self, image: Image.Image) -> tuple[Tensor, list[tuple[str, float]]]:
+    def look(self, pixels: Tensor) -> tuple[Tensor, list[tuple[str, float]]]:
         """Density [h, w] on the CPU, and `domain_distances` (empty for a model without variational attention)."""
-        output = self.model.examine(image)
+        output = self.model.examine(pixels, as_is=True)
         density = output.density[0, 0].float().cpu()
         if output.mu is None:
             return density, []
@@ -165,7 +170,8 @@ class DemoPage:
             ring = np.zeros(0)
         if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 or not np.isfinite(ring).all():
             raise UserError("a region needs at least three corners [x, y]")
-        return count_regions(counted.density, {"drawn": [ring]}, counted.size, self.model.out_stride)["drawn"]
+        regions, stride = {"drawn": [ring]}, self.model.out_stride
+        return count_regions(counted.density, regions, counted.size, stride, counted.prepared)["drawn"]
 
 
 @functools.cache

@@ -30,7 +30,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 @pytest.fixture(scope="module")
 def model() -> DKPNet:
     torch.manual_seed(0)
-    return alive(DKPNet("hrnet_w18_small", num_sub=2, channels=64, num_domains=3, domains=("A", "B"))).eval()
+    return alive(
+        DKPNet("hrnet_w18_small", num_sub=2, channels=64, num_domains=3, domains=("A", "B"), min_side=32)
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,20 @@ def test_count_and_regions(client, model, photo):
     sums = [client.post(f"/region/{answer['id']}", json=corners).json["count"] for corners in halves]
     assert sum(sums) == pytest.approx(answer["count"], abs=1e-6)
     assert abs(sums[0]) > 1e-6 and abs(sums[1]) > 1e-6
+
+
+def test_a_picture_that_is_resized_to_be_counted(client, model, photo, monkeypatch):
+    monkeypatch.setattr(model, "min_side", 140)  # twice as large
+    answer = client.post("/count", data=photo.read_bytes()).json
+    assert answer["count"] == pytest.approx(model.count(photo), rel=1e-5)
+    assert answer["count"] != pytest.approx(model.count(photo, as_is=True), rel=1e-3)
+    assert (answer["width"], answer["height"]) == (101, 70)
+    assert answer["cells"] == pytest.approx([102, 70])  # 51 x 35 cells of 2 px
+    halves = [[[0, 0], [101, 0], [101, 35], [0, 35]], [[0, 35], [101, 35], [101, 70], [0, 70]]]
+    sums = [client.post(f"/region/{answer['id']}", json=corners).json["count"] for corners in halves]
+    rows = model.density(photo)
+    want = [float(rows[:17].sum() + rows[17].sum() / 2), float(rows[18:].sum() + rows[17].sum() / 2)]
+    assert sums == pytest.approx(want, rel=1e-4)
 
 
 def test_nearest_domain(client, model, photo):
