@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -19,6 +19,7 @@ class Arguments:
 
     Reads every image and annotation once, fills the cache that training uses, looks for near-duplicates between
     training and test images, and writes one HTML page with all of it. Exit status 1 if there were unusable files.
+    With --to it converts them to another layout.
     """
 
     data: Annotated[
@@ -32,18 +33,31 @@ class Arguments:
     max_side: int = 2048
     """... and the longer side at most this."""
     cache: Cache = None
+    to: Literal["list", "coco", "shanghaitech"] | None = None
+    """Also write the data sets in this layout, each into a folder of its name below --into."""
+    into: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("converted")
+    """Where to."""
 
 
 def main() -> None:
     """Parse, call, print."""
     args = parse(Arguments, "prepare")
     from .data import load_domains
+    from .data.convert import convert
+    from .data.readers import read_domain
     from .inspection.page import write_page
 
     if not args.data:
         raise UserError("nothing to check: name a folder, a CSV or JSON list, or synthetic")
     domains = load_domains(args.data, cache=args.cache, min_side=args.min_side, max_side=args.max_side, on_bad="skip")
-    write_page(domains, args.output)
+    for line in write_page(domains, args.output):
+        say(line)
+    for domain in domains:
+        if args.to is None:
+            break
+        records, _ = read_domain(domain.name, domain.root, domain.layout, progress=False)
+        written = convert(records, args.to, args.into / domain.name)
+        say(f"{domain.name}: {written} images written to {args.into / domain.name} in the layout {args.to}")
     bad = sum(len(domain.report.bad) for domain in domains)
     say(f"{bad} unusable files; look through {args.output}")
     sys.exit(1 if bad else 0)

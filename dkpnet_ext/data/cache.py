@@ -12,8 +12,6 @@ import hashlib
 import io
 import os
 import shutil
-import sys
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, say
+from ..files import OutputError, write_atomically
 from .images import BadFile, decode
 from .regions import paint_outside
 
@@ -85,15 +84,7 @@ def _fill(job: Job, target: Path) -> None:
     if job.region is not None:
         image = paint_outside(image, job.region, job.source_size)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, image)
-            file.flush()
-            os.fsync(file.fileno())  # or a power failure may keep the new name and lose the bytes
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(target, lambda path: np.save(path, image))
 
 
 def fill_cache(domain: str, jobs: Sequence[Job], cache: Path, progress: bool) -> tuple[list[Path], dict[Path, BadFile]]:
@@ -117,7 +108,7 @@ def fill_cache(domain: str, jobs: Sequence[Job], cache: Path, progress: bool) ->
         return targets, bad
     needed = sum(_bytes(job.size) for job in todo.values())
     if progress:
-        print(f"{domain}: caching {len(todo)} images, {needed / 1e9:.2f} GB, in {cache}", file=sys.stderr)
+        say(f"{domain}: caching {len(todo)} images, {needed / 1e9:.2f} GB, in {cache}", error=True)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(cache).free
@@ -135,6 +126,8 @@ def fill_cache(domain: str, jobs: Sequence[Job], cache: Path, progress: bool) ->
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+    except OutputError as error:
+        raise UserError(f"image cache: {error}; set DKPNET_CACHE to another folder") from None
     except OSError as error:
         raise UserError(f"{cache}: cannot write the image cache ({error.strerror}); set DKPNET_CACHE") from None
     return targets, bad

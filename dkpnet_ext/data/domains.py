@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import UserError
+from ..errors import UserError, say
 from .cache import Job, default_cache, fill_cache
 from .images import MIN_PIXELS, BadFile, decode, inspect_image, limited_size, to_tensor
 from .readers import LAYOUTS, OnBad, Record, Report, as_points, bad_lines, check_points, read_domain
@@ -233,7 +232,8 @@ def load_domains(
     for name, path, layout in sources:
         records, report = read_domain(name, path, layout, progress)
         if progress:
-            print(report, file=sys.stderr)
+            for line in str(report).splitlines():
+                say(line, error=True)
         if on_bad == "error":
             report.raise_if_bad()  # before hours of decoding
         checked = len(report.bad)
@@ -242,7 +242,7 @@ def load_domains(
         for split, item in cache_records(name, everything, report, cache, min_side, max_side, progress):
             splits[split].append(item)
         for line in bad_lines(report.bad[checked:]) if progress else ():
-            print(line, file=sys.stderr)
+            say(line, error=True)
         if on_bad == "error":
             report.raise_if_bad()
         report.heads = {split: [item.count for item in items] for split, items in splits.items() if items}

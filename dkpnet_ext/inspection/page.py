@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from ..data.domains import Domain, Item
 from ..errors import UserError
+from ..files import OutputError, write_atomically, writing
 from .duplicates import find_near_duplicates
 
 THUMBNAIL = (360, 270)  # px
@@ -20,17 +21,37 @@ SHOWN = 8  # thumbnails of a split, from the emptiest to the fullest image
 MOST = 12  # suspicious images and near-duplicates shown as pictures; all are listed
 
 
-def write_page(domains: Sequence[Domain], path: Path) -> None:
-    """Write the page: one file, pictures inside. Raises `UserError` if it cannot be written."""
+def write_page(domains: Sequence[Domain], path: Path) -> list[str]:
+    """Write the page: one file, pictures inside. Returns what a person should look at, a line each.
+
+    Raises `UserError` if it cannot be written.
+    """
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(loader=PackageLoader("dkpnet_ext", "assets"), autoescape=True)
-    page = environment.get_template("data.html").render(domains=[_domain(domain) for domain in domains])
+    shown = [_domain(domain) for domain in domains]
+    page = environment.get_template("data.html").render(domains=shown)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the page ({error.strerror}); choose another with --output") from None
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, page)
+    except OutputError as error:
+        raise UserError(f"{error}; choose another page with --output") from None
+    return [line for domain in shown for line in _findings(domain)]
+
+
+def _findings(domain: dict[str, Any], most: int = 5) -> list[str]:
+    """The suspicious images and near-duplicates of the page, for the terminal."""
+    pairs = [
+        f"{test} shows almost the same picture as {train}{' mirrored' * mirrored}"
+        for train, test, _, mirrored in domain["pairs"]
+    ]
+    lines = []
+    for found in ([f"{name}: {reasons}" for name, reasons in domain["suspicious"]], pairs):
+        lines += found[:most]
+        if len(found) > most:
+            lines.append(f"{domain['name']}: {len(found) - most} more like these on the page")
+    return lines
 
 
 def _domain(domain: Domain) -> dict[str, Any]:

@@ -139,8 +139,10 @@ def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(image_cache.np, "save", full)
     with pytest.raises(UserError) as error:
         load(root, tmp_path / "cache")
-    assert str(error.value) == (
-        f"{tmp_path / 'cache'}: cannot write the image cache (No space left on device); set DKPNET_CACHE"
+    assert re.fullmatch(
+        rf"image cache: {tmp_path / 'cache'}/images/.*\.npy: cannot be written \(No space left on device\); "
+        "set DKPNET_CACHE to another folder",
+        str(error.value),
     )
     assert files(tmp_path / "cache") == {}
 

@@ -4,10 +4,15 @@ The damage is done to whole files of every layout and met through `read_domain`,
 readers are fuzzed in test_readers.py.
 """
 
+import itertools
+import json
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import foreign
 import layouts
 import numpy as np
 import pytest
@@ -26,6 +31,43 @@ FILES = {  # how the data set is made, and which of its files is damaged
     "csv": (layouts.csv_lists, "train.csv"),
     "points-csv": (layouts.csv_lists, "heads/1.csv"),
     "json": (layouts.json_lists, "train.json"),
+}
+FOREIGN = {  # likewise, of labelling tools and other sets: fewer tries each, as there are many
+    "labelme": (foreign.labelme, "1.json"),
+    "coco": (foreign.coco_boxes, "annotations/instances_train2017.json"),
+    "coco-keypoints": (foreign.coco_keypoints, "person_keypoints_train.json"),
+    "cvat-xml": (foreign.cvat_xml, "annotations.xml"),
+    "cvat-backup": (foreign.cvat_backup, "annotations.json"),
+    "cvat-manifest": (foreign.cvat_backup, "data/manifest.jsonl"),
+    "datumaro": (foreign.datumaro, "annotations/default.json"),
+    "via": (foreign.via_project, "via_region_data.json"),
+    "fdst": (foreign.fdst, "train_data/7/1.json"),
+    "label-studio": (foreign.label_studio, "project-1.json"),
+    "label-studio-min": (foreign.label_studio_min, "export.json"),
+    "yolo": (foreign.yolo, "labels/train/1.txt"),
+    "yolo-names": (foreign.yolo, "data.yaml"),
+    "cclabeler": (foreign.cclabeler, "data/jsons/1.json"),
+    "csv-points": (foreign.makesense_points, "labels.csv"),
+    "csv-boxes": (foreign.boxes_csv, "train_labels.csv"),
+    "json-lines": (foreign.json_lines, "train.jsonl"),
+    "path-list": (foreign.path_lists, "part_B_train.json"),
+    "pairs-list": (foreign.p2pnet, "train.list"),
+    "pairs-text": (foreign.p2pnet, "train/scene01/1.txt"),
+    "npy": (foreign.npy_beside, "train/1.npy"),
+    "own-mat": (foreign.own_mats, "45_ann.mat"),
+    "mall-roi": (foreign.mall, "perspective_roi.mat"),
+    "ucsd": (foreign.ucsd, "vidf-cvpr/vidf1_33_003_frame_full.mat"),
+    "worldexpo-roi": (foreign.worldexpo, "train_label/200608/roi.mat"),
+    "rgbt-cc": (foreign.rgbt_cc, "train/1_GT.json"),
+    "fsc-147": (foreign.fsc147, "annotation_FSC147_384.json"),
+    "fsc-147-split": (foreign.fsc147, "Train_Test_Val_FSC_147.json"),
+    "visdrone": (foreign.visdrone, "VisDrone2019-DET-train/annotations/1.txt"),
+    "dronecrowd": (foreign.dronecrowd, "annotations/00001.txt"),
+    "dronecrowd-list": (foreign.dronecrowd, "trainlist.txt"),
+    "carpk": (foreign.carpk, "ImageSets/train.txt"),
+    "crowdhuman": (foreign.crowdhuman, "annotation_train.odgt"),
+    "mot": (foreign.mot, "train/MOT20-01/gt/gt.txt"),
+    "dots": (foreign.dot_images, "001dots.png"),
 }
 
 # What random bytes would take ages to spell.
@@ -82,6 +124,62 @@ def test_damaged_file(data_set, changes):
     root, path, content = data_set
     path.write_bytes(damaged(content, changes))
     read_or_refuse(root)
+
+
+@pytest.fixture(scope="module", params=FOREIGN)
+def foreign_set(request, tmp_path_factory) -> tuple[Path, Path, bytes]:
+    make, name = FOREIGN[request.param]
+    root = tmp_path_factory.mktemp(request.param)
+    make(root)
+    read_domain("X", root, progress=False)[1].raise_if_bad()
+    return root, root / name, (root / name).read_bytes()
+
+
+@given(changes=edits)
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_damaged_foreign_file(foreign_set, changes):
+    root, path, content = foreign_set
+    path.write_bytes(damaged(content, changes))
+    read_or_refuse(root)
+
+
+WRONG = (
+    b"null",
+    b"[]",
+    b"{}",
+    b"7",
+    b'"x"',
+    b"[[]]",
+    b"[null]",
+    b"[{}]",
+    b'{"a": 1}',
+    b"[" * 100_000,
+    b"\xff\xfe",
+    b"",
+)
+
+
+def test_foreign_files_of_another_kind(foreign_set):
+    """Each value of a JSON file replaced by another type, one after the other; and the whole file by something else."""
+    root, path, content = foreign_set
+    for whole in WRONG:
+        path.write_bytes(whole)
+        read_or_refuse(root)
+    if path.suffix == ".json":
+        for changed in itertools.islice(replaced(json.loads(content)), 0, None, 5):
+            path.write_text(json.dumps(changed))
+            read_or_refuse(root)
+
+
+def replaced(value: Any) -> Iterator[Any]:
+    """Copies of a JSON value with one inner value replaced, one of each kind of place."""
+    yield from (None, 3, "x", [], {}, -1e308, [[[1]]])
+    if isinstance(value, dict):
+        for key in list(value)[:8]:
+            yield {k: v for k, v in value.items() if k != key}
+            yield from ({**value, key: inner} for inner in replaced(value[key]))
+    elif isinstance(value, list) and value:
+        yield from ([inner, *value[1:]] for inner in replaced(value[0]))
 
 
 @given(content=st.binary(max_size=300))

@@ -111,7 +111,7 @@ def test_page_that_cannot_be_written(tmp_path, monkeypatch, capsys):
         run_command(lambda: write_page(domains, tmp_path / "file" / "page.html"))
     assert stop.value.code == 2
     assert re.fullmatch(
-        r"error: .*/page\.html: cannot write the page \(.*\); choose another with --output\n", capsys.readouterr().err
+        r"error: .*/page\.html: cannot be written \(.*\); choose another page with --output\n", capsys.readouterr().err
     )
 
 
@@ -119,3 +119,28 @@ def test_histogram():
     rows = [(heads, images) for heads, images, _ in _histogram(np.array([1, 2, 3, 3, 9]))]
     assert rows == [("1", 1), ("2-3", 3), ("4-7", 0), ("8-15", 1)]
     assert _histogram(np.array([0, 0]))[0] == ("0", 2, 1.0)
+
+
+def test_findings_are_printed(command, tmp_path, capsys):
+    """What the page shows of twins and doubled points stands on the terminal as well, the first few of each kind."""
+    root = layouts.csv_lists(tmp_path / "our data")
+    with (root / "train.csv").open("a") as file:
+        for number in range(7):
+            layouts.picture(root / "pictures" / f"more{number}.png", mode="L")
+            file.write(f'pictures/more{number}.png,"[[32, 24], [32, 24]]"\n')
+    command(root)
+    shown = capsys.readouterr()
+    assert "our_data/train/pictures/more0.png: 1 points given twice" in shown.out
+    assert re.search(r"our_data: \d+ more like these on the page", shown.out)
+    twin = "our_data/test/pictures/1.png shows almost the same picture as our_data/train/pictures/1.png"
+    assert twin in shown.out
+    assert "the same picture in train and test: 3 (pictures/1.png" in shown.err
+
+
+def test_conversion(command, tmp_path, monkeypatch, capsys):
+    root = layouts.csv_lists(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    status, _ = command(f"A={root}", "--to", "shanghaitech", "--into", "new")
+    assert status == 0
+    assert "A: 6 images written to new/A in the layout shanghaitech" in capsys.readouterr().out
+    assert (tmp_path / "new/A/test_data/ground_truth/GT_pictures_1.mat").is_file()

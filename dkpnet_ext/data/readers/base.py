@@ -17,6 +17,9 @@ import numpy as np
 from .. import matlab
 from ..images import IMAGE_SUFFIXES, BadFile, require_file
 
+# What walking over a file's content raises when it is not of the form that it seems to have.
+MALFORMED = (TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, csv.Error)
+csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than an inline list of 10,000 points
 MAX_BYTES = 1 << 30  # of an annotation file; COCO's own largest has 0.45 GB
 
 
@@ -128,7 +131,6 @@ def read_json(path: Path) -> Any:
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, row) of a CSV file whose header has ``columns``. Raises `BadFile`."""
-    csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than an inline list of 10,000 points
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         found = [name.strip() for name in reader.fieldnames or ()]

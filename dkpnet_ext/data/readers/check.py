@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import UserError
 from ..images import BadFile, ImageInfo, inspect_image, turn_points
 from ..regions import inside_region, turn_region
-from .base import Entry, Heads, Layout
+from .base import MALFORMED, Entry, Heads, Layout, as_points
 from .layouts import find_layout
 
 OnBad = Literal["error", "skip"]
@@ -125,7 +125,8 @@ def _check(
     points, notes = heads.points, info.notes
     if heads.fractions or fractions:
         size = info.size if upright or info.orientation < 5 else info.size[::-1]
-        points = points * [size[1], size[0]]
+        with np.errstate(over="ignore"):
+            points = as_points(points * [size[1], size[0]], entry.image)
         notes += (FRACTIONS,) * (fractions and len(points) > 0)
     elif like_fractions(points):
         raise BadFile(entry.image, f"its {len(points)} points all lie in pixel (0, 0): are they fractions?")
@@ -146,6 +147,9 @@ def _entries(root: Path, layout: Layout) -> list[Entry]:
         raise UserError(f"{bad.path}: {bad}") from None
     except OSError as error:
         raise UserError(f"{root}: cannot be read ({error.strerror})") from None
+    except MALFORMED as error:  # a number where a list should be, a field that is missing ...
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"{root}: damaged, or not in the layout '{layout.name}' ({reason})") from None
     if not entries:
         raise UserError(f"{root}: no images in the '{layout.name}' layout here")
     return entries

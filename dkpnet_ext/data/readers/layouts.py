@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import UserError
-from ..images import IMAGE_SUFFIXES
+from ..images import IMAGE_SUFFIXES, BadFile
 from . import (
     beijing_brt,
     beside,
@@ -38,7 +38,7 @@ from . import (
     worldexpo,
     yolo,
 )
-from .base import Layout, files
+from .base import MALFORMED, Layout, files
 from .tree import peek_lines, walk
 
 # Sets with a tree of their own come before files that may lie anywhere; `beside` fits most and comes last.
@@ -60,6 +60,17 @@ def _levels(path: Path) -> Iterator[list[Path]]:
         level = [child for folder in level if folder.is_dir() for child in files(folder) if child.is_dir()]
 
 
+def _fitting(root: Path, rows: list[Layout]) -> Layout | None:
+    """The first of the layouts that recognises ``root``; content of a form that it does not expect is not its own."""
+    for row in rows:
+        try:
+            if row.recognise(root):
+                return row
+        except (*MALFORMED, BadFile, OSError):
+            continue
+    return None
+
+
 def find_layout(path: Path, layout: str | None = None) -> tuple[Path, Layout]:
     """The folder that holds the data (``path``, or the only one that does, up to two below) and its layout.
 
@@ -73,12 +84,12 @@ def find_layout(path: Path, layout: str | None = None) -> tuple[Path, Layout]:
             raise UserError(f"'{layout}' is not a layout (known: {known})")
         return path, LAYOUTS[layout]
     if path.is_file():
-        if row := next((row for row in LAYOUTS.values() if row.recognise(path)), None):
+        if row := _fitting(path, list(LAYOUTS.values())):
             return path, row
         raise UserError(f"{path}: not a file of a known layout ({known})")
     for deep, level in itertools.product((False, True), _levels(path)):
         rows = [row for row in LAYOUTS.values() if row.deep == deep]
-        tried = ((root, next((row for row in rows if row.recognise(root)), None)) for root in level)
+        tried = ((root, _fitting(root, rows)) for root in level)
         found = [(root, row) for root, row in tried if row is not None]
         if len(found) > 1:
             names = ", ".join(str(root) for root, _ in found)
