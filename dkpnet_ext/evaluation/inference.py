@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data.images import to_tensor
 from ..device import Precision, autocast
+from .metrics import GAME_LEVELS, game_errors
 
 if TYPE_CHECKING:
     from ..data.domains import Item
@@ -27,18 +28,42 @@ def predict_counts(
     nine_patch: bool = False,
     progress: bool = False,
 ) -> np.ndarray:
-    """Predicted count of every item, float64 [n]; the model is moved to ``device`` and keeps its mode.
+    """Predicted count of every item, float64 [n]: `predict_items` without GAME."""
+    how = {"device": device, "precision": precision, "nine_patch": nine_patch, "progress": progress}
+    return predict_items(model, items, **how)[0]  # type: ignore[arg-type]
+
+
+def predict_items(
+    model: CrowdCounter,
+    items: Sequence[Item],
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+    nine_patch: bool = False,
+    progress: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted count of every item, float64 [n], and its GAME errors (see `game_errors`), float64 [n, levels].
+
+    The items are counted as they are cached: at the size that was chosen when they were loaded. The model is moved to
+    ``device`` and keeps its mode.
 
     Args:
-        nine_patch: evaluate as the authors' released code does, see `nine_patch_count`.
+        nine_patch: evaluate as the authors' released code does, see `nine_patch_count`; GAME is NaN then.
     """
     model.to(device)
-    counts = []
+    counts, errors = [], []
     with autocast(device, precision):
         for item in shown(items, "counting", progress):
             image = to_tensor(item.read())
-            counts.append(nine_patch_count(model, image) if nine_patch else model.count(image, as_is=True))
-    return np.array(counts, np.float64)
+            if nine_patch:
+                counts.append(nine_patch_count(model, image))
+                errors.append(np.full(GAME_LEVELS, np.nan))
+            else:
+                density = model.density(image, as_is=True).double().cpu()
+                counts.append(float(density.sum()))
+                size = (image.shape[1], image.shape[2])
+                errors.append(game_errors(density, item.points, size, model.out_stride))
+    return np.array(counts, np.float64), np.array(errors, np.float64).reshape(-1, GAME_LEVELS)
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ import torch
 
 from dkpnet_ext.device import pick_precision
 from dkpnet_ext.evaluation.baselines import image_statistics, mean_baseline, ridge_baseline
-from dkpnet_ext.evaluation.inference import attention_vectors, nine_patch_count, predict_counts
+from dkpnet_ext.evaluation.inference import attention_vectors, nine_patch_count, predict_counts, predict_items
 
 
 def test_counts_are_the_forward_pass(model, items):
@@ -15,6 +15,13 @@ def test_counts_are_the_forward_pass(model, items):
         image = torch.from_numpy(np.load(item.image)).permute(2, 0, 1).unsqueeze(0)
         with torch.no_grad():
             assert count == pytest.approx(float(model(image).density.double().sum()), rel=1e-5)
+
+
+def test_game_zero_is_the_error_of_the_count(model, items):
+    counts, game = predict_items(model, items[:2])
+    np.testing.assert_allclose(game[:, 0], [abs(c - item.count) for c, item in zip(counts, items)], rtol=1e-6)
+    assert game.shape == (2, 4) and (np.diff(game, axis=1) >= -1e-9).all()
+    assert np.isnan(predict_items(model, items[:1], nine_patch=True)[1]).all()
 
 
 def test_bf16_is_near_fp32_and_the_mode_is_kept(make_model, items):
