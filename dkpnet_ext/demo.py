@@ -12,8 +12,8 @@ from .errors import say
 class Arguments:
     """Try a model on a local page.
 
-    Open the address it prints, and drop a picture there: its count, its density, the nearest domain, and counts of
-    regions that you draw. Ctrl-C ends it.
+    Open the address it prints, and drop a picture there: its count, its density, whether it is like the pictures that
+    the model learned from, and counts of regions that you draw. Ctrl-C ends it.
     """
 
     checkpoint: Checkpoint = None
@@ -33,7 +33,7 @@ def main() -> None:
 
     device = pick_device(args.device)
     model = load_model(args.checkpoint).for_inference().to(device)
-    server = serve(DemoPage(model, args.checkpoint or "starter"), args.host, args.port)
+    server = serve(DemoPage(model, args.checkpoint or "starter", host=args.host), args.host, args.port)
     address = f"[{args.host}]" if ":" in args.host else args.host
     say(f"open http://{address}:{server.port} (Ctrl-C ends it)")
     server.serve_forever()

@@ -91,7 +91,7 @@ def _captioned(image: Image.Image, text: str, full: float) -> Image.Image:
     """The image above a strip with the text and the scale: a bar from 0 to ``full`` heads per 100 x 100 px."""
     size = max(12, min(image.size) // 24)
     font, pad = ImageFont.load_default(size), size // 2
-    unit = f"{full:.2g} per 100 x 100 px"
+    unit = f"{float(f'{full:.2g}'):,g} per 100 x 100 px"  # two digits, never 7.8e+02
     widths = [int(font.getlength(word)) + pad for word in (text, "0", unit)]
     bar = 6 * size
     result = Image.new("RGB", (max(image.width, sum(widths) + bar + 4 * pad), image.height + 2 * size))

@@ -5,10 +5,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +21,9 @@ from counters import alive
 from PIL import Image
 from werkzeug.test import Client
 
+from dkpnet_ext.counting import webpage
 from dkpnet_ext.counting.regions import count_regions
-from dkpnet_ext.counting.webpage import DemoPage, domain_distances, serve
+from dkpnet_ext.counting.webpage import DemoPage, familiar, serve
 from dkpnet_ext.data.images import to_tensor
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet
@@ -79,20 +83,37 @@ def test_a_picture_that_is_resized_to_be_counted(client, model, photo, monkeypat
     assert sums == pytest.approx(want, rel=1e-4)
 
 
-def test_nearest_domain(client, model, photo):
-    answer = client.post("/count", data=photo.read_bytes()).json
+def test_like_or_unlike_in_words(client, model, photo, monkeypatch):
+    """On commit c572cb6 it said "cluster 1 of 3 at distance 1.75 in the latent space"."""
     with torch.inference_mode():
         mu = model(to_tensor(photo)[None]).mu[0]
-        distances = (model.attention.centers - mu).square().sum(-1).sqrt().min(1).values
-    assert [name for name, _ in answer["domains"]] == [f"cluster {i + 1} of 3" for i in distances.argsort()]
-    assert answer["domains"][0][1] == pytest.approx(float(distances.min()), rel=1e-4)
+    found = familiar(model, mu)
+    expected = (
+        (model.attention.centers.detach() - mu).square().mean(-1).sqrt().min()
+    )  # an untrained prior has deviation 1
+    assert found.distance == pytest.approx(float(expected), rel=1e-4) and found.domain == ""
+    for limit, words in ((found.distance + 0.01, "like the pictures"), (found.distance - 0.01, "unlike the pictures")):
+        monkeypatch.setattr(webpage, "UNLIKE", limit)
+        assert client.post("/count", data=photo.read_bytes()).json["familiar"].startswith(words)
     va = DKPNet("hrnet_w18_small", "va", channels=64, domains=("A", "B"))
-    assert domain_distances(va, va.attention.centers[1, 0])[0] == ("B", 0.0)
+    assert familiar(va, va.attention.centers[1, 0]).words() == "like its pictures of B"
 
 
 def test_models_without_variational_attention(photo):
-    client = Client(DemoPage(DKPNet("hrnet_w18_small", "none", channels=64).eval(), "jt"))
-    assert client.post("/count", data=photo.read_bytes()).json["domains"] == []
+    client = Client(DemoPage(DKPNet("hrnet_w18_small", "none", channels=64, min_side=32).eval(), "jt"))
+    assert client.post("/count", data=photo.read_bytes()).json["familiar"] == ""
+
+
+def test_the_page_counts_at_the_size_of_the_training(client, model, tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8))
+    picture.save(tmp_path / "small.png")
+    answer = client.post("/count", data=(tmp_path / "small.png").read_bytes()).json
+    assert answer["counted_at"] == [64, 32] and (answer["width"], answer["height"]) == (40, 20)
+    assert answer["cells"] == [40, 20]
+    assert answer["count"] == pytest.approx(model.count(picture), rel=1e-5) != model.count(picture, as_is=True)
+    whole = client.post(f"/region/{answer['id']}", json=[[0, 0], [40, 0], [40, 20], [0, 20]]).json["count"]
+    assert whole == pytest.approx(answer["count"], rel=1e-6)
+    assert answer["scale"] >= webpage.heat_peak(np.zeros((4, 4))) * 128 / 800 * 1e4 * 0.99
 
 
 def test_large_images_too(client, model, photo, monkeypatch):
@@ -100,8 +121,7 @@ def test_large_images_too(client, model, photo, monkeypatch):
     monkeypatch.setattr("dkpnet_ext.models.tiling.LIMIT", 1000)
     tiled = client.post("/count", data=photo.read_bytes()).json
     assert tiled["count"] == pytest.approx(whole["count"], rel=1e-3)
-    assert tiled["domains"][0][0] == whole["domains"][0][0]
-    assert tiled["domains"][0][1] == pytest.approx(whole["domains"][0][1], rel=1e-3)
+    assert tiled["familiar"] == whole["familiar"] != ""
 
 
 @pytest.mark.parametrize(
@@ -117,11 +137,119 @@ def test_bad_files(client, content, status, message):
     assert (response.status_code, response.json) == (status, {"error": message})
 
 
-@pytest.mark.parametrize("corners", [None, "here", [], [[1, 2], [3, 4]], [[1], [2], [3]], [[0, 0], [9, 0], [0, None]]])
-def test_bad_regions(client, photo, corners):
-    identity = client.post("/count", data=photo.read_bytes()).json["id"]
-    response = client.post(f"/region/{identity}", data=json.dumps(corners), content_type="application/json")
-    assert (response.status_code, response.json) == (400, {"error": "a region needs at least three corners [x, y]"})
+@pytest.fixture(scope="module")
+def counted(page, photo) -> str:
+    """The identity of a picture on the page."""
+    return Client(page).post("/count", data=photo.read_bytes()).json["id"]
+
+
+HUGE = "1" + "0" * 400  # an integer beyond float64
+
+
+@pytest.mark.parametrize(
+    "corners",
+    ["null", '"here"', "{}", "[]", "[[1, 2], [3, 4]]", "[[1], [2], [3]]", "[[0, 0], [9, 0], [0, null]]"]
+    + ["[[0, 0], [1e308, 0], [0, -1e308]]", "[[0, 0], [1e999, 0], [0, 1]]", f"[[0, 0], [9, 0], [0, {HUGE}]]"]
+    + ["[" * 100_000, json.dumps([[0, 0]] * 10_001)],
+    ids=lambda corners: corners[:30],
+)
+def test_bad_regions(client, counted, corners):
+    """On commit c572cb6 numbers such as 1e308 and 100,000 brackets were a traceback and status 500."""
+    response = client.post(f"/region/{counted}", data=corners, content_type="application/json")
+    assert response.status_code == 400
+    assert response.json == {"error": "a region needs 3 to 10000 corners [x, y] in pixels"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "localhost:7860"}, 200),
+        ({"Host": "127.0.0.1:7860", "Origin": "http://127.0.0.1:7860"}, 200),
+        ({"Host": "[::1]:7860", "Origin": "http://[::1]:7860"}, 200),
+        ({"Host": "192.168.1.5"}, 200),
+        ({"Host": "counting.example"}, 200),
+        ({"Host": "evil.example:7860"}, 403),  # a name that points here (DNS rebinding)
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": ""}, 403),
+        ({"Host": "127.0.0.1:7860", "Origin": "https://evil.example"}, 403),  # another site's page
+        ({"Host": "127.0.0.1:7860", "Origin": "http://127.0.0.1:8000"}, 403),
+        ({"Host": "127.0.0.1:7860", "Origin": "null"}, 403),
+    ],
+)
+def test_only_this_page_may_ask(page, counted, monkeypatch, headers, status):
+    monkeypatch.setattr(page, "hosts", page.hosts | {"counting.example"})
+    client = Client(page)
+    data = "[[0, 0], [50, 0], [0, 50]]"
+    response = client.post(f"/region/{counted}", data=data, headers=headers)
+    assert response.status_code == status
+    assert client.get("/", headers=headers).status_code == status
+    assert ("count" in response.json) == (status == 200)
+
+
+def test_a_picture_of_too_many_pixels_is_not_decoded(model, tmp_path, monkeypatch):
+    Image.new("L", (2000, 1500)).save(tmp_path / "bomb.png")
+    client = Client(DemoPage(model, "small", max_megapixels=2))
+    monkeypatch.setattr(webpage, "read_image", lambda path: pytest.fail("decoded"))
+    response = client.post("/count?name=bomb.png", data=(tmp_path / "bomb.png").read_bytes())
+    assert response.status_code == 400
+    assert response.json["error"].startswith("image bomb.png: 2000x1500 px are more than the 2 megapixels of this page")
+
+
+def test_few_pictures_are_in_memory_at_a_time(page, photo, monkeypatch):
+    inside, most = [], []
+    decode = page._decode
+
+    def slow(content, name):
+        inside.append(name)
+        most.append(len(inside))
+        time.sleep(0.05)
+        try:
+            return decode(content, name)
+        finally:
+            inside.remove(name)
+
+    monkeypatch.setattr(page, "_decode", slow)
+    threads = [
+        threading.Thread(target=Client(page).post, args=(f"/count?name={n}",), kwargs={"data": photo.read_bytes()})
+        for n in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 6 and max(most) <= webpage.DECODING
+
+
+def test_slow_clients_are_dropped_and_few_are_served(page, monkeypatch):
+    """On commit c572cb6 1100 clients that sent nothing held 1100 threads for ever."""
+    monkeypatch.setattr(webpage._Handler, "timeout", 0.3)
+    monkeypatch.setattr(webpage, "LIFE", 0.6)
+    monkeypatch.setattr(webpage, "CLIENTS", 2)
+    server = serve(page, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        silent, dripping = (socket.create_connection(("127.0.0.1", server.port)) for _ in range(2))
+        time.sleep(0.1)
+        with socket.create_connection(("127.0.0.1", server.port)) as third:
+            assert third.recv(100).startswith(b"HTTP/1.0 503")
+        silent.settimeout(20)
+        assert silent.recv(100) == b""  # dropped: it sent nothing
+        dripping.settimeout(0.1)
+        began = time.monotonic()
+        with pytest.raises(OSError):  # a byte now and then keeps no connection open
+            while time.monotonic() - began < 20:
+                dripping.sendall(b"x")
+                with suppress(TimeoutError):
+                    if dripping.recv(100) == b"":
+                        raise ConnectionError
+        time.sleep(0.2)
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/") as response:
+            assert response.status == 200  # there is a place again
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_what_is_not_there(client, page, photo):
@@ -145,6 +273,9 @@ def test_addresses(page):
         serve(page, "127.0.0.1", server.port)
     with pytest.raises(UserError, match="cannot serve on 192.0.2.1 port 80"):
         serve(page, "192.0.2.1", 80)
+    for host in ("", " "):  # on commit c572cb6 that listened on all networks
+        with pytest.raises(UserError, match="empty, which means every network"):
+            serve(page, host, 0)
     with pytest.raises(UserError, match="port 99999"):
         serve(page, "127.0.0.1", 99999)
     server.server_close()
@@ -223,7 +354,8 @@ def test_upload_overlay_and_regions(tab, model, photo):
     tab.locator("#picture").wait_for()
     assert tab.locator("#count").inner_text() == spelled(model.count(photo))
     assert tab.locator("#about").inner_text() == "101 × 70 px"
-    assert re.fullmatch(r"cluster [123] of 3", tab.locator("#domain").inner_text())
+    assert tab.locator("#familiar").inner_text().startswith(("like the pictures", "unlike the pictures"))
+    assert re.fullmatch(r"\d[\d.,]* people per 100 × 100 px", tab.locator("#full").inner_text())
 
     # The overlay is there, has the cells' size, and follows the slider.
     assert tab.locator("#heat").evaluate("(image) => [image.naturalWidth, image.naturalHeight]") == [26, 18]
@@ -259,6 +391,9 @@ def test_upload_overlay_and_regions(tab, model, photo):
     click(0.3, 0.1)
     click(0.3, 0.3, "dblclick")
     assert tab.locator("#list li").count() == 2
+    # A double click selects what lies under it: on commit c572cb6 the images, which turned blue.
+    assert tab.evaluate("() => { const s = getSelection(); return [s.type, s.toString()] }")[0] != "Range"
+    assert tab.locator("#photo").evaluate("(image) => getComputedStyle(image).userSelect") == "none"
     tab.get_by_title("remove region 1").click()
     assert tab.locator("#list li").all_inner_texts()[0].startswith("region 2")
     assert tab.locator("#regions polygon").count() == 1

@@ -17,6 +17,7 @@ from PIL import Image
 from werkzeug.serving import BaseWSGIServer
 
 from dkpnet_ext.cli import run_command
+from dkpnet_ext.counting import webpage
 from dkpnet_ext.models import DKPNet
 from dkpnet_ext.models.hub import STARTER
 
@@ -80,7 +81,10 @@ def run(folder, tmp_path_factory, monkeypatch, capfd):
     """Run one command line in this process (a new one would spend most of its time on imports)."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("DKPNET_CACHE", str(folder / "cache"))
-    monkeypatch.setattr(BaseWSGIServer, "serve_forever", lambda self: self.server_close())  # docs/demo.md
+    # docs/demo.md: the page ends at once, and takes a free port, whichever the example names.
+    monkeypatch.setattr(BaseWSGIServer, "serve_forever", lambda self: self.server_close())
+    serve = webpage.serve
+    monkeypatch.setattr(webpage, "serve", lambda page, host, port: serve(page, host, 0))
 
     def run(line: str) -> None:
         python, *words = shlex.split(line, comments=True)
