@@ -66,11 +66,12 @@ def main() -> None:
         on_bad=args.on_bad,
     )
     if args.submission is None or any(getattr(d, args.split) for d in domains):
-        print(markdown_table(evaluate_domains(model, domains, args.output, split=args.split, **how)))
-        print(f"written to {args.output}")
+        for line in markdown_table(evaluate_domains(model, domains, args.output, split=args.split, **how)).splitlines():
+            say(line)
+        say(f"written to {args.output}")
     if args.submission is not None:
         submit(model, domains, args.submission, **how)
-        print(f"submission written to {args.submission}")
+        say(f"submission written to {args.submission}")
 
 
 if __name__ == "__main__":

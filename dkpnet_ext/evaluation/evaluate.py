@@ -15,7 +15,7 @@ from ..device import Precision
 from ..errors import UserError
 from ..files import output_folder, write_atomically
 from .baselines import MEAN, RIDGE, mean_baseline, ridge_baseline
-from .inference import predict_counts
+from .inference import predict_counts, predict_items
 from .metrics import Metrics, markdown_table, summarize
 from .submission import write_submission
 
@@ -48,15 +48,17 @@ def evaluate_domains(
     if not chosen:
         raise UserError(f"no {split} images in {', '.join(d.name for d in domains)}; choose another --split")
     output_folder(output)
-    counts = {
-        name: predict_counts(model, items, device=device, precision=precision, nine_patch=nine_patch, progress=progress)
-        for name, items in chosen.items()
-    }
-    rows = score(chosen, counts)
+    counts, game = {}, {}
+    for name, items in chosen.items():
+        counts[name], game[name] = predict_items(
+            model, items, device=device, precision=precision, nine_patch=nine_patch, progress=progress
+        )
+    rows = score(chosen, counts, game=None if nine_patch else game)
     write_counts(output / "counts.csv", chosen, counts)
     write_atomically(output / "table.md", markdown_table(rows) + "\n")
-    metrics = {name: row._asdict() for name, row in rows.items()}
-    write_atomically(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    # JSON has no NaN: a figure that is not defined is null.
+    metrics = {name: {k: None if v != v else v for k, v in row._asdict().items()} for name, row in rows.items()}
+    write_atomically(output / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return rows
 
 
@@ -64,16 +66,18 @@ def score(
     items: Mapping[str, Sequence[Item]],
     counts: Mapping[str, np.ndarray],
     train: Mapping[str, Sequence[Item]] | None = None,
+    game: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Metrics]:
     """Errors of the predicted ``counts`` of ``items``, both by domain.
 
     Args:
         train: training images by domain; with them also the errors of the two counters that look at no person.
+        game: GAME errors of each image, [n, levels], by domain (see `predict_items`).
     """
     rows: dict[str, Metrics] = {}
     for name, mine in items.items():
         annotated = [item.count for item in mine]
-        rows[name] = summarize(counts[name], annotated)
+        rows[name] = summarize(counts[name], annotated, None if game is None else game[name])
         if train is not None:
             rows[name + MEAN] = summarize(mean_baseline(train[name], mine), annotated)
             rows[name + RIDGE] = summarize(ridge_baseline(train[name], mine), annotated)
