@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from .cli import Arithmetic, Cache, Device, parse, run_command
+from .errors import say
 
 TRAINED = "(default: as for the model's training)"
 
