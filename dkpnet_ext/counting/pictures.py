@@ -44,7 +44,7 @@ class Counted(NamedTuple):
     mu: Tensor | None  # [d] latent mean, of models with variational attention
 
     @property
-    def count(self) -> float:
+    def heads(self) -> float:
         """Heads in the whole picture."""
         return float(self.density.double().sum())
 
@@ -92,10 +92,10 @@ def count_picture(
     found = count_pixels(model, image, precision, as_is)
     counts = found.in_regions(regions)
     target = output / outputs_of_picture(name)[0]
-    write_atomically(target, overlay(image, found.density, found.count).save)
+    write_atomically(target, overlay(image, found.density, found.heads).save)
     frames = _frames(path)
     notes = [f"an animation: the first of {frames} frames is counted"] if frames > 1 else []
-    return Prediction(str(path), found.count, found.size, found.counted, counts, [target.name], notes=notes)
+    return Prediction(str(path), found.heads, found.size, found.counted, counts, [target.name], notes=notes)
 
 
 def _frames(path: Path) -> int:

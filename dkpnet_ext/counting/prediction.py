@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ def predict_files(
     precision: Precision = "fp32",
     as_is: bool = False,
     progress: bool = False,
-) -> Iterator[Prediction]:
+) -> Generator[Prediction, None, None]:
     """Count pictures, videos, and those in folders, one after the other; at the end `predictions.json` lists all.
 
     A file that cannot be read yields a `Prediction` with its error, and the others follow. Entries of earlier calls stay

@@ -17,7 +17,7 @@ from ..errors import UserError, printable
 from ..evaluation.inference import shown
 from ..files import writing
 from ..plots import heat_peak, overlay
-from .pictures import Prediction, count_pixels
+from .pictures import Counted, Prediction, count_pixels
 from .regions import Regions, region_shares
 
 if TYPE_CHECKING:
@@ -127,7 +127,9 @@ def count_video(
     table, plot, video = (output / file for file in outputs_of_video(name))
     rows: list[list[float]] = []
     skipped: list[str] = []
-    found, shares, peak = None, {}, 0.0
+    found: Counted | None = None
+    shares: dict[str, np.ndarray] = {}
+    peak = 0.0
     frames = read_frames(path)
     with ExitStack() as stack:
         encoder: _Encoder | None = None
@@ -138,10 +140,10 @@ def count_video(
             before, found = found, count_pixels(model, frame.pixels, precision, as_is)
             if before is None or before.size != found.size:
                 shares = region_shares(regions, found.size, found.stride, found.counted)
-            heads = found.density.double().numpy()
-            counts = {region: float((heads * share).sum()) for region, share in shares.items()}
+            cells = found.density.double().numpy()
+            counts = {region: float((cells * share).sum()) for region, share in shares.items()}
             peak = max(0.95 * peak, heat_peak(found.density))
-            picture = overlay(frame.pixels, found.density, found.count, peak)
+            picture = overlay(frame.pixels, found.density, found.heads, peak)
             seconds = frame.number if frame.time is None else frame.time
             with writing(output):
                 if encoder is None:
@@ -150,9 +152,9 @@ def count_video(
                     encoder = stack.enter_context(_Encoder(video, picture.size, _rate(path)))
                 encoder.add(picture, frame)
                 writer.writerow(
-                    [frame.number, f"{seconds:.3f}", f"{found.count:.3f}", *(f"{c:.3f}" for c in counts.values())]
+                    [frame.number, f"{seconds:.3f}", f"{found.heads:.3f}", *(f"{c:.3f}" for c in counts.values())]
                 )
-            rows.append([seconds, found.count, *counts.values()])
+            rows.append([seconds, found.heads, *counts.values()])
     if found is None:
         raise UserError(f"video {path}: no readable frame" + (f" ({skipped[0]})" if skipped else ""))
     means = np.mean(rows, axis=0)

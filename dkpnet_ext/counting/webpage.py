@@ -200,7 +200,7 @@ class DemoPage:
         image.thumbnail((MAX_SIDE, MAX_SIDE))
         return {
             "id": identity,
-            "count": found.count,
+            "count": found.heads,
             "width": width,
             "height": height,
             "counted_at": [w, h],

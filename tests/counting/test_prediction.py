@@ -80,8 +80,8 @@ def test_regions_are_in_the_pictures_pixels(limited, photo):
     halves = {"left": [np.array([[0, 0], [100, 0], [100, 60], [0, 60]], float)], "right": np.zeros((60, 200), bool)}
     halves["right"][:, 100:] = True
     counts = found.in_regions(halves)
-    assert sum(counts.values()) == pytest.approx(found.count, rel=1e-6)
-    assert min(counts.values()) > 0.2 * found.count
+    assert sum(counts.values()) == pytest.approx(found.heads, rel=1e-6)
+    assert min(counts.values()) > 0.2 * found.heads
 
 
 def test_a_result_does_not_overwrite_an_input(model, photo, tmp_path):
