@@ -243,8 +243,8 @@ def test_a_path_is_named_after_itself(tmp_path, monkeypatch):
 
 
 def test_spec_with_unknown_layout():
-    with pytest.raises(UserError, match=r"'voc' is not a layout \(known: shanghaitech, "):
-        parse_spec("A=data:voc")
+    with pytest.raises(UserError, match=r"'nothing' is not a layout \(known: shanghaitech, "):
+        parse_spec("A=data:nothing")
 
 
 def test_a_folder_with_a_colon(tmp_path):

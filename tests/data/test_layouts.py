@@ -18,10 +18,12 @@ CASES = {
     "coco": foreign.coco_boxes,
     "coco keypoints": foreign.coco_keypoints,
     "coco of Roboflow": foreign.roboflow,
+    "voc": foreign.voc,
     "cvat": foreign.cvat_xml,
     "cvat backup": foreign.cvat_backup,
     "cvat datumaro": foreign.datumaro,
     "via": foreign.via_project,
+    "via CSV": foreign.via_csv,
     "via FDST": foreign.fdst,
     "label-studio": foreign.label_studio,
     "label-studio JSON-MIN": foreign.label_studio_min,
@@ -101,8 +103,9 @@ def test_an_annotation_file_by_its_own_name(write, tmp_path):
 
 def test_unlabelled_pictures_are_told_apart(tmp_path):
     foreign.labelme(tmp_path)
-    records, _ = read_domain("X", tmp_path, progress=False)
-    assert [record.name for record in records["unlabelled"]] == ["unlabelled.jpg"]
+    records, report = read_domain("X", tmp_path, progress=False)
+    assert report.notes["without an annotation, left out"] == ["unlabelled.jpg"]
+    assert records["unlabelled"] == []
 
 
 def test_region_of_interest_in_the_cache(tmp_path):

@@ -132,7 +132,7 @@ def test_forced_layout(tmp_path):
     ("layout", "message"),
     [
         (None, "no known data set layout here"),
-        ("voc", "'voc' is not a layout (known: shanghaitech, ucf-qnrf, "),
+        ("nothing", "'nothing' is not a layout (known: shanghaitech, ucf-qnrf, "),
         ("jhu-crowd", "no images in the 'jhu-crowd' layout here"),
     ],
 )

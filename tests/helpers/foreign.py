@@ -149,6 +149,37 @@ def via_project(root: Path) -> Found:
     return {"train": found}
 
 
+def via_csv(root: Path) -> Found:
+    found = _pictures(root)
+    with open(root / "via_region_data.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["filename", "file_size", "file_attributes", "region_count", "region_id",
+                         "region_shape_attributes", "region_attributes"])  # fmt: skip
+        for name, points in found.items():
+            shapes = [json.dumps({"name": "point", "cx": x, "cy": y}) for x, y in points] or ["{}"]
+            writer.writerows([name, 9, "{}", len(points), i, shape, "{}"] for i, shape in enumerate(shapes))
+    return {"train": found}
+
+
+def voc(root: Path) -> Found:
+    found: Found = {"train": {}, "val": {}}
+    names = _pictures(root / "JPEGImages")
+    for name, points in names.items():
+        boxes = [("head", x - 5, y - 6, x + 5, y + 6) for x, y in points] + [("dog", 1, 1, 9, 9)]
+        body = "".join(
+            f"<object><name>{label}</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox></object>"
+            for label, a, b, c, d in boxes
+        )
+        path = root / "Annotations" / name.replace(".jpg", ".xml")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"<annotation><filename>{name}</filename>{body}</annotation>")
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    for split, part in (("train", ["1", "2", "3"]), ("val", ["4"])):
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(part) + "\n")
+        found[split] = {f"{number}.jpg": names[f"{number}.jpg"] for number in part}
+    return found
+
+
 def fdst(root: Path) -> Found:
     found: Found = {}
     for split, numbers in (("train", "123"), ("test", "4")):

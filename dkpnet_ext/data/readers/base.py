@@ -55,6 +55,9 @@ class Layout:
     upright_points: bool = False
     # It looks into folders of any name, and so would take a folder that holds other data sets: it is tried last.
     deep: bool = False
+    says: str = ""  # said in the report: what was taken for granted
+    # Images without annotation belong to the set (a challenge's server has it); else they are left out.
+    keep_unlabelled: bool = False
 
 
 # Folders and files.

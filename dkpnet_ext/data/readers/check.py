@@ -18,6 +18,7 @@ from .layouts import find_layout
 
 OnBad = Literal["error", "skip"]
 FRACTIONS = "points are fractions of the picture, made pixels"
+UNLABELLED = "without an annotation, left out"
 OUTSIDE_REGION = "heads outside the region of interest, left out"
 
 
@@ -43,6 +44,7 @@ class Report:
     heads: dict[str, list[int]] = field(default_factory=dict)  # split -> heads per image
     notes: dict[str, list[str]] = field(default_factory=dict)  # what was noticed -> names
     bad: list[tuple[Path, str]] = field(default_factory=list)  # unusable files and why
+    says: str = ""  # what the layout takes for granted
     boxes: int = 0  # heads that were annotated as boxes
     top: bool = False  # the middle of whose top edge was taken
     labels: frozenset[str] = frozenset()  # what was counted as a head, where there are labels
@@ -60,7 +62,8 @@ class Report:
     def __str__(self) -> str:
         pictures = sum(map(len, self.heads.values()))
         boxes = f", {pictures} pictures, {self.boxes} boxes -> {'top-' * self.top}centres" if self.boxes else ""
-        lines = [f"{self.domain}: layout {self.layout} in {self.root}{boxes}"]
+        says = f" ({self.says})" if self.says else ""
+        lines = [f"{self.domain}: layout {self.layout} in {self.root}{boxes}{says}"]
         for split, heads in self.heads.items():
             line = f"  {split:<10} {len(heads):>6} images"
             if split != "unlabelled":
@@ -180,11 +183,14 @@ def read_domain(
     from tqdm import tqdm
 
     root, row = find_layout(path, layout)
-    report = Report(domain, row.name, root)
+    report = Report(domain, row.name, root, says=row.says)
     records: dict[str, list[Record]] = {"train": [], "val": [], "test": [], "unlabelled": []}
     found: list[tuple[Entry, ImageInfo, Heads | None]] = []
     hide = None if progress else True  # None: unless this is a terminal
     for entry in tqdm(_entries(root, row), f"checking {domain}", unit="image", disable=hide, leave=False):
+        if entry.points is None and not row.keep_unlabelled:
+            report.note(UNLABELLED, entry.name)
+            continue
         try:
             points = entry.points() if entry.points else None
             heads = Heads(points) if isinstance(points, np.ndarray) else points

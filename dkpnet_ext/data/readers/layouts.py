@@ -35,6 +35,7 @@ from . import (
     ucsd,
     via,
     visdrone,
+    voc,
     worldexpo,
     yolo,
 )
@@ -46,7 +47,21 @@ LAYOUTS: dict[str, Layout] = {
     module.LAYOUT.name: module.LAYOUT
     for module in (
         *(shanghaitech, ucf_qnrf, beijing_brt, jhu_crowd, nwpu, ucf_cc_50, worldexpo, mall, ucsd, visdrone, carpk, mot),
-        *(rgbt_cc, crowdhuman, fsc147, coco, cvat, label_studio, via, labelme, cclabeler, yolo, csv_heads, path_lists),
+        *(
+            rgbt_cc,
+            crowdhuman,
+            fsc147,
+            coco,
+            voc,
+            cvat,
+            label_studio,
+            via,
+            labelme,
+            cclabeler,
+            yolo,
+            csv_heads,
+            path_lists,
+        ),
         *(lists, dot_images, beside),
     )
 }

@@ -66,4 +66,10 @@ def _entries(root: Path) -> Iterator[Entry]:
             yield Entry(split, image.name, image, None if split == "unlabelled" else read)
 
 
-LAYOUT = Layout("nwpu", lambda root: has(root, "mats", "jsons") and has(root, "train.txt", "val.txt"), _entries)
+LAYOUT = Layout(
+    "nwpu",
+    lambda root: has(root, "mats", "jsons") and has(root, "train.txt", "val.txt"),
+    _entries,
+    says="val is the labelled test",
+    keep_unlabelled=True,
+)

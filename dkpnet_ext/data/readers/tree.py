@@ -17,10 +17,10 @@ import numpy as np
 from ..images import IMAGE_SUFFIXES, BadFile
 from .base import Entry, Heads, as_points, fail, files, natural, read_json, read_text
 
-SPLITS = {
+SPLITS = {  # in this order: "test-dev" is test
     "train": ("train", "training", "trainset", "trainlist"),
-    "val": ("val", "valid", "validation", "dev", "vallist"),
     "test": ("test", "testing", "testset", "testlist"),
+    "val": ("val", "valid", "validation", "dev", "vallist"),
 }
 HEADS = frozenset({"head", "heads", "human head", "person head", "face", "faces"})
 BODIES = frozenset({"person", "persons", "people", "pedestrian", "pedestrians", "human", "humans", "body"})

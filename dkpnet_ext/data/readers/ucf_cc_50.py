@@ -27,4 +27,4 @@ def _entries(root: Path) -> Iterator[Entry]:
         yield entry._replace(split="test" if number.isdecimal() and int(number) > 40 else "train")
 
 
-LAYOUT = Layout("ucf-cc-50", _recognise, _entries)
+LAYOUT = Layout("ucf-cc-50", _recognise, _entries, says="by their numbers, 41 to 50 are the test")

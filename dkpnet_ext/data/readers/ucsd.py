@@ -58,4 +58,4 @@ def _entries(root: Path) -> Iterator[Entry]:
             yield Entry(split, image.name, image, partial(_points, truth, frame), region)
 
 
-LAYOUT = Layout("ucsd", lambda root: bool(_truths(root)), _entries)
+LAYOUT = Layout("ucsd", lambda root: bool(_truths(root)), _entries, says="clips 3 to 6 are train")

@@ -1,6 +1,6 @@
 """VGG Image Annotator (robots.ox.ac.uk/~vgg/software/via), and sets that were labelled with it (FDST).
 
-    via_region_data.json (or a project)                 pictures anywhere below
+    via_region_data.json (or .csv, or a project)        pictures anywhere below
     train_data/1/001.jpg   train_data/1/001.json        FDST (Fang et al., ICME 2019): a JSON per frame
 
 ``{key: {filename, regions: [{shape_attributes: {name, ...}}]}}``: a point is a head, a rectangle, circle or ellipse its
@@ -9,13 +9,43 @@ centre, a polygon the centre of its extent.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..images import BadFile
-from .base import Entry, Layout, read_json
-from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, peek_json, relative, split_folders, split_of, walk
+from .base import Entry, Layout, read_json, read_rows
+from .tree import (
+    PEEKED,
+    Labelled,
+    Pictures,
+    Shape,
+    annotation_files,
+    from_shapes,
+    peek_json,
+    peek_lines,
+    relative,
+    split_folders,
+    split_of,
+    split_of_file,
+    walk,
+)
+
+COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
+
+
+def _content(path: Path) -> Any:
+    """A JSON file's content, or that of a CSV export in the same form."""
+    if path.suffix.lower() != ".csv":
+        return read_json(path)
+    images: dict[str, dict[str, Any]] = {}
+    for _, row in read_rows(path, COLUMNS):
+        image = images.setdefault(row["filename"], {"filename": row["filename"], "regions": []})
+        shape, attributes = json.loads(row[COLUMNS[1]]), json.loads(row[COLUMNS[2]])
+        if shape:
+            image["regions"].append({"shape_attributes": shape, "region_attributes": attributes})
+    return images
 
 
 def _images(content: Any) -> list[dict[str, Any]]:
@@ -25,18 +55,25 @@ def _images(content: Any) -> list[dict[str, Any]]:
     return values if all(isinstance(v, dict) and "filename" in v and "regions" in v for v in values) else []
 
 
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv" and all(name in "".join(peek_lines(path, 1)) for name in COLUMNS)
+
+
 def _files(root: Path) -> list[tuple[str, Path, Path]]:
     """(split, its folder, JSON file)."""
     if root.is_file():
         return [(split_of(root.stem) or "train", root.parent, root)]
+    tables = [(split_of_file(path), root, path) for path in annotation_files(root, ".csv") if _is_csv(path)]
+    if tables:
+        return tables
     found = [(s, folder, p) for s, folder in split_folders(root) for p in walk(folder) if p.suffix.lower() == ".json"]
     return [(split_of(path.stem) or split, folder, path) for split, folder, path in found]
 
 
 def _recognise(root: Path) -> bool:
-    if root.is_file() and root.suffix.lower() != ".json":
+    if root.is_file() and root.suffix.lower() not in (".json", ".csv"):
         return False
-    return any(_images(peek_json(path)) for _, _, path in _files(root)[:PEEKED])
+    return any(_is_csv(path) or _images(peek_json(path)) for _, _, path in _files(root)[:PEEKED])
 
 
 def _shape(region: dict[str, Any]) -> Shape:
@@ -56,7 +93,7 @@ def _rows(root: Path) -> Iterator[Labelled]:
     known: dict[Path, Pictures] = {}
     for split, folder, path in _files(root):
         try:
-            images = _images(read_json(path))
+            images = _images(_content(path))
             for image in images:
                 regions = image["regions"]
                 regions = list(regions.values()) if isinstance(regions, dict) else regions  # of version 1

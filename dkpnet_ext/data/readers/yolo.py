@@ -86,4 +86,6 @@ def _entries(root: Path) -> Iterator[Entry]:
     yield from from_shapes(_rows(root, names), fractions=True, labels=names.values())
 
 
-LAYOUT = Layout("yolo", _recognise, _entries, upright_points=True, deep=True)
+LAYOUT = Layout(
+    "yolo", _recognise, _entries, upright_points=True, deep=True, says="a picture without a text file has nobody"
+)
