@@ -182,8 +182,10 @@ def to_heads(shapes: Sequence[Shape], path: Path, chosen: frozenset[str], fracti
     for label, corners in (shape for shape in shapes if shape.label in chosen):
         try:
             numbers = [float(number) for number in corners]
+            if len(numbers) not in (2, 4):
+                raise ValueError
         except (TypeError, ValueError, OverflowError):
-            raise BadFile(path, f"a {label or 'shape'} whose coordinates are not numbers") from None
+            raise BadFile(path, f"a {label or 'shape'} whose coordinates are not 2 or 4 numbers") from None
         if len(numbers) == 4:
             x0, y0, x1, y1 = numbers
             body = label.strip().lower() in BODIES
