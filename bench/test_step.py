@@ -50,7 +50,7 @@ def loss_of(density: torch.Tensor, target: torch.Tensor, terms, scale: float) ->
 def same_noise(mu, logvar, centers, prior_logvar, labels):
     """The package's noise in plain PyTorch: for loss curves that can be compared step by step."""
     seed = torch.randint(torch.iinfo(torch.int64).max, (1,), device=mu.device)
-    options = dict(seed=seed, eps=None, num_samples=1, dropout=0.2, first=0)
+    options = dict(seed=seed, eps=None, num_samples=1, dropout=0.2, batch_offset=0)
     z, *terms, _ = reference.variational(mu, logvar, centers, prior_logvar, labels, **options)
     return z[0], *terms
 

@@ -9,7 +9,7 @@ from .cli import parse, run_command
 from .errors import say
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "triton", "numpy", "pillow", "onnxruntime", "av")
-OPERATORS = ("variational", "reweight", "attended_head", "density")
+OPERATORS = ("variational", "reweight", "head", "density")
 
 
 def _version(package: str) -> str:

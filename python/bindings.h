@@ -1,36 +1,116 @@
-// Shared by the bindings: pointers come as integers (tensor.data_ptr()), so no torch header is needed. The Python side
-// (dkpnet_ext/ops/<stem>.py) has checked shapes, dtypes, devices and strides before it calls.
+// The one form of every binding (this folder is C++: pybind11 bindings, one file per stem). A direction of a stem is the
+// struct of arguments in csrc/math/<stem>.h and who runs it where:
+//
+//   Direction<reweight::Forward>("reweight_forward", cpu::reweight().forward, DKPNET_CUDA_ONLY(cuda::reweight_forward))
+//       .field("batch", &reweight::Forward::batch)...
+//       .bind(module);
+//
+// Python calls it with keyword arguments only: every member of the struct (for a pointer the address of a dense tensor, 0
+// for null), then `threads` to run it on the CPU, or `device` and `stream` to run it on that GPU. No torch header is
+// needed. dkpnet_ext/ops/<stem>.py has checked shapes, dtypes, devices and strides before it calls.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
+#include <functional>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
-#include "math/common.h"
-#ifdef DKPNET_CUDA
 #include "cuda/common.h"
+#include "math/common.h"
+
+#ifdef DKPNET_CUDA
+#define DKPNET_CUDA_ONLY(function) function
+#else
+#define DKPNET_CUDA_ONLY(function) nullptr
 #endif
 
 namespace py = pybind11;
 
 namespace dkpnet {
 
-using Pointer = uintptr_t;
-
-template <typename T>
-T* as(Pointer pointer) {
-  return reinterpret_cast<T*>(pointer);
+template <typename Member>
+void assign(Member& member, py::handle value) {
+  if constexpr (std::is_pointer_v<Member>) {
+    member = reinterpret_cast<Member>(value.cast<uintptr_t>());
+  } else if constexpr (std::is_same_v<Member, DType>) {
+    const int number = value.cast<int>();
+    if (number < 0 || number > int(DType::f16)) throw py::value_error("no dtype has the number " + std::to_string(number));
+    member = DType(number);
+  } else if constexpr (std::is_enum_v<Member>) {
+    member = Member(value.cast<int>());
+  } else {
+    member = value.cast<Member>();
+  }
 }
 
+template <typename Args>
+class Direction {
+ public:
+  using Setter = std::function<void(Args&, py::handle)>;
+  using Cpu = void (*)(const Args&, int threads);
+  using Cuda = int (*)(const Args&, void* stream);
+
+  Direction(const char* name, Cpu cpu, Cuda cuda) : name_(name), cpu_(cpu), cuda_(cuda) {}
+
+  Direction& field(const char* name, Setter set) {
+    fields_.emplace_back(py::reinterpret_steal<py::str>(PyUnicode_InternFromString(name)), std::move(set));
+    return *this;
+  }
+  template <typename Member, typename Base>
+  Direction& field(const char* name, Member Base::*member) {
+    return field(name, Setter([member](Args& args, py::handle value) { assign(args.*member, value); }));
+  }
+  // What the CPU can look at before it runs, by throwing.
+  Direction& check_on_cpu(void (*check)(const Args&)) {
+    check_ = check;
+    return *this;
+  }
+
+  void bind(py::module_& module) const {
+    module.def(name_, [self = *this](const py::kwargs& given) { self.run(given); });
+  }
+
+ private:
+  py::handle take(const py::kwargs& given, const py::handle& field) const {
+    PyObject* value = PyDict_GetItemWithError(given.ptr(), field.ptr());
+    if (!value) throw py::type_error(std::string(name_) + ": missing argument '" + std::string(py::str(field)) + "'");
+    return value;
+  }
+
+  void run(const py::kwargs& given) const {
+    Args args{};
+    for (const auto& [field, set] : fields_) set(args, take(given, field));
+    const bool on_cuda = given.contains("stream");
+    if (given.size() != fields_.size() + (on_cuda ? 2 : 1)) throw py::type_error(std::string(name_) + ": unknown argument");
+    if (on_cuda) {
+      void* stream = reinterpret_cast<void*>(take(given, py::str("stream")).template cast<uintptr_t>());
+      run_on_cuda(args, take(given, py::str("device")).template cast<int>(), stream);
+    } else {
+      const int threads = take(given, py::str("threads")).template cast<int>();
+      if (check_) check_(args);
+      py::gil_scoped_release unlocked;
+      cpu_(args, threads);
+    }
+  }
+
+  void run_on_cuda([[maybe_unused]] const Args& args, [[maybe_unused]] int device, [[maybe_unused]] void* stream) const {
 #ifdef DKPNET_CUDA
-// Runs `launch()` (which returns a cudaError_t as int) with `device` current; an error becomes a RuntimeError.
-template <typename Launch>
-void on_device(int device, const char* name, Launch launch) {
-  cuda::DeviceGuard guard(device);
-  const int error = guard.error ? guard.error : launch();
-  if (error) throw std::runtime_error(std::string("dkpnet_ext.") + name + " (cuda): " + cuda::error_string(error));
-}
+    cuda::DeviceGuard guard(device);
+    const int error = guard.error ? guard.error : cuda_(args, stream);
+    if (error) throw std::runtime_error(std::string("dkpnet_ext: ") + name_ + " on CUDA: " + cuda::error_string(error));
+#else
+    throw std::runtime_error(std::string("dkpnet_ext: ") + name_ + ": the module was built without CUDA");
 #endif
+  }
+
+  const char* name_;
+  Cpu cpu_;
+  Cuda cuda_;
+  void (*check_)(const Args&) = nullptr;
+  std::vector<std::pair<py::str, Setter>> fields_;
+};
 
 }  // namespace dkpnet

@@ -1,46 +1,28 @@
-#include "bindings.h"
 #include "cpu/density.h"
-#ifdef DKPNET_CUDA
-#include "cuda/density.h"
-#endif
 
-#include <memory>
+#include "bindings.h"
+#include "cuda/density.h"
 
 namespace dkpnet {
-namespace {
 
-DensityArgs arguments(Pointer points, Pointer offsets, Pointer sigmas, float sigma, float truncate, int64_t batch,
-                      int64_t num_points, int height, int width, int stride, Pointer out) {
-  return {as<float>(points), as<int64_t>(offsets), as<float>(sigmas), sigma,  truncate, batch,
-          num_points,        height,               width,             stride, as<float>(out)};
-}
-
-}  // namespace
+using density::Forward;
 
 void bind_density(py::module_& module) {
-  module.def(
-      "density_cpu",
-      [](Pointer points, Pointer offsets, Pointer sigmas, float sigma, float truncate, int64_t batch,
-         int64_t num_points, int height, int width, int stride, Pointer out, int threads) {
-        const DensityArgs args = arguments(points, offsets, sigmas, sigma, truncate, batch, num_points, height, width,
-                                           stride, out);
-        py::gil_scoped_release unlocked;
-        const int64_t floats = batch * cpu::density_workspace(height, width, stride);
-        const std::unique_ptr<float[]> workspace(new float[floats]);
-        cpu::density().forward(args, workspace.get(), threads);
-      },
-      "Density targets of a batch; see csrc/math/density.h.");
-#ifdef DKPNET_CUDA
-  module.def(
-      "density_cuda",
-      [](Pointer points, Pointer offsets, Pointer sigmas, float sigma, float truncate, int64_t batch,
-         int64_t num_points, int height, int width, int stride, Pointer out, int device, Pointer stream) {
-        const DensityArgs args = arguments(points, offsets, sigmas, sigma, truncate, batch, num_points, height, width,
-                                           stride, out);
-        on_device(device, "density", [&] { return cuda::density(args, as<void>(stream)); });
-      },
-      "Density targets of a batch; see csrc/math/density.h.");
-#endif
+  Direction<Forward>("density_forward", cpu::density().forward, DKPNET_CUDA_ONLY(cuda::density_forward))
+      .field("points", &Forward::points)
+      .field("offsets", &Forward::offsets)
+      .field("sigmas", &Forward::sigmas)
+      .field("sigma", &Forward::sigma)
+      .field("truncate", &Forward::truncate)
+      .field("batch", &Forward::batch)
+      .field("num_points", &Forward::num_points)
+      .field("height", &Forward::height)
+      .field("width", &Forward::width)
+      .field("stride", &Forward::stride)
+      .field("out", &Forward::out)
+      .field("workspace", &Forward::workspace)
+      .bind(module);
+  module.def("density_workspace", &density::workspace);
 }
 
 }  // namespace dkpnet

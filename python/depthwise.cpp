@@ -1,43 +1,60 @@
-#include "bindings.h"
 #include "cpu/depthwise.h"
 
+#include "bindings.h"
+
 namespace dkpnet {
+namespace {
 
 using namespace depthwise;
 
+template <typename Args, typename Member>
+typename Direction<Args>::Setter of_shape(Member Shape::*member) {
+  return [member](Args& args, py::handle value) { assign(args.shape.*member, value); };
+}
+
+template <typename Args>
+Direction<Args>& shape(Direction<Args>&& direction) {
+  return direction.field("dtype", of_shape<Args>(&Shape::dtype))
+      .field("batch", of_shape<Args>(&Shape::batch))
+      .field("channels", of_shape<Args>(&Shape::channels))
+      .field("height", of_shape<Args>(&Shape::height))
+      .field("width", of_shape<Args>(&Shape::width))
+      .field("out_height", of_shape<Args>(&Shape::out_height))
+      .field("out_width", of_shape<Args>(&Shape::out_width))
+      .field("kernel", of_shape<Args>(&Shape::kernel))
+      .field("stride", of_shape<Args>(&Shape::stride))
+      .field("top", of_shape<Args>(&Shape::top))
+      .field("left", of_shape<Args>(&Shape::left))
+      .field("activation", of_shape<Args>(&Shape::activation));
+}
+
+// Asks for the floats of scratch per thread: `size` is where they are written.
+struct Scratch {
+  Shape shape;
+  int64_t* size;
+};
+void scratch_size(const Scratch& args, int) { *args.size = cpu::depthwise_kernels().scratch_size(args.shape); }
+
+}  // namespace
+
 void bind_depthwise(py::module_& module) {
-  py::class_<Shape>(module, "DepthwiseShape", "The sizes of a depthwise convolution; see csrc/math/depthwise.h.")
-      .def(py::init([](int dtype, int64_t batch, int channels, int height, int width, int out_height, int out_width,
-                       int kernel, int stride, int top, int left, int activation) {
-             return Shape{DType(dtype), batch, channels, height, width, out_height, out_width, kernel, stride, top,
-                          left, Activation(activation)};
-           }),
-           py::kw_only(), py::arg("dtype"), py::arg("batch"), py::arg("channels"), py::arg("height"), py::arg("width"),
-           py::arg("out_height"), py::arg("out_width"), py::arg("kernel"), py::arg("stride"), py::arg("top"),
-           py::arg("left"), py::arg("activation"))
-      .def("scratch_size", [](const Shape& shape) { return cpu::depthwise_kernels().scratch_size(shape); });
-  py::class_<Forward>(module, "DepthwiseForward")
-      .def(py::init([](const Shape& shape, Pointer in, Pointer weight, Pointer bias, Pointer out, Pointer scratch) {
-             return Forward{shape, as<void>(in), as<float>(weight), as<float>(bias), as<void>(out), as<float>(scratch)};
-           }),
-           py::kw_only(), py::arg("shape"), py::arg("input"), py::arg("weight"), py::arg("bias"), py::arg("out"),
-           py::arg("scratch"));
-  py::class_<Backward>(module, "DepthwiseBackward")
-      .def(py::init([](const Shape& shape, Pointer in, Pointer out, Pointer grad_out, Pointer weight, Pointer grad_in,
-                       Pointer partials, Pointer scratch) {
-             return Backward{shape, as<void>(in), as<void>(out), as<void>(grad_out), as<float>(weight),
-                             as<void>(grad_in), as<float>(partials), as<float>(scratch)};
-           }),
-           py::kw_only(), py::arg("shape"), py::arg("input"), py::arg("out"), py::arg("grad_out"), py::arg("weight"),
-           py::arg("grad_in"), py::arg("partials"), py::arg("scratch"));
-  module.def("depthwise_forward_cpu", [](const Forward& arguments, int threads) {
-    py::gil_scoped_release nogil;
-    cpu::depthwise_kernels().forward(arguments, threads);
-  });
-  module.def("depthwise_backward_cpu", [](const Backward& arguments, int threads) {
-    py::gil_scoped_release nogil;
-    cpu::depthwise_kernels().backward(arguments, threads);
-  });
+  shape(Direction<Scratch>("depthwise_scratch", scratch_size, nullptr)).field("size", &Scratch::size).bind(module);
+  shape(Direction<Forward>("depthwise_forward", cpu::depthwise_kernels().forward, nullptr))
+      .field("input", &Forward::in)
+      .field("weight", &Forward::weight)
+      .field("bias", &Forward::bias)
+      .field("out", &Forward::out)
+      .field("scratch", &Forward::scratch)
+      .bind(module);
+  shape(Direction<Backward>("depthwise_backward", cpu::depthwise_kernels().backward, nullptr))
+      .field("input", &Backward::in)
+      .field("out", &Backward::out)
+      .field("grad_out", &Backward::grad_out)
+      .field("weight", &Backward::weight)
+      .field("grad_in", &Backward::grad_in)
+      .field("partials", &Backward::partials)
+      .field("scratch", &Backward::scratch)
+      .bind(module);
 }
 
 }  // namespace dkpnet

@@ -1,46 +1,34 @@
-#include "bindings.h"
 #include "cpu/reweight.h"
-#ifdef DKPNET_CUDA
+
+#include "bindings.h"
 #include "cuda/reweight.h"
-#endif
 
 namespace dkpnet {
 
+using namespace reweight;
+
+template <typename Args>
+static Direction<Args>& problem(Direction<Args>&& direction) {
+  return direction.field("dtype", &Args::dtype)
+      .field("batch", &Args::batch)
+      .field("channels", &Args::channels)
+      .field("pixels", &Args::pixels)
+      .field("channels_last", &Args::channels_last)
+      .field("x", &Args::x)
+      .field("attention", &Args::attention);
+}
+
 void bind_reweight(py::module_& module) {
-  module.def("reweight_forward_cpu", [](int dtype, Pointer x, Pointer attention, Pointer out, int64_t batch,
-                                        int64_t channels, int64_t pixels, bool channels_last, int threads) {
-    py::gil_scoped_release nogil;
-    cpu::reweight().forward(DType(dtype), as<void>(x), as<void>(attention), as<void>(out), batch, channels, pixels,
-                            channels_last, threads);
-  });
-  module.def("reweight_backward_cpu",
-             [](int dtype, Pointer grad, Pointer x, Pointer attention, Pointer dx, Pointer dattention, int64_t batch,
-                int64_t channels, int64_t pixels, bool channels_last, int threads) {
-               py::gil_scoped_release nogil;
-               cpu::reweight().backward(DType(dtype), as<void>(grad), as<void>(x), as<void>(attention), as<void>(dx),
-                                        as<void>(dattention), batch, channels, pixels, channels_last, threads);
-             });
-#ifdef DKPNET_CUDA
-  module.def("reweight_forward_cuda", [](int dtype, Pointer x, Pointer attention, Pointer out, int64_t batch,
-                                         int64_t channels, int64_t pixels, bool channels_last, int device,
-                                         Pointer stream) {
-    on_device(device, "reweight", [&] {
-      return cuda::reweight_forward(DType(dtype), as<void>(x), as<void>(attention), as<void>(out), batch, channels,
-                                    pixels, channels_last, as<void>(stream));
-    });
-  });
-  module.def("reweight_splits", &cuda::reweight_splits);
-  module.def("reweight_backward_cuda",
-             [](int dtype, Pointer grad, Pointer x, Pointer attention, Pointer dx, Pointer dattention,
-                Pointer workspace, int64_t batch, int64_t channels, int64_t pixels, bool channels_last, int device,
-                Pointer stream) {
-               on_device(device, "reweight", [&] {
-                 return cuda::reweight_backward(DType(dtype), as<void>(grad), as<void>(x), as<void>(attention),
-                                                as<void>(dx), as<void>(dattention), as<void>(workspace), batch,
-                                                channels, pixels, channels_last, as<void>(stream));
-               });
-             });
-#endif
+  problem(Direction<Forward>("reweight_forward", cpu::reweight().forward, DKPNET_CUDA_ONLY(cuda::reweight_forward)))
+      .field("out", &Forward::out)
+      .bind(module);
+  problem(Direction<Backward>("reweight_backward", cpu::reweight().backward, DKPNET_CUDA_ONLY(cuda::reweight_backward)))
+      .field("grad", &Backward::grad)
+      .field("dx", &Backward::dx)
+      .field("dattention", &Backward::dattention)
+      .field("workspace", &Backward::workspace)
+      .bind(module);
+  module.def("reweight_splits", &splits);
 }
 
 }  // namespace dkpnet

@@ -1,36 +1,13 @@
-#include <pybind11/stl.h>
-
-#include <array>
+#include "cpu/variational.h"
 
 #include "bindings.h"
-#include "cpu/variational.h"
-#ifdef DKPNET_CUDA
 #include "cuda/variational.h"
-#endif
 
 namespace dkpnet {
 namespace {
 
-// Sizes and addresses come as lists in the order of the structs' members.
-using Sizes = std::array<int64_t, 6>;
-template <int count>
-using Pointers = std::array<Pointer, count>;
-
-VariationalSizes sizes(const Sizes& s) { return {s[0], s[1], s[2], s[3], s[4], s[5]}; }
-
-VariationalInputs inputs(const Pointers<7>& p) {
-  return {as<void>(p[0]), as<void>(p[1]), as<void>(p[2]), as<void>(p[3]), as<int64_t>(p[4]), as<int64_t>(p[5]),
-          as<void>(p[6])};
-}
-
-VariationalOutputs outputs(const Pointers<6>& p) {
-  return {as<void>(p[0]), as<void>(p[1]), as<void>(p[2]), as<void>(p[3]), as<int64_t>(p[4]), as<void>(p[5])};
-}
-
-VariationalGradients gradients(const Pointers<11>& p) {
-  return {as<void>(p[0]), as<void>(p[1]), as<void>(p[2]), as<void>(p[3]), as<int64_t>(p[4]), as<void>(p[5]),
-          as<void>(p[6]), as<void>(p[7]), as<void>(p[8]), as<void>(p[9]), as<void>(p[10])};
-}
+using variational::Backward;
+using variational::Forward;
 
 template <typename T>
 bool has_nan(const void* data, int64_t count) {
@@ -40,51 +17,74 @@ bool has_nan(const void* data, int64_t count) {
   return found != 0;
 }
 
-// On the CPU the values can be looked at: an error instead of a NaN in the terms.
-void check(DType dtype, const VariationalSizes& s, const VariationalInputs& in) {
-  for (int64_t b = 0; b < s.batch; ++b)
-    if (in.labels[b] < 0 || in.labels[b] >= s.domains)
-      throw py::value_error("variational: label " + std::to_string(in.labels[b]) + " of image " + std::to_string(b) +
-                            " is outside [0, " + std::to_string(s.domains) + ")");
-  with_dtype(dtype, [&](auto type) {
+// On the CPU the values can be looked at: an error instead of NaN in the terms.
+void check_forward(const Forward& args) {
+  with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
-    const char* name = has_nan<T>(in.mu, s.batch * s.dim)                              ? "mu"
-                       : has_nan<T>(in.logvar, s.batch * s.dim)                        ? "logvar"
-                       : has_nan<T>(in.centers, s.domains * s.subs * s.dim)            ? "centers"
-                       : has_nan<T>(in.prior_logvar, s.domains * s.dim)                ? "prior_logvar"
-                                                                                       : nullptr;
+    const char* name = has_nan<T>(args.mu, args.batch * args.dim)                              ? "mu"
+                       : has_nan<T>(args.logvar, args.batch * args.dim)                        ? "logvar"
+                       : has_nan<T>(args.centers, args.domains * args.subs * args.dim)         ? "centers"
+                       : has_nan<T>(args.prior_logvar, args.domains * args.dim)                ? "prior_logvar"
+                                                                                               : nullptr;
     if (name) throw py::value_error(std::string("variational: ") + name + " contains NaN");
   });
+}
+
+// An index that the forward pass cannot have written would read outside the centres.
+void check_backward(const Backward& args) {
+  for (int64_t i = 0; i < args.batch * args.domains; ++i)
+    if (args.selected[i] < 0 || args.selected[i] >= args.subs)
+      throw py::value_error("variational: selected " + std::to_string(args.selected[i]) + " is outside [0, " +
+                            std::to_string(args.subs) + ")");
+}
+
+template <typename Args>
+Direction<Args>& problem(Direction<Args>&& direction) {
+  return direction.field("dtype", &Args::dtype)
+      .field("batch", &Args::batch)
+      .field("dim", &Args::dim)
+      .field("domains", &Args::domains)
+      .field("subs", &Args::subs)
+      .field("samples", &Args::samples)
+      .field("batch_offset", &Args::batch_offset)
+      .field("mu", &Args::mu)
+      .field("logvar", &Args::logvar)
+      .field("centers", &Args::centers)
+      .field("prior_logvar", &Args::prior_logvar)
+      .field("labels", &Args::labels)
+      .field("seed", &Args::seed)
+      .field("eps", &Args::eps);
 }
 
 }  // namespace
 
 void bind_variational(py::module_& module) {
-  module.def("variational_forward_cpu", [](int dtype, const Sizes& s, const Pointers<7>& in, double dropout,
-                                           const Pointers<6>& out, int threads) {
-    check(DType(dtype), sizes(s), inputs(in));
-    py::gil_scoped_release nogil;
-    cpu::variational().forward(DType(dtype), sizes(s), inputs(in), dropout, outputs(out), threads);
-  });
-  module.def("variational_backward_cpu",
-             [](int dtype, const Sizes& s, const Pointers<7>& in, const Pointers<11>& grad, int threads) {
-               py::gil_scoped_release nogil;
-               cpu::variational().backward(DType(dtype), sizes(s), inputs(in), gradients(grad), threads);
-             });
-#ifdef DKPNET_CUDA
-  module.def("variational_forward_cuda", [](int dtype, const Sizes& s, const Pointers<7>& in, double dropout,
-                                            const Pointers<6>& out, int device, Pointer stream) {
-    on_device(device, "variational", [&] {
-      return cuda::variational_forward(DType(dtype), sizes(s), inputs(in), dropout, outputs(out), as<void>(stream));
-    });
-  });
-  module.def("variational_backward_cuda", [](int dtype, const Sizes& s, const Pointers<7>& in, const Pointers<11>& grad,
-                                             int device, Pointer stream) {
-    on_device(device, "variational", [&] {
-      return cuda::variational_backward(DType(dtype), sizes(s), inputs(in), gradients(grad), as<void>(stream));
-    });
-  });
-#endif
+  problem(Direction<Forward>("variational_forward", cpu::variational().forward,
+                             DKPNET_CUDA_ONLY(cuda::variational_forward)))
+      .field("dropout", &Forward::dropout)
+      .field("z", &Forward::z)
+      .field("kl", &Forward::kl)
+      .field("lse", &Forward::lse)
+      .field("logdet2", &Forward::logdet2)
+      .field("selected", &Forward::selected)
+      .field("probabilities", &Forward::probabilities)
+      .check_on_cpu(check_forward)
+      .bind(module);
+  problem(Direction<Backward>("variational_backward", cpu::variational().backward,
+                              DKPNET_CUDA_ONLY(cuda::variational_backward)))
+      .field("dz", &Backward::dz)
+      .field("dkl", &Backward::dkl)
+      .field("dlse", &Backward::dlse)
+      .field("dlogdet2", &Backward::dlogdet2)
+      .field("selected", &Backward::selected)
+      .field("probabilities", &Backward::probabilities)
+      .field("workspace", &Backward::workspace)
+      .field("dmu", &Backward::dmu)
+      .field("dlogvar", &Backward::dlogvar)
+      .field("dcenters", &Backward::dcenters)
+      .field("dprior_logvar", &Backward::dprior_logvar)
+      .check_on_cpu(check_backward)
+      .bind(module);
   // The noise itself, for the tests: element by element, as the GPU draws it.
   module.def("philox_words", [](int64_t seed, int64_t element, int stream) {
     const PhiloxBlock block = philox(static_cast<uint64_t>(seed), static_cast<uint64_t>(element) >> 2, uint32_t(stream));

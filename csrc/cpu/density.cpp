@@ -8,6 +8,8 @@
 
 namespace dkpnet::cpu::DKPNET_ISA {
 
+using namespace dkpnet::density;
+
 // The weights by distance, so that an axis costs additions, not exponentials.
 struct WeightTable {
   const float* weights;
@@ -28,7 +30,7 @@ static Span axis_shares(int center, int radius, int length, int stride, const fl
   return cells;
 }
 
-static void one_image(const DensityArgs& args, int64_t image, float* workspace) {
+static void one_image(const Forward& args, int64_t image, float* workspace) {
   const int rows = (args.height + args.stride - 1) / args.stride, columns = (args.width + args.stride - 1) / args.stride;
   const int64_t cells = int64_t(rows) * columns;
   const int limit = args.height > args.width ? args.height : args.width;
@@ -60,10 +62,10 @@ static void one_image(const DensityArgs& args, int64_t image, float* workspace) 
   }
 }
 
-static void forward(const DensityArgs& args, float* workspace, int threads) {
-  const int64_t each = density_workspace(args.height, args.width, args.stride);
+static void forward(const Forward& args, int threads) {
+  const int64_t each = workspace(args.height, args.width, args.stride);
   parallel_for(args.batch, 1, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t image = begin; image < end; ++image) one_image(args, image, workspace + image * each);
+    for (int64_t image = begin; image < end; ++image) one_image(args, image, args.workspace + image * each);
   });
 }
 

@@ -6,7 +6,7 @@
 
 namespace dkpnet::cpu::DKPNET_ISA {
 
-using namespace head;
+using namespace dkpnet::head;
 
 // Vectors as wide as the instruction set's registers; kRows x kColumns of them are accumulators.
 #if defined(__AVX512F__)
@@ -169,7 +169,8 @@ static void for_each_tile(const Problem& problem, int threads, const Body& body)
 }
 
 template <typename T>
-static void forward_of(const Problem& problem, T* density, int threads) {
+static void forward_of(const Forward& problem, int threads) {
+  T* density = static_cast<T*>(problem.density);
   const int64_t pixels = int64_t(problem.height) * problem.width;
   for_each_tile<T>(problem, threads, [&](const Tile& tile, int64_t) {
     T* out = density + tile.image * pixels + tile.first;
@@ -184,7 +185,9 @@ static void forward_of(const Problem& problem, T* density, int threads) {
 }
 
 template <typename T>
-static void backward_of(const Problem& problem, const T* grad_density, T* grad_hidden, float* partials, int threads) {
+static void backward_of(const Backward& problem, int threads) {
+  const T* grad_density = static_cast<const T*>(problem.grad_density);
+  T* grad_hidden = static_cast<T*>(problem.grad_hidden);
   const int width1 = problem.hidden1, width2 = problem.hidden2, size = gradient_size(width1, width2);
   const int64_t pixels = int64_t(problem.height) * problem.width;
   const int64_t parts = (pixels + kPart - 1) / kPart;
@@ -194,7 +197,7 @@ static void backward_of(const Problem& problem, const T* grad_density, T* grad_h
     double* __restrict weight3 = bias2 + width2;
     double* __restrict bias = weight3 + width2;
     double* bias3 = bias + width1;
-    float* weight2 = partials + part * size;
+    float* weight2 = problem.partials + part * size;
     if (tile.first == int(part % parts) * kPart) memset(weight2, 0, size * sizeof(float));
 
     const int64_t start = tile.image * pixels + tile.first;
@@ -231,10 +234,12 @@ static void backward_of(const Problem& problem, const T* grad_density, T* grad_h
 }
 
 template <typename T>
-static void downsample_of(const T* grad, T* out, int64_t batch, int channels, int height, int width, int rows,
-                          int columns, int threads) {
+static void downsample_of(const Downsample& args, int threads) {
+  const T* grad = static_cast<const T*>(args.grad);
+  T* out = static_cast<T*>(args.out);
+  const int channels = args.channels, height = args.height, width = args.width, rows = args.rows, columns = args.columns;
   constexpr int kGroup = 64;  // channels at a time
-  parallel_for(batch * rows, 1, threads, [&](int64_t begin, int64_t end) {
+  parallel_for(args.batch * rows, 1, threads, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) {
       const int row = int(index % rows);
       const T* image = grad + index / rows * height * width * channels;
@@ -262,37 +267,18 @@ static void downsample_of(const T* grad, T* out, int64_t batch, int channels, in
   });
 }
 
-// Calls body with a null pointer of the element type, its only use being that type.
-template <typename Body>
-static void with_type(DType dtype, const Body& body) {
-  if (dtype == DType::f32) body(static_cast<float*>(nullptr));
-  if (dtype == DType::bf16) body(static_cast<bf16*>(nullptr));
-  if (dtype == DType::f16) body(static_cast<f16*>(nullptr));
+static void forward(const Forward& args, int threads) {
+  with_narrow_dtype(args.dtype, [&](auto type) { forward_of<decltype(type)>(args, threads); });
 }
 
-static void forward(const Problem& problem, void* density, int threads) {
-  with_type(problem.dtype, [&](auto* type) {
-    forward_of(problem, static_cast<decltype(type)>(density), threads);
-  });
+static void backward(const Backward& args, int threads) {
+  with_narrow_dtype(args.dtype, [&](auto type) { backward_of<decltype(type)>(args, threads); });
 }
 
-static void backward(const Problem& problem, const void* grad_density, void* grad_hidden, float* partials,
-                     int threads) {
-  with_type(problem.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    backward_of(problem, static_cast<const T*>(grad_density), static_cast<T*>(grad_hidden), partials, threads);
-  });
+static void downsample(const Downsample& args, int threads) {
+  with_narrow_dtype(args.dtype, [&](auto type) { downsample_of<decltype(type)>(args, threads); });
 }
 
-static void downsample(DType dtype, const void* grad, void* out, int64_t batch, int channels, int height, int width,
-                       int rows, int columns, int threads) {
-  with_type(dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    downsample_of(static_cast<const T*>(grad), static_cast<T*>(out), batch, channels, height, width, rows, columns,
-                  threads);
-  });
-}
-
-const HeadKernels head_kernels{forward, backward, downsample};
+const HeadKernels head{forward, backward, downsample};
 
 }  // namespace dkpnet::cpu::DKPNET_ISA

@@ -2,7 +2,6 @@
 
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
-#include "math/reweight.h"
 
 namespace dkpnet::cpu::DKPNET_ISA {
 
@@ -16,9 +15,12 @@ constexpr int64_t kChannels = 64;     // channels_last: channels summed side by 
 static int64_t per_item(int64_t elements) { return elements > 0 ? (kGrain + elements - 1) / elements : 1; }
 
 template <typename T>
-static void forward(const T* x, const T* attention, T* out, int64_t batch, int64_t channels, int64_t pixels,
-                    bool channels_last, int threads) {
-  if (channels_last) {
+static void forward_of(const rw::Forward& args, int threads) {
+  const T *x = static_cast<const T*>(args.x), *attention = static_cast<const T*>(args.attention);
+  T* out = static_cast<T*>(args.out);
+  const int64_t batch = args.batch, channels = args.channels, pixels = args.pixels;
+  prefer_huge_pages(out, batch * channels * pixels * int64_t(sizeof(T)));
+  if (args.channels_last) {
     parallel_for(batch * pixels, per_item(channels), threads, [=](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         const T* y = attention + row / pixels * channels;
@@ -42,10 +44,14 @@ static void forward(const T* x, const T* attention, T* out, int64_t batch, int64
 }
 
 template <typename T>
-static void backward(const T* grad, const T* x, const T* attention, T* dx, T* dattention, int64_t batch,
-                     int64_t channels, int64_t pixels, bool channels_last, int threads) {
+static void backward_of(const rw::Backward& args, int threads) {
   using W = wide_t<T>;
-  if (channels_last) {
+  const T *grad = static_cast<const T*>(args.grad), *x = static_cast<const T*>(args.x);
+  const T* attention = static_cast<const T*>(args.attention);
+  T *dx = static_cast<T*>(args.dx), *dattention = static_cast<T*>(args.dattention);
+  const int64_t batch = args.batch, channels = args.channels, pixels = args.pixels;
+  prefer_huge_pages(dx, batch * channels * pixels * int64_t(sizeof(T)));
+  if (args.channels_last) {
     const int64_t groups = (channels + kChannels - 1) / kChannels;
     parallel_for(batch * groups, per_item(kChannels * pixels), threads, [=](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
@@ -91,27 +97,14 @@ static void backward(const T* grad, const T* x, const T* attention, T* dx, T* da
   }
 }
 
-static void forward_any(DType dtype, const void* x, const void* attention, void* out, int64_t batch, int64_t channels,
-                        int64_t pixels, bool channels_last, int threads) {
-  with_dtype(dtype, [&](auto type) {
-    using T = decltype(type);
-    prefer_huge_pages(out, batch * channels * pixels * int64_t(sizeof(T)));
-    forward(static_cast<const T*>(x), static_cast<const T*>(attention), static_cast<T*>(out), batch, channels, pixels,
-            channels_last, threads);
-  });
+static void forward(const rw::Forward& args, int threads) {
+  with_dtype(args.dtype, [&](auto type) { forward_of<decltype(type)>(args, threads); });
 }
 
-static void backward_any(DType dtype, const void* grad, const void* x, const void* attention, void* dx,
-                         void* dattention, int64_t batch, int64_t channels, int64_t pixels, bool channels_last,
-                         int threads) {
-  with_dtype(dtype, [&](auto type) {
-    using T = decltype(type);
-    prefer_huge_pages(dx, batch * channels * pixels * int64_t(sizeof(T)));
-    backward(static_cast<const T*>(grad), static_cast<const T*>(x), static_cast<const T*>(attention),
-             static_cast<T*>(dx), static_cast<T*>(dattention), batch, channels, pixels, channels_last, threads);
-  });
+static void backward(const rw::Backward& args, int threads) {
+  with_dtype(args.dtype, [&](auto type) { backward_of<decltype(type)>(args, threads); });
 }
 
-const ReweightKernels reweight{forward_any, backward_any};
+const ReweightKernels reweight{forward, backward};
 
 }  // namespace dkpnet::cpu::DKPNET_ISA

@@ -36,10 +36,10 @@ template <typename T>
 struct Noise {
   const T* eps;
   uint64_t seed, start;
-  Noise(const VariationalSizes& s, const VariationalInputs& in, int64_t n, int64_t b)
-      : eps(in.eps ? static_cast<const T*>(in.eps) + (n * s.batch + b) * s.dim : nullptr),
-        seed(in.seed ? static_cast<uint64_t>(*in.seed) : 0),
-        start(static_cast<uint64_t>(((s.first + b) * s.samples + n) * s.dim)) {}
+  Noise(const va::Problem& args, int64_t n, int64_t b)
+      : eps(args.eps ? static_cast<const T*>(args.eps) + (n * args.batch + b) * args.dim : nullptr),
+        seed(args.seed ? static_cast<uint64_t>(*args.seed) : 0),
+        start(static_cast<uint64_t>(((args.batch_offset + b) * args.samples + n) * args.dim)) {}
   void fill(int64_t j, int64_t count, wide_t<T>* out) const {
     if (eps) {
       for (int64_t i = 0; i < count; ++i) out[i] = widen(eps[j + i]);
@@ -80,19 +80,19 @@ static wide_t<T> log_determinant(const T* prior, int64_t dim) {
 
 // Eq. 8 for one image: the first of the sub-components with the greatest score, of every domain.
 template <typename T>
-static void select(const VariationalSizes& s, const VariationalInputs& in, double dropout, int64_t b, int64_t* selected) {
+static void select(const va::Forward& args, int64_t b, int64_t* selected) {
   using W = wide_t<T>;
-  const T *mu = static_cast<const T*>(in.mu) + b * s.dim, *centers = static_cast<const T*>(in.centers);
-  const uint32_t threshold = static_cast<uint32_t>(dropout * 4294967296.0);
-  for (int64_t c = 0; c < s.domains; ++c) {
+  const T *mu = static_cast<const T*>(args.mu) + b * args.dim, *centers = static_cast<const T*>(args.centers);
+  const uint32_t threshold = static_cast<uint32_t>(args.dropout * 4294967296.0);
+  for (int64_t c = 0; c < args.domains; ++c) {
     W best = 0;
     selected[c] = 0;
-    for (int64_t i = 0; i < s.subs && s.subs > 1; ++i) {
-      W score = dot(mu, centers + (c * s.subs + i) * s.dim, s.dim);
-      if (dropout > 0) {
-        const int64_t element = ((s.first + b) * s.domains + c) * s.subs + i;
-        score = va::dropped(score, static_cast<uint64_t>(*in.seed), static_cast<uint64_t>(element), threshold,
-                            W(1.0 - dropout));
+    for (int64_t i = 0; i < args.subs && args.subs > 1; ++i) {
+      W score = dot(mu, centers + (c * args.subs + i) * args.dim, args.dim);
+      if (args.dropout > 0) {
+        const int64_t element = ((args.batch_offset + b) * args.domains + c) * args.subs + i;
+        score = va::dropped(score, static_cast<uint64_t>(*args.seed), static_cast<uint64_t>(element), threshold,
+                            W(1.0 - args.dropout));
       }
       if (i == 0 || score > best) {
         best = score;
@@ -103,31 +103,30 @@ static void select(const VariationalSizes& s, const VariationalInputs& in, doubl
 }
 
 template <typename T>
-static void forward_image(const VariationalSizes& s, const VariationalInputs& in, double dropout,
-                          const VariationalOutputs& out, int64_t b) {
+static void forward_image(const va::Forward& args, int64_t b) {
   using W = wide_t<T>;
-  const T *mu = static_cast<const T*>(in.mu) + b * s.dim, *logvar = static_cast<const T*>(in.logvar) + b * s.dim;
-  const T* centers = static_cast<const T*>(in.centers);
-  int64_t* selected = out.selected + b * s.domains;
-  select<T>(s, in, dropout, b, selected);
-  const int64_t label = in.labels[b];
-  const bool valid = label >= 0 && label < s.domains;
-  auto center = [&](int64_t c) { return centers + (c * s.subs + selected[c]) * s.dim; };
+  const T *mu = static_cast<const T*>(args.mu) + b * args.dim, *logvar = static_cast<const T*>(args.logvar) + b * args.dim;
+  const T* centers = static_cast<const T*>(args.centers);
+  int64_t* selected = args.selected + b * args.domains;
+  select<T>(args, b, selected);
+  const int64_t label = args.labels[b];
+  const bool valid = va::valid_label(label, args.domains);
+  auto center = [&](int64_t c) { return centers + (c * args.subs + selected[c]) * args.dim; };
 
   W kl = NAN, logdet = NAN, lse = valid ? W(0) : W(NAN);
   if (valid) {
-    const T *own = center(label), *prior = static_cast<const T*>(in.prior_logvar) + label * s.dim;
-    kl = sum_of<W>(s.dim, [=](int64_t j) { return va::kl(widen(mu[j]), widen(logvar[j]), widen(own[j]), widen(prior[j])); });
-    logdet = log_determinant(prior, s.dim);
+    const T *own = center(label), *prior = static_cast<const T*>(args.prior_logvar) + label * args.dim;
+    kl = sum_of<W>(args.dim, [=](int64_t j) { return va::kl(widen(mu[j]), widen(logvar[j]), widen(own[j]), widen(prior[j])); });
+    logdet = log_determinant(prior, args.dim);
   }
 
-  for (int64_t n = 0; n < s.samples; ++n) {
-    T* z = static_cast<T*>(out.z) + (n * s.batch + b) * s.dim;
-    W* p = static_cast<W*>(out.probabilities) + (n * s.batch + b) * s.domains;
-    const Noise<T> noise(s, in, n, b);
-    for (int64_t c = 0; c < s.domains; ++c) p[c] = 0;
-    for (int64_t j = 0; j < s.dim; j += kChunk) {
-      const int64_t count = s.dim - j < kChunk ? s.dim - j : kChunk;
+  for (int64_t n = 0; n < args.samples; ++n) {
+    T* z = static_cast<T*>(args.z) + (n * args.batch + b) * args.dim;
+    W* p = static_cast<W*>(args.probabilities) + (n * args.batch + b) * args.domains;
+    const Noise<T> noise(args, n, b);
+    for (int64_t c = 0; c < args.domains; ++c) p[c] = 0;
+    for (int64_t j = 0; j < args.dim; j += kChunk) {
+      const int64_t count = args.dim - j < kChunk ? args.dim - j : kChunk;
       W chunk[kChunk];  // the noise, then z before it is rounded to T
       noise.fill(j, count, chunk);
 #pragma omp simd
@@ -135,37 +134,36 @@ static void forward_image(const VariationalSizes& s, const VariationalInputs& in
         chunk[i] = widen(mu[j + i]) + va::deviation(widen(logvar[j + i])) * chunk[i];
         z[j + i] = narrow<T>(chunk[i]);
       }
-      for (int64_t c = 0; c < s.domains; ++c) p[c] += dot(chunk, center(c) + j, count);
+      for (int64_t c = 0; c < args.domains; ++c) p[c] += dot(chunk, center(c) + j, count);
     }
     // Softmax and log-sum-exp of the logits, with the greatest subtracted.
     W greatest = p[0], sum = 0;
-    for (int64_t c = 1; c < s.domains; ++c) greatest = p[c] > greatest ? p[c] : greatest;
+    for (int64_t c = 1; c < args.domains; ++c) greatest = p[c] > greatest ? p[c] : greatest;
     const W own = valid ? p[label] : W(NAN);
-    for (int64_t c = 0; c < s.domains; ++c) sum += p[c] = exp_of(p[c] - greatest);
-    for (int64_t c = 0; c < s.domains; ++c) p[c] = valid ? p[c] / sum : W(NAN);
+    for (int64_t c = 0; c < args.domains; ++c) sum += p[c] = exp_of(p[c] - greatest);
+    for (int64_t c = 0; c < args.domains; ++c) p[c] = valid ? p[c] / sum : W(NAN);
     lse += log_of(sum) + (greatest - own);
   }
-  static_cast<W*>(out.kl)[b] = kl;
-  static_cast<W*>(out.lse)[b] = lse / W(s.samples);
-  static_cast<W*>(out.logdet2)[b] = logdet * logdet;
+  static_cast<W*>(args.kl)[b] = kl;
+  static_cast<W*>(args.lse)[b] = lse / W(args.samples);
+  static_cast<W*>(args.logdet2)[b] = logdet * logdet;
 }
 
 // dmu and dlogvar of one image, and its z in the wide type for the gradients of the parameters.
 template <typename T>
-static void backward_image(const VariationalSizes& s, const VariationalInputs& in, const VariationalGradients& grad,
-                           int64_t b) {
+static void backward_image(const va::Backward& args, int64_t b) {
   using W = wide_t<T>;
-  const T *mu = static_cast<const T*>(in.mu) + b * s.dim, *logvar = static_cast<const T*>(in.logvar) + b * s.dim;
-  const T* centers = static_cast<const T*>(in.centers);
-  const int64_t* selected = grad.selected + b * s.domains;
-  const int64_t label = in.labels[b];
-  const bool valid = label >= 0 && label < s.domains;
-  auto center = [&](int64_t c) { return centers + (c * s.subs + selected[c]) * s.dim; };
-  const T *own = center(valid ? label : 0), *prior = static_cast<const T*>(in.prior_logvar) + (valid ? label : 0) * s.dim;
-  const W dkl = static_cast<const W*>(grad.dkl)[b], dlse = static_cast<const W*>(grad.dlse)[b] / W(s.samples);
+  const T *mu = static_cast<const T*>(args.mu) + b * args.dim, *logvar = static_cast<const T*>(args.logvar) + b * args.dim;
+  const T* centers = static_cast<const T*>(args.centers);
+  const int64_t* selected = args.selected + b * args.domains;
+  const int64_t label = args.labels[b];
+  const bool valid = va::valid_label(label, args.domains);
+  auto center = [&](int64_t c) { return centers + (c * args.subs + selected[c]) * args.dim; };
+  const T *own = center(valid ? label : 0), *prior = static_cast<const T*>(args.prior_logvar) + (valid ? label : 0) * args.dim;
+  const W dkl = static_cast<const W*>(args.dkl)[b], dlse = static_cast<const W*>(args.dlse)[b] / W(args.samples);
 
-  for (int64_t j = 0; j < s.dim; j += kChunk) {
-    const int64_t count = s.dim - j < kChunk ? s.dim - j : kChunk;
+  for (int64_t j = 0; j < args.dim; j += kChunk) {
+    const int64_t count = args.dim - j < kChunk ? args.dim - j : kChunk;
     W dmu[kChunk], dlogvar[kChunk], deviation[kChunk], noise[kChunk], dz[kChunk];
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i) {
@@ -175,13 +173,13 @@ static void backward_image(const VariationalSizes& s, const VariationalInputs& i
       dlogvar[i] = g.logvar;
       deviation[i] = va::deviation(widen(logvar[j + i]));
     }
-    for (int64_t n = 0; n < s.samples; ++n) {
-      const T* upstream = static_cast<const T*>(grad.dz) + (n * s.batch + b) * s.dim + j;
-      const W* p = static_cast<const W*>(grad.probabilities) + (n * s.batch + b) * s.domains;
-      W* z = static_cast<W*>(grad.z_workspace) + (n * s.batch + b) * s.dim + j;
-      Noise<T>(s, in, n, b).fill(j, count, noise);
+    for (int64_t n = 0; n < args.samples; ++n) {
+      const T* upstream = static_cast<const T*>(args.dz) + (n * args.batch + b) * args.dim + j;
+      const W* p = static_cast<const W*>(args.probabilities) + (n * args.batch + b) * args.domains;
+      W* z = static_cast<W*>(args.workspace) + (n * args.batch + b) * args.dim + j;
+      Noise<T>(args, n, b).fill(j, count, noise);
       for (int64_t i = 0; i < count; ++i) dz[i] = widen(upstream[i]);
-      for (int64_t c = 0; c < s.domains; ++c) {
+      for (int64_t c = 0; c < args.domains; ++c) {
         const W weight = va::lse_gradient(dlse, p[c], c == label);
         const T* u = center(c) + j;
 #pragma omp simd
@@ -195,43 +193,42 @@ static void backward_image(const VariationalSizes& s, const VariationalInputs& i
       }
     }
     for (int64_t i = 0; i < count; ++i) {
-      static_cast<T*>(grad.dmu)[b * s.dim + j + i] = narrow<T>(dmu[i]);
-      static_cast<T*>(grad.dlogvar)[b * s.dim + j + i] = narrow<T>(dlogvar[i]);
+      static_cast<T*>(args.dmu)[b * args.dim + j + i] = narrow<T>(dmu[i]);
+      static_cast<T*>(args.dlogvar)[b * args.dim + j + i] = narrow<T>(dlogvar[i]);
     }
   }
 }
 
 // The gradient of centre (c, i), and with i = 0 that of domain c's prior_logvar: sums over the images in their order.
 template <typename T>
-static void backward_center(const VariationalSizes& s, const VariationalInputs& in, const VariationalGradients& grad,
-                            int64_t c, int64_t i) {
+static void backward_center(const va::Backward& args, int64_t c, int64_t i) {
   using W = wide_t<T>;
-  const T *mu = static_cast<const T*>(in.mu), *logvar = static_cast<const T*>(in.logvar);
-  const T* prior = static_cast<const T*>(in.prior_logvar) + c * s.dim;
-  const W *p = static_cast<const W*>(grad.probabilities), *z = static_cast<const W*>(grad.z_workspace);
-  const W logdet = i == 0 ? log_determinant(prior, s.dim) : W(0);
+  const T *mu = static_cast<const T*>(args.mu), *logvar = static_cast<const T*>(args.logvar);
+  const T* prior = static_cast<const T*>(args.prior_logvar) + c * args.dim;
+  const W *p = static_cast<const W*>(args.probabilities), *z = static_cast<const W*>(args.workspace);
+  const W logdet = i == 0 ? log_determinant(prior, args.dim) : W(0);
 
-  for (int64_t j = 0; j < s.dim; j += kChunk) {
-    const int64_t count = s.dim - j < kChunk ? s.dim - j : kChunk;
+  for (int64_t j = 0; j < args.dim; j += kChunk) {
+    const int64_t count = args.dim - j < kChunk ? args.dim - j : kChunk;
     W dcenter[kChunk] = {}, dprior[kChunk] = {};
-    for (int64_t b = 0; b < s.batch; ++b) {
-      const bool own = in.labels[b] == c;
-      const int64_t chosen = grad.selected[b * s.domains + c];
-      const W dkl = static_cast<const W*>(grad.dkl)[b], dlse = static_cast<const W*>(grad.dlse)[b] / W(s.samples);
-      const T *m = mu + b * s.dim + j, *v = logvar + b * s.dim + j;
-      if (chosen == i) {
-        for (int64_t n = 0; n < s.samples; ++n) {
-          const int64_t row = n * s.batch + b;
-          const W weight = va::lse_gradient(dlse, p[row * s.domains + c], own);
-          const W* zrow = z + row * s.dim + j;
+    for (int64_t b = 0; b < args.batch; ++b) {
+      const bool own = args.labels[b] == c;
+      const int64_t chosen = args.selected[b * args.domains + c];
+      const W dkl = static_cast<const W*>(args.dkl)[b], dlse = static_cast<const W*>(args.dlse)[b] / W(args.samples);
+      const T *m = mu + b * args.dim + j, *v = logvar + b * args.dim + j;
+      if (chosen == i && va::valid_label(args.labels[b], args.domains)) {
+        for (int64_t n = 0; n < args.samples; ++n) {
+          const int64_t row = n * args.batch + b;
+          const W weight = va::lse_gradient(dlse, p[row * args.domains + c], own);
+          const W* zrow = z + row * args.dim + j;
 #pragma omp simd
           for (int64_t q = 0; q < count; ++q) dcenter[q] += weight * zrow[q];
         }
       }
       if (own && (chosen == i || i == 0)) {
-        const T* u = static_cast<const T*>(in.centers) + (c * s.subs + chosen) * s.dim + j;
+        const T* u = static_cast<const T*>(args.centers) + (c * args.subs + chosen) * args.dim + j;
         const W to_center = chosen == i ? W(1) : W(0);
-        const W shift = W(2) * static_cast<const W*>(grad.dlogdet2)[b] * logdet;
+        const W shift = W(2) * static_cast<const W*>(args.dlogdet2)[b] * logdet;
 #pragma omp simd
         for (int64_t q = 0; q < count; ++q) {
           const va::KlGradient<W> g = va::kl_gradient(dkl, widen(m[q]), widen(v[q]), widen(u[q]), widen(prior[j + q]));
@@ -241,37 +238,34 @@ static void backward_center(const VariationalSizes& s, const VariationalInputs& 
       }
     }
     for (int64_t q = 0; q < count; ++q)
-      static_cast<T*>(grad.dcenters)[(c * s.subs + i) * s.dim + j + q] = narrow<T>(dcenter[q]);
+      static_cast<T*>(args.dcenters)[(c * args.subs + i) * args.dim + j + q] = narrow<T>(dcenter[q]);
     for (int64_t q = 0; q < count && i == 0; ++q)
-      static_cast<T*>(grad.dprior_logvar)[c * s.dim + j + q] = narrow<T>(dprior[q]);
+      static_cast<T*>(args.dprior_logvar)[c * args.dim + j + q] = narrow<T>(dprior[q]);
   }
 }
 
-static int64_t images_per_thread(const VariationalSizes& s) {
-  return 1 + kGrain / (1 + s.dim * (s.samples * (16 + s.domains) + s.domains * s.subs));
+static int64_t images_per_thread(const va::Sizes& args) {
+  return 1 + kGrain / (1 + args.dim * (args.samples * (16 + args.domains) + args.domains * args.subs));
 }
 
-static void forward(DType dtype, const VariationalSizes& sizes, const VariationalInputs& in, double dropout,
-                    const VariationalOutputs& out, int threads) {
-  with_dtype(dtype, [&](auto type) {
+static void forward(const va::Forward& args, int threads) {
+  with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
-    parallel_for(sizes.batch, images_per_thread(sizes), threads, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) forward_image<T>(sizes, in, dropout, out, b);
+    parallel_for(args.batch, images_per_thread(args), threads, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) forward_image<T>(args, b);
     });
   });
 }
 
-static void backward(DType dtype, const VariationalSizes& sizes, const VariationalInputs& in,
-                     const VariationalGradients& grad, int threads) {
-  with_dtype(dtype, [&](auto type) {
+static void backward(const va::Backward& args, int threads) {
+  with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
-    parallel_for(sizes.batch, images_per_thread(sizes), threads, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) backward_image<T>(sizes, in, grad, b);
+    parallel_for(args.batch, images_per_thread(args), threads, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) backward_image<T>(args, b);
     });
-    const int64_t work = sizes.dim * (1 + sizes.batch * (1 + sizes.samples));
-    parallel_for(sizes.domains * sizes.subs, 1 + kGrain / work, threads, [&](int64_t begin, int64_t end) {
-      for (int64_t item = begin; item < end; ++item)
-        backward_center<T>(sizes, in, grad, item / sizes.subs, item % sizes.subs);
+    const int64_t work = args.dim * (1 + args.batch * (1 + args.samples));
+    parallel_for(args.domains * args.subs, 1 + kGrain / work, threads, [&](int64_t begin, int64_t end) {
+      for (int64_t item = begin; item < end; ++item) backward_center<T>(args, item / args.subs, item % args.subs);
     });
   });
 }

@@ -1,3 +1,4 @@
+// Sampling and its regularisers on the CPU; see math/variational.h.
 #pragma once
 
 #include "cpu/isa.h"
@@ -5,12 +6,9 @@
 
 namespace dkpnet::cpu {
 
-// Dropout keeps scores with probability 1 - dropout; 0 switches it off.
 struct VariationalKernels {
-  void (*forward)(DType dtype, const VariationalSizes& sizes, const VariationalInputs& in, double dropout,
-                  const VariationalOutputs& out, int threads);
-  void (*backward)(DType dtype, const VariationalSizes& sizes, const VariationalInputs& in,
-                   const VariationalGradients& grad, int threads);
+  void (*forward)(const variational::Forward& args, int threads);
+  void (*backward)(const variational::Backward& args, int threads);
 };
 DKPNET_CPU_KERNELS(VariationalKernels, variational)
 

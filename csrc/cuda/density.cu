@@ -8,6 +8,8 @@
 namespace dkpnet::cuda {
 namespace {
 
+using namespace dkpnet::density;
+
 constexpr int kTileColumns = 32;  // one lane each: a warp stores one 128-byte row
 constexpr int kTileRows = 8;      // one warp each
 constexpr int kThreads = kTileColumns * kTileRows;
@@ -26,7 +28,7 @@ __device__ float axis_share(int center, const Head& head, int length, int stride
   return span_mass(cell_span(stamp, cell, stride), 1, center, head.weight) / mass;
 }
 
-__global__ void __launch_bounds__(kThreads) density_kernel(DensityArgs args, int tiles_down, int tiles_across) {
+__global__ void __launch_bounds__(kThreads) density_kernel(Forward args, int tiles_down, int tiles_across) {
   __shared__ Head heads[kThreads];
   __shared__ float by_column[kGroup][kTileColumns], by_row[kGroup][kTileRows];
   __shared__ int touching[kWarps];
@@ -89,11 +91,11 @@ __global__ void __launch_bounds__(kThreads) density_kernel(DensityArgs args, int
 
 #ifdef __CUDACC__
 
-int density(const DensityArgs& args, void* stream) {
+int density_forward(const density::Forward& args, void* stream) {
   const int rows = (args.height + args.stride - 1) / args.stride, columns = (args.width + args.stride - 1) / args.stride;
   const int tiles_down = (rows + kTileRows - 1) / kTileRows, tiles_across = (columns + kTileColumns - 1) / kTileColumns;
   const int64_t blocks = args.batch * tiles_down * tiles_across;
-  if (blocks == 0) return cudaSuccess;
+  if (blocks == 0) return 0;
   density_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args, tiles_down,
                                                                                                      tiles_across);
   return cudaGetLastError();

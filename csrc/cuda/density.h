@@ -1,12 +1,11 @@
-// Density targets on the GPU; see math/density.h.
+// Density targets on the GPU; see math/density.h. Conventions: cuda/common.h.
 #pragma once
 
-#include "cuda/common.h"
 #include "math/density.h"
 
 namespace dkpnet::cuda {
 
-// One launch on `stream`; writes every cell of args.out.
-int density(const DensityArgs& args, void* stream);
+// One launch; writes every cell of args.out.
+int density_forward(const density::Forward& args, void* stream);
 
 }  // namespace dkpnet::cuda

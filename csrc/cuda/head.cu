@@ -12,7 +12,7 @@
 namespace dkpnet::cuda {
 namespace {
 
-using namespace head;
+using namespace dkpnet::head;
 
 constexpr int kHidden1 = kHeadHidden1, kHidden2 = kHeadHidden2;
 constexpr int kSums = 2 * kHidden2 + kHidden1 + 1;  // of a part: bias2 | weight3 | bias | bias3
@@ -614,33 +614,30 @@ int launch(const Problem& problem, const void* grad_density, void* out, float* p
 }
 
 template <typename T>
-int launch_downsample(const void* grad, void* out, int64_t batch, int channels, int height, int width, int rows,
-                      int columns, void* stream) {
-  const int vectors = channels * int(sizeof(T)) / 16;
-  const int64_t count = batch * rows * columns * vectors;
-  if (count == 0) return 0;
-  downsample_kernel<T><<<unsigned((count + 255) / 256), 256, 0, static_cast<cudaStream_t>(stream)>>>(
-      static_cast<const T*>(grad), static_cast<T*>(out), count, vectors, height, width, rows, columns);
-  return cudaGetLastError();
+void launch_downsample(const Downsample& args, cudaStream_t stream) {
+  const int vectors = args.channels * int(sizeof(T)) / 16;
+  const int64_t count = args.batch * args.rows * args.columns * vectors;
+  if (count == 0) return;
+  downsample_kernel<T><<<unsigned((count + 255) / 256), 256, 0, stream>>>(
+      static_cast<const T*>(args.grad), static_cast<T*>(args.out), count, vectors, args.height, args.width, args.rows,
+      args.columns);
 }
 
 }  // namespace
 
-int head_forward(const Problem& problem, void* density, void* stream) {
-  return launch<false>(problem, nullptr, density, nullptr, stream);
+int head_forward(const Forward& args, void* stream) {
+  return launch<false>(args, nullptr, args.density, nullptr, stream);
 }
 
-int head_backward(const Problem& problem, const void* grad_density, void* grad_hidden, float* partials, void* stream) {
-  return launch<true>(problem, grad_density, grad_hidden, partials, stream);
+int head_backward(const Backward& args, void* stream) {
+  return launch<true>(args, args.grad_density, args.grad_hidden, args.partials, stream);
 }
 
-int head_downsample(DType dtype, const void* grad, void* out, int64_t batch, int channels, int height, int width,
-                    int rows, int columns, void* stream) {
-  if (dtype == DType::f32)
-    return launch_downsample<float>(grad, out, batch, channels, height, width, rows, columns, stream);
-  if (dtype == DType::bf16)
-    return launch_downsample<bf16>(grad, out, batch, channels, height, width, rows, columns, stream);
-  return launch_downsample<f16>(grad, out, batch, channels, height, width, rows, columns, stream);
+int head_downsample(const Downsample& args, void* stream) {
+  with_narrow_dtype(args.dtype, [&](auto type) {
+    launch_downsample<decltype(type)>(args, static_cast<cudaStream_t>(stream));
+  });
+  return cudaGetLastError();
 }
 
 #endif  // __CUDACC__

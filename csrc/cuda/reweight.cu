@@ -2,7 +2,6 @@
 #include "cuda/reweight.h"
 
 #include "cuda/reduce.cuh"
-#include "math/reweight.h"
 
 namespace dkpnet::cuda {
 
@@ -99,7 +98,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 constexpr int kLanes = 32, kGroups = kThreads / kLanes;  // channels_last: channel vectors x groups of rows in a block
 
-// channels_last: a block has 32 V channels of one image and `kReweightRows` of its rows; partial sums go to the workspace
+// channels_last: a block has 32 V channels of one image and `rw::kSplit` of its rows; partial sums go to the workspace
 // [batch, splits, channels].
 template <typename T, int V>
 __global__ void __launch_bounds__(kThreads, 2)
@@ -109,9 +108,9 @@ __global__ void __launch_bounds__(kThreads, 2)
   __shared__ W sums[kGroups][kLanes][V];
   const int lane = threadIdx.x % kLanes, group = threadIdx.x / kLanes;
   const int64_t tiles = (channels + kLanes * V - 1) / (kLanes * V), part = blockIdx.x / tiles;  // b * splits + split
-  const int64_t b = part / splits, first = part % splits * kReweightRows;
+  const int64_t b = part / splits, first = part % splits * rw::kSplit;
   const int64_t channel = (blockIdx.x % tiles * kLanes + lane) * V;
-  const int64_t stop = first + kReweightRows < pixels ? first + kReweightRows : pixels;
+  const int64_t stop = first + rw::kSplit < pixels ? first + rw::kSplit : pixels;
   W sum[V] = {};
   if (channel < channels) {
     const Pack<T, V> y = *reinterpret_cast<const Pack<T, V>*>(attention + b * channels + channel);
@@ -175,15 +174,15 @@ static void launch_forward(const T* x, const T* attention, T* out, int64_t total
     scale_planes_kernel<T, V, Index><<<grid, kThreads, 0, stream>>>(x, attention, out, Index(total), Index(pixels));
 }
 
-int reweight_forward(DType dtype, const void* x, const void* attention, void* out, int64_t batch, int64_t channels,
-                     int64_t pixels, bool channels_last, void* stream) {
-  const int64_t total = batch * channels * pixels;
+int reweight_forward(const rw::Forward& args, void* stream) {
+  const int64_t channels = args.channels, pixels = args.pixels, total = args.batch * channels * pixels;
+  const bool channels_last = args.channels_last;
   if (total == 0) return 0;
-  with_dtype(dtype, [&](auto type) {
+  with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
     constexpr int V = kVector<T>;
-    const T *from = static_cast<const T*>(x), *y = static_cast<const T*>(attention);
-    T* to = static_cast<T*>(out);
+    const T *from = static_cast<const T*>(args.x), *y = static_cast<const T*>(args.attention);
+    T* to = static_cast<T*>(args.out);
     const auto s = static_cast<cudaStream_t>(stream);
     const bool vectors = aligned(from, to) && (channels_last ? channels % V == 0 && aligned(y) : pixels >= V);
     const bool small = total < (int64_t(1) << 31);  // 32-bit divisions where they do
@@ -199,7 +198,7 @@ static void launch_backward(const T* grad, const T* x, const T* attention, T* dx
                             int64_t batch, int64_t channels, int64_t pixels, bool channels_last, cudaStream_t stream) {
   const int64_t planes = batch * channels;
   if (channels_last) {
-    const int64_t splits = reweight_splits(pixels);
+    const int64_t splits = rw::splits(pixels);
     const unsigned grid = static_cast<unsigned>(batch * splits) * blocks(channels, kLanes * V);
     backward_rows_kernel<T, V><<<grid, kThreads, 0, stream>>>(grad, x, attention, dx, workspace, channels, pixels, splits);
     sum_splits_kernel<T><<<blocks(planes, kThreads), kThreads, 0, stream>>>(workspace, dattention, planes, channels,
@@ -213,16 +212,17 @@ static void launch_backward(const T* grad, const T* x, const T* attention, T* dx
   }
 }
 
-int reweight_backward(DType dtype, const void* grad, const void* x, const void* attention, void* dx, void* dattention,
-                      void* workspace, int64_t batch, int64_t channels, int64_t pixels, bool channels_last,
-                      void* stream) {
+int reweight_backward(const rw::Backward& args, void* stream) {
+  const int64_t batch = args.batch, channels = args.channels, pixels = args.pixels;
+  const bool channels_last = args.channels_last;
   if (batch * channels == 0) return 0;
-  with_dtype(dtype, [&](auto type) {
+  with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
     constexpr int V = kVector<T>;
-    const T *g = static_cast<const T*>(grad), *from = static_cast<const T*>(x), *y = static_cast<const T*>(attention);
-    T *to = static_cast<T*>(dx), *dy = static_cast<T*>(dattention);
-    auto* sums = static_cast<wide_t<T>*>(workspace);
+    const T *g = static_cast<const T*>(args.grad), *from = static_cast<const T*>(args.x);
+    const T* y = static_cast<const T*>(args.attention);
+    T *to = static_cast<T*>(args.dx), *dy = static_cast<T*>(args.dattention);
+    auto* sums = static_cast<wide_t<T>*>(args.workspace);
     const auto s = static_cast<cudaStream_t>(stream);
     const bool vectors = aligned(g, from, to) && (!channels_last || (channels % V == 0 && aligned(y)));
     if (vectors) launch_backward<T, V>(g, from, y, to, dy, sums, batch, channels, pixels, channels_last, s);

@@ -1,3 +1,4 @@
+// Sampling and its regularisers on the GPU; see math/variational.h. Conventions: cuda/common.h.
 #pragma once
 
 #include "math/variational.h"
@@ -7,11 +8,7 @@ namespace dkpnet::cuda {
 // What fits into a block's shared memory: a row of z, the logits of an image.
 constexpr int kVariationalMostDim = 2048, kVariationalMostDomains = 1024;
 
-// The arrays of math/variational.h on the current device. Both return a cudaError_t; neither checks labels (an image with
-// one outside [0, domains) gets NaN).
-int variational_forward(DType dtype, const VariationalSizes& sizes, const VariationalInputs& in, double dropout,
-                        const VariationalOutputs& out, void* stream);
-int variational_backward(DType dtype, const VariationalSizes& sizes, const VariationalInputs& in,
-                         const VariationalGradients& grad, void* stream);
+int variational_forward(const variational::Forward& args, void* stream);
+int variational_backward(const variational::Backward& args, void* stream);
 
 }  // namespace dkpnet::cuda

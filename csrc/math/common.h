@@ -109,4 +109,15 @@ static inline auto with_dtype(DType dtype, const Body& body) {
   }
 }
 
+// The same for the stems that have no float64.
+template <typename Body>
+static inline void with_narrow_dtype(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::f64: break;
+    case DType::bf16: return body(bf16{});
+    case DType::f16: return body(f16{});
+    case DType::f32: return body(float{});
+  }
+}
+
 }  // namespace dkpnet

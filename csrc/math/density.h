@@ -9,18 +9,25 @@
 
 #include "math/common.h"
 
-namespace dkpnet {
+namespace dkpnet::density {
 
 // What a density kernel gets. Sides and stride are at most 2^24, so that a pixel index is exact in float.
-struct DensityArgs {
+struct Forward {
   const float* points;     // [num_points, 2], (x, y) in pixels, image after image
   const int64_t* offsets;  // [batch + 1], image b owns points offsets[b] ... offsets[b + 1] - 1
   const float* sigmas;     // [num_points], or null: `sigma` for all
   float sigma, truncate;
   int64_t batch, num_points;
   int height, width, stride;
-  float* out;  // [batch, ceil(height / stride), ceil(width / stride)]
+  float* out;        // [batch, ceil(height / stride), ceil(width / stride)]
+  float* workspace;  // CPU: [batch, workspace(height, width, stride)], uninitialised; CUDA: unused
 };
+
+// Floats that an image needs: what rounding lost of every cell, a head's shares along both axes, the weight table.
+DKPNET_HD int64_t workspace(int height, int width, int stride) {
+  const int64_t rows = (height + stride - 1) / stride, columns = (width + stride - 1) / stride;
+  return rows * columns + rows + columns + (height > width ? height : width) + 1;
+}
 
 // Pixel index of a coordinate, floor(x); false for what lies outside [0, length), for NaN and for infinities.
 DKPNET_HD bool pixel_of(float coordinate, int length, int& pixel) {
@@ -86,4 +93,4 @@ DKPNET_HD void add_compensated(float& sum, float& lost, float value) {
   sum = next;
 }
 
-}  // namespace dkpnet
+}  // namespace dkpnet::density

@@ -5,7 +5,7 @@
 //   density = weight3 hidden2 + bias3
 #pragma once
 
-#include "common.h"
+#include "math/common.h"
 
 namespace dkpnet::head {
 
@@ -72,6 +72,23 @@ struct Problem {
   const float* bias2;    // [hidden2]
   const float* weight3;  // [hidden2]
   const float* bias3;    // [1]
+};
+struct Forward : Problem {
+  void* density;  // [B, height, width]
+};
+struct Backward : Problem {
+  const void* grad_density;  // [B, height, width]
+  void* grad_hidden;         // [B, height, width, hidden1], the gradient at hidden1 before its ReLU
+  float* partials;           // [B, ceil(height * width / kPart), gradient_size], written, not added to
+};
+
+// The adjoint of bilinear upsampling from rows x columns to height x width.
+struct Downsample {
+  DType dtype;
+  int64_t batch;
+  int channels, height, width, rows, columns;  // CUDA: channels a multiple of 8
+  const void* grad;                            // [B, height, width, channels]
+  void* out;                                   // [B, rows, columns, channels]
 };
 
 // The parameters' gradients come as partial sums over runs of kPart pixels, [B, ceil(height * width / kPart),

@@ -4,40 +4,42 @@
 
 #include "math/philox.h"
 
-namespace dkpnet {
+namespace dkpnet::variational {
 
 // Arrays are dense and row-major; T is the dtype, W its wide type (float64 for float64, else float32). A null seed means
 // that no noise is drawn, a null eps that the noise comes from the seed.
-struct VariationalSizes {
+struct Sizes {
   int64_t batch, dim, domains, subs, samples;
-  int64_t first;  // index of this process' first image in the global batch
+  int64_t batch_offset;  // index of this process' first image in the global batch
 };
-struct VariationalInputs {
-  const void *mu, *logvar;              // T [batch, dim]
-  const void *centers, *prior_logvar;   // T [domains, subs, dim], [domains, dim]
-  const int64_t* labels;                // [batch]
-  const int64_t* seed;                  // [1]
-  const void* eps;                      // T [samples, batch, dim]
+struct Problem : Sizes {
+  DType dtype;
+  const void *mu, *logvar;             // T [batch, dim]
+  const void *centers, *prior_logvar;  // T [domains, subs, dim], [domains, dim]
+  const int64_t* labels;               // [batch]
+  const int64_t* seed;                 // [1]
+  const void* eps;                     // T [samples, batch, dim]
 };
-struct VariationalOutputs {
-  void* z;                              // T [samples, batch, dim]
-  void *kl, *lse, *logdet2;             // W [batch]
-  int64_t* selected;                    // [batch, domains]
-  void* probabilities;                  // W [samples, batch, domains]
+struct Forward : Problem {
+  double dropout;            // scores are kept with probability 1 - dropout; 0 switches it off
+  void* z;                   // T [samples, batch, dim]
+  void *kl, *lse, *logdet2;  // W [batch]
+  int64_t* selected;         // [batch, domains]
+  void* probabilities;       // W [samples, batch, domains]
 };
-struct VariationalGradients {
-  const void* dz;                       // T [samples, batch, dim]
-  const void *dkl, *dlse, *dlogdet2;    // W [batch]
-  const int64_t* selected;              // as in the outputs
+struct Backward : Problem {
+  const void* dz;                     // T [samples, batch, dim]
+  const void *dkl, *dlse, *dlogdet2;  // W [batch]
+  const int64_t* selected;            // of the forward pass, as are the probabilities
   const void* probabilities;
-  void* z_workspace;                    // W [samples, batch, dim]
-  void *dmu, *dlogvar;                  // T [batch, dim]
-  void *dcenters, *dprior_logvar;       // T [domains, subs, dim], [domains, dim]
+  void* workspace;                    // W [samples, batch, dim]: z, not rounded to T
+  void *dmu, *dlogvar;                // T [batch, dim]
+  void *dcenters, *dprior_logvar;     // T [domains, subs, dim], [domains, dim]
 };
 
-}  // namespace dkpnet
-
-namespace dkpnet::variational {
+// An image whose label is outside [0, domains) has NaN in its terms and in its gradients (dmu, dlogvar); to the gradients
+// of the parameters it adds nothing.
+DKPNET_HD bool valid_label(int64_t label, int64_t domains) { return label >= 0 && label < domains; }
 
 template <typename W>
 DKPNET_HD W deviation(W logvar) {

@@ -108,7 +108,7 @@ class VariationalAttention(nn.Module):
         eps = None if self.training else torch.zeros_like(mu).unsqueeze(0)
         out = ops.variational(
             mu, logvar, self.centers, self.prior_logvar, labels,
-            eps=eps, num_samples=samples, dropout=self.dropout if self.training else 0.0, first=batch_offset,
+            eps=eps, num_samples=samples, dropout=self.dropout if self.training else 0.0, batch_offset=batch_offset,
         )  # fmt: skip
         attention = torch.sigmoid(self.decoder(out.z.to(mu.dtype).flatten(0, 1)))
         return AttentionOutput(attention, mu, logvar, out.kl, out.lse, out.logdet2)

@@ -3,7 +3,7 @@
 from .backend import use_backend
 from .density import density, knn_sigma
 from .depthwise import depthwise
-from .head import attended_head
+from .head import attended_head, head
 from .pointwise import pointwise
 from .reference import pooled_features
 from .reweight import reweight
@@ -14,6 +14,7 @@ __all__ = [
     "attended_head",
     "density",
     "depthwise",
+    "head",
     "knn_sigma",
     "pointwise",
     "pooled_features",

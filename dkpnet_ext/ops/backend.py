@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from . import native
 
@@ -56,11 +57,12 @@ def use_backend(name: str) -> Iterator[None]:
         _forced = before
 
 
-def can_run(backend: str, op: str, device: str, dtype: torch.dtype = torch.float32) -> str | None:
-    """Why ``backend`` cannot run operator ``op`` on tensors of this device type and dtype; None if it can.
+def can_run(backend: str, op: str, device: torch.device | str, dtype: torch.dtype = torch.float32) -> str | None:
+    """Why ``backend`` cannot run operator ``op`` on tensors of this device and dtype; None if it can.
 
     Depends on nothing but its arguments, the installation, and the machine.
     """
+    kind, index = (device, None) if isinstance(device, str) else (device.type, device.index)
     if _known(backend) == "reference":
         return None
     if backend == "triton":
@@ -68,41 +70,69 @@ def can_run(backend: str, op: str, device: str, dtype: torch.dtype = torch.float
             return "the package triton is not installed"
         if dtype not in _TRITON_DTYPES:
             return f"the Triton kernels have no {dtype}"
-        if device == "cpu":
+        if kind == "cpu":
             return (
                 None if _TRITON_INTERPRETED else "on the CPU Triton needs TRITON_INTERPRET=1 set before Python starts"
             )
-        return None if device == "cuda" else f"Triton kernels run on cuda, not on {device}"
+        return None if kind == "cuda" else f"Triton kernels run on cuda, not on {kind}"
     needed = "cuda" if backend == "cuda" else "cpu"
-    if device != needed:
-        return f"it runs on {needed} tensors, not on {device}"
+    if kind != needed:
+        return f"it runs on {needed} tensors, not on {kind}"
     if dtype not in _NATIVE_DTYPES:
         return f"the compiled kernels have no {dtype}"
-    return native.cuda_missing if backend == "cuda" else native.missing
+    return native.cuda_refusal(index) if backend == "cuda" else native.missing
 
 
-def choose(op: str, device: str, dtype: torch.dtype, limit: Limit | None = None, force: str = "") -> str:
-    """The backend that runs ``op``: ``force`` or the forced one, else the first of `ORDER` that can.
+def require(
+    backend: str, op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit | None = None
+) -> None:
+    """Raise RuntimeError, saying why, where ``backend`` cannot run ``op`` on such tensors."""
+    reason = can_run(backend, op, device, dtype) or (None if limit is None else limit(backend))
+    if reason:
+        raise RuntimeError(f"dkpnet_ext: {op} cannot run on the backend {backend!r}: {reason}")
+
+
+def require_kernel(
+    backend: str, op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit | None = None
+) -> None:
+    """The same for the raw operators ``torch.ops.dkpnet.<op>``, which have no plain PyTorch version."""
+    if backend == "reference":
+        raise RuntimeError(
+            f"dkpnet_ext: torch.ops.dkpnet.{op} runs kernels; call dkpnet_ext.ops.{op} for the backend 'reference'"
+        )
+    require(backend, op, device, dtype, limit)
+
+
+def choose(op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit | None = None) -> str:
+    """The backend that runs ``op``: the forced one, else the first of `ORDER` that can.
+
+    The public function of an operator asks once; forward and backward pass get the answer.
 
     Raises:
-        RuntimeError: a forced backend cannot run; the message says why.
+        RuntimeError: the forced backend cannot run; the message says why.
     """
-    name = force or _forced
-    if name:
-        reason = can_run(name, op, device, dtype) or (None if limit is None else limit(name))
-        if reason:
-            raise RuntimeError(f"dkpnet_ext: {op} cannot run on the forced backend {name!r}: {reason}")
-        return name
+    if _forced:
+        require(_forced, op, device, dtype, limit)
+        return _forced
+    kind = device if isinstance(device, str) else device.type
     skipped = ""
-    for name in ORDER.get(device, ("reference",)):
+    for name in ORDER.get(kind, ("reference",)):
         reason = can_run(name, op, device, dtype) or (None if limit is None else limit(name))
         if reason is None:
             break
         skipped += f" {name}: {reason}."
-    if skipped and not torch.compiler.is_compiling() and (op, device, name) not in _warned:
-        _warned.add((op, device, name))
-        warnings.warn(f"dkpnet_ext: {op} on {device} runs on {name!r}.{skipped}", stacklevel=3)
+    if skipped and not torch.compiler.is_compiling() and (op, kind, name) not in _warned:
+        _warned.add((op, kind, name))
+        warnings.warn(f"dkpnet_ext: {op} on {kind} runs on {name!r}.{skipped}", stacklevel=3)
     return name
+
+
+def dense_layout(x: Tensor) -> torch.memory_format:
+    """The dense layout that x [B, C, H, W] has, or is copied to: a slice of a channels_last tensor stays channels_last."""
+    if x.is_contiguous():
+        return torch.contiguous_format
+    last = x.is_contiguous(memory_format=torch.channels_last) or (x.stride(1) == 1 and x.shape[1] > 1)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def register_autograd(library: torch.library.Library, op: str, gradient: Callable, setup: Callable) -> None:

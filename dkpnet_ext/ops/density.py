@@ -5,7 +5,7 @@ two short vectors, one per axis, each of which sums to 1: nothing is computed or
 mass of a head inside the image is 1 up to rounding wherever it lies. Heads are added in their order: the same bits
 every run.
 
-The backend modules (this file's native calls, `ops/triton/density.py`) have
+Every backend (this file's native calls, `ops/triton/density.py`) has
 
     forward(points, offsets, sigmas, sigma, truncate, height, width, stride) -> out
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from . import native, reference
-from .backend import choose, forced
+from .backend import choose, require
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
 _library.define(
@@ -64,25 +64,12 @@ def density(
         ValueError, TypeError: shapes, devices, dtypes or values that do not fit.
     """
     height, width = size
+    sigmas, sigma = (sigma.detach(), 0.0) if isinstance(sigma, Tensor) else (None, sigma)
     _check(points, offsets, "density")
-    for name, value in (("height", height), ("width", width), ("stride", stride)):
-        if not 1 <= value <= _LARGEST:
-            raise ValueError(f"density: {name} must be from 1 to {_LARGEST}, got {value}")
-    if not (math.isfinite(truncate) and truncate >= 0):
-        raise ValueError(f"density: truncate must be a number >= 0, got {truncate}")
-    sigmas = None
-    if isinstance(sigma, Tensor):
-        if sigma.shape != points.shape[:1] or sigma.dtype != torch.float32 or sigma.device != points.device:
-            raise ValueError(
-                f"density: a sigma tensor must be float32 [{len(points)}] on {points.device}, "
-                f"got {sigma.dtype} {list(sigma.shape)} on {sigma.device}"
-            )
-        sigmas, sigma = sigma.detach().contiguous(), 0.0
-    elif not (math.isfinite(sigma) and sigma > 0):
-        raise ValueError(f"density: sigma must be a number > 0, got {sigma}")
-    points, offsets = points.detach().contiguous(), offsets.contiguous()
+    _check_stamps(points, sigmas, sigma, truncate, height, width, stride)
+    backend = choose("density", points.device, points.dtype)
     return torch.ops.dkpnet.density(
-        points, offsets, sigmas, float(sigma), float(truncate), height, width, stride, forced()
+        points.detach(), offsets, sigmas, float(sigma), float(truncate), height, width, stride, backend
     )
 
 
@@ -103,9 +90,6 @@ def knn_sigma(points: Tensor, offsets: Tensor, *, k: int = 3, beta: float = 0.3,
         [M] float32, pixels; not differentiable. On CUDA the cost grows with M^2 (no host sync); on the CPU a k-d tree
         per image is used.
     """
-    _check(points, offsets, "knn_sigma")
-    if k < 1:
-        raise ValueError(f"knn_sigma: k must be at least 1, got {k}")
     return torch.ops.dkpnet.knn_sigma(points.detach(), offsets, k, float(beta), float(default))
 
 
@@ -118,6 +102,24 @@ def _check(points: Tensor, offsets: Tensor, op: str) -> None:
         raise TypeError(f"{op}: needs float32 points and int64 offsets, got {points.dtype} and {offsets.dtype}")
     if points.device != offsets.device:
         raise ValueError(f"{op}: points are on {points.device}, offsets on {offsets.device}")
+
+
+def _check_stamps(
+    points: Tensor, sigmas: Tensor | None, sigma: float, truncate: float, height: int, width: int, stride: int
+) -> None:
+    for name, value in (("height", height), ("width", width), ("stride", stride)):
+        if not 1 <= value <= _LARGEST:
+            raise ValueError(f"density: {name} must be from 1 to {_LARGEST}, got {value}")
+    if not (math.isfinite(truncate) and truncate >= 0):
+        raise ValueError(f"density: truncate must be a number >= 0, got {truncate}")
+    if sigmas is None:
+        if not (math.isfinite(sigma) and sigma > 0):
+            raise ValueError(f"density: sigma must be a number > 0, got {sigma}")
+    elif sigmas.shape != points.shape[:1] or sigmas.dtype != torch.float32 or sigmas.device != points.device:
+        raise ValueError(
+            f"density: a sigma tensor must be float32 [{len(points)}] on {points.device}, "
+            f"got {sigmas.dtype} {list(sigmas.shape)} on {sigmas.device}"
+        )
 
 
 def _check_offsets(points: Tensor, offsets: Tensor, op: str) -> None:
@@ -142,28 +144,37 @@ def _density(
     stride: int,
     backend: str,
 ) -> Tensor:
+    _check(points, offsets, "density")
+    _check_stamps(points, sigmas, sigma, truncate, height, width, stride)
+    require(backend, "density", points.device, points.dtype)
     if not points.is_cuda:
         _check_offsets(points, offsets, "density")
-    name = choose("density", points.device.type, points.dtype, force=backend)
-    if name == "reference":
+    if backend == "reference":
         spread = sigma if sigmas is None else sigmas
         return reference.density(points, offsets, (height, width), stride=stride, sigma=spread, truncate=truncate)
-    if name == "triton":
+    points, offsets = points.contiguous(), offsets.contiguous()
+    sigmas = None if sigmas is None else sigmas.contiguous()
+    if backend == "triton":
         from .triton import density as kernels
 
         return kernels.forward(points, offsets, sigmas, sigma, truncate, height, width, stride)
-    batch = len(offsets) - 1
+    batch, workspace = len(offsets) - 1, None
     out = points.new_empty(batch, 1, _cells(height, stride), _cells(width, stride))
-    run = native.module.density_cuda if points.is_cuda else native.module.density_cpu
-    where = native.cuda_stream(points) if points.is_cuda else (torch.get_num_threads(),)
-    run(
-        points.data_ptr(), offsets.data_ptr(), 0 if sigmas is None else sigmas.data_ptr(), sigma, truncate, batch,
-        len(points), height, width, stride, out.data_ptr(), *where,
+    if not points.is_cuda:
+        workspace = points.new_empty(batch, native.module.density_workspace(height, width, stride))
+    native.run(
+        "density_forward", points, points=points, offsets=offsets, sigmas=sigmas, sigma=sigma, truncate=truncate,
+        batch=batch, num_points=len(points), height=height, width=width, stride=stride, out=out, workspace=workspace,
     )  # fmt: skip
     return out
 
 
-def _knn_sigma_cpu(points: Tensor, offsets: Tensor, k: int, beta: float, default: float) -> Tensor:
+def _knn_sigma(points: Tensor, offsets: Tensor, k: int, beta: float, default: float) -> Tensor:
+    _check(points, offsets, "knn_sigma")
+    if k < 1:
+        raise ValueError(f"knn_sigma: k must be at least 1, got {k}")
+    if points.is_cuda:
+        return reference.knn_sigma(points, offsets, k, beta, default)
     from scipy.spatial import cKDTree
 
     _check_offsets(points, offsets, "knn_sigma")
@@ -179,10 +190,9 @@ def _knn_sigma_cpu(points: Tensor, offsets: Tensor, k: int, beta: float, default
     return sigmas
 
 
-_library.impl("density", _density, "CPU")
-_library.impl("density", _density, "CUDA")
-_library.impl("knn_sigma", _knn_sigma_cpu, "CPU")
-_library.impl("knn_sigma", reference.knn_sigma, "CUDA")
+for _key in ("CPU", "CUDA"):
+    _library.impl("density", _density, _key)
+    _library.impl("knn_sigma", _knn_sigma, _key)
 
 
 @torch.library.register_fake("dkpnet::density", lib=_library)

@@ -14,11 +14,13 @@ rows of an image, then over the images: the same bits every run, for any number 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from . import native, reference
-from .backend import choose, forbid_double_backward, forced, register_autograd
+from .backend import choose, forbid_double_backward, forced, register_autograd, require_kernel
 
 ACTIVATIONS = ("none", "relu", "relu6")  # the order of dkpnet::Activation
 DTYPES = (torch.float32, torch.bfloat16)  # of the features, in the compiled loops
@@ -65,10 +67,12 @@ def depthwise(
     sides = (padding,) * 4 if isinstance(padding, int) else padding
     _check(x, weight, stride, sides)
     bias = check_convolution("depthwise", x, weight, bias, activation)
-    if runs_plain(x, bias, weight) or choose("depthwise", "cpu", x.dtype, _limit(x, weight, stride)) == "reference":
+    limit = _limit(x, weight, stride)
+    backend = "reference" if runs_plain(x, bias, weight) else choose("depthwise", "cpu", x.dtype, limit)
+    if backend == "reference":
         return reference.depthwise(x, weight, bias, stride, sides, activation)
     weight, bias = weight.float(), bias.float()
-    return torch.ops.dkpnet.depthwise.default(x, weight, bias, stride, *sides, activation, forced())
+    return torch.ops.dkpnet.depthwise.default(x, weight, bias, stride, *sides, activation, backend)
 
 
 def autocast(x: Tensor) -> Tensor:
@@ -141,12 +145,18 @@ def _out(x: Tensor, weight: Tensor, stride: int, *padding: int) -> Tensor:
     return torch.empty((*x.shape[:2], *size), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
-def _shape(x: Tensor, out: Tensor, kernel: int, stride: int, left: int, top: int, activation: str):
-    return native.module.DepthwiseShape(
-        dtype=native.DTYPES[x.dtype], batch=x.shape[0], channels=x.shape[1], height=x.shape[2], width=x.shape[3],
-        out_height=out.shape[2], out_width=out.shape[3], kernel=kernel, stride=stride, top=top, left=left,
-        activation=ACTIVATIONS.index(activation),
-    )  # fmt: skip
+def _shape(x: Tensor, out: Tensor, kernel: int, stride: int, left: int, top: int, activation: str) -> dict[str, Any]:
+    return {
+        "dtype": x.dtype, "batch": x.shape[0], "channels": x.shape[1], "height": x.shape[2], "width": x.shape[3],
+        "out_height": out.shape[2], "out_width": out.shape[3], "kernel": kernel, "stride": stride, "top": top,
+        "left": left, "activation": ACTIVATIONS.index(activation),
+    }  # fmt: skip
+
+
+def _scratch(x: Tensor, shape: dict[str, Any]) -> Tensor:
+    size = torch.empty(1, dtype=torch.int64)
+    native.run("depthwise_scratch", x, **shape, size=size)
+    return x.new_empty((torch.get_num_threads(), int(size)), dtype=torch.float32)
 
 
 def _taps(weight: Tensor) -> Tensor:
@@ -155,18 +165,13 @@ def _taps(weight: Tensor) -> Tensor:
 
 
 def _forward(x, weight, bias, stride, left, right, top, bottom, activation, backend):
-    choose("depthwise", "cpu", x.dtype, _limit(x, weight, stride), backend)
+    require_kernel(backend, "depthwise", "cpu", x.dtype, _limit(x, weight, stride))
     x = x.contiguous(memory_format=torch.channels_last)
     out = _out(x, weight, stride, left, right, top, bottom)
-    taps, bias, threads = _taps(weight), bias.contiguous(), torch.get_num_threads()
     shape = _shape(x, out, weight.shape[2], stride, left, top, activation)
-    scratch = x.new_empty((threads, shape.scratch_size()), dtype=torch.float32)
-    native.module.depthwise_forward_cpu(
-        native.module.DepthwiseForward(
-            shape=shape, input=x.data_ptr(), weight=taps.data_ptr(), bias=bias.data_ptr(), out=out.data_ptr(),
-            scratch=scratch.data_ptr(),
-        ),
-        threads,
+    native.run(
+        "depthwise_forward", x, **shape, input=x, weight=_taps(weight), bias=bias.contiguous(), out=out,
+        scratch=_scratch(x, shape),
     )  # fmt: skip
     return out
 
@@ -174,21 +179,15 @@ def _forward(x, weight, bias, stride, left, right, top, bottom, activation, back
 def _backward(
     grad, x, out, weight, need_input, need_parameters, stride, left, right, top, bottom, activation, backend
 ):  # fmt: skip
-    choose("depthwise", "cpu", x.dtype, _limit(x, weight, stride), backend)
+    require_kernel(backend, "depthwise", "cpu", x.dtype, _limit(x, weight, stride))
     grad, x, out = (t.contiguous(memory_format=torch.channels_last) for t in (grad, x, out))
-    kernel, threads, channels = weight.shape[2], torch.get_num_threads(), x.shape[1]
+    kernel, channels = weight.shape[2], x.shape[1]
     shape = _shape(x, out, kernel, stride, left, top, activation)
-    taps = _taps(weight)
-    scratch = x.new_empty((threads, shape.scratch_size()), dtype=torch.float32)
     dx = torch.empty_like(x) if need_input else x.new_empty(0)
     partials = weight.new_empty((x.shape[0], kernel * kernel + 1, channels) if need_parameters else 0)
-    native.module.depthwise_backward_cpu(
-        native.module.DepthwiseBackward(
-            shape=shape, input=x.data_ptr(), out=out.data_ptr(), grad_out=grad.data_ptr(), weight=taps.data_ptr(),
-            grad_in=dx.data_ptr() if need_input else 0, partials=partials.data_ptr() if need_parameters else 0,
-            scratch=scratch.data_ptr(),
-        ),
-        threads,
+    native.run(
+        "depthwise_backward", x, **shape, input=x, out=out, grad_out=grad, weight=_taps(weight),
+        grad_in=dx if need_input else None, partials=partials if need_parameters else None, scratch=_scratch(x, shape),
     )  # fmt: skip
     if not need_parameters:
         return dx, weight.new_empty(0), weight.new_empty(0)

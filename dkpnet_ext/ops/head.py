@@ -18,7 +18,7 @@ that keeps a tile of pixels in registers or the cache. The backward pass recompu
 one array of 64 N (the gradient before hidden1's ReLU, which every linear gradient is a product of) and sums parameter
 gradients over fixed runs of pixels: the same bits every run.
 
-Every backend module (this file's native calls, `ops/triton/head.py`) has
+Every backend (this file's native calls, `ops/triton/head.py`) has
 
     forward(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height, width) -> density
     backward(grad, <the same>) -> (grad_hidden, partials)
@@ -35,22 +35,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import native, reference
-from .backend import choose, forbid_double_backward, forced
+from .backend import choose, dense_layout, forbid_double_backward, require_kernel
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
 _ARGUMENTS = (
     "Tensor fine, Tensor fine_weight, Tensor[] products, Tensor bias, Tensor weight2, Tensor bias2, Tensor weight3, "
     "Tensor bias3, SymInt height, SymInt width, str backend"
 )
-_library.define(f"head_tail({_ARGUMENTS}) -> Tensor")
+_library.define(f"head({_ARGUMENTS}) -> Tensor")
 _library.define(
-    f"head_tail_backward(Tensor grad, {_ARGUMENTS}) -> (Tensor grad_hidden, Tensor grad_bias, Tensor grad_weight2, "
+    f"head_backward(Tensor grad, {_ARGUMENTS}) -> (Tensor grad_hidden, Tensor grad_bias, Tensor grad_weight2, "
     "Tensor grad_bias2, Tensor grad_weight3, Tensor grad_bias3)"
 )
 _library.define("head_downsample(Tensor grad, SymInt rows, SymInt columns, str backend) -> Tensor")
@@ -59,7 +60,7 @@ _LARGEST = 32767  # pixels per side: bilinear positions are exact in 32-bit inte
 _MAX_PRODUCTS = 8  # kMaxProducts of csrc/math/head.h
 
 
-def attended_head(
+def head(
     branches: Sequence[Tensor],
     attention: Tensor | None,
     neck_weight: Tensor,
@@ -104,8 +105,9 @@ def attended_head(
     largest = max(*size, *(side for branch in branches for side in branch.shape[2:]))
     limit = _limit(first.dtype, hidden1, hidden2, coarse, largest)
     with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
-        if choose("attended_head", device, first.dtype, limit) == "reference":
-            return reference.attended_head(branches, attention, *parameters, size)
+        backend = choose("head", first.device, first.dtype, limit)
+        if backend == "reference":
+            return reference.head(branches, attention, *parameters, size)
         weights, bias = _fold(branches, attention, *parameters[:4])
         products = [
             torch.bmm(branch.flatten(2).transpose(1, 2), weight).unflatten(1, branch.shape[2:])
@@ -117,7 +119,11 @@ def attended_head(
         else:
             fine_branch, fine_weight = branches[fine], weights[fine]
         tail = (t.float() for t in (weight2, bias2, weight3, bias3))
-        return torch.ops.dkpnet.head_tail(fine_branch, fine_weight, products, bias, *tail, height, width, forced())
+        return torch.ops.dkpnet.head(fine_branch, fine_weight, products, bias, *tail, height, width, backend)
+
+
+attended_head = head
+"""An earlier name of `head`."""
 
 
 def _fold(
@@ -137,25 +143,25 @@ def _fold(
 
 def _check(branches: Sequence[Tensor], attention: Tensor | None, parameters: tuple[Tensor, ...], size) -> None:
     if not branches:
-        raise ValueError("attended_head: needs at least one branch")
+        raise ValueError("head: needs at least one branch")
     first = branches[0]
     for j, branch in enumerate(branches):
         if branch.dim() != 4 or branch.shape[0] != first.shape[0] or 0 in branch.shape[1:]:
             raise ValueError(
-                f"attended_head: branches must be [B, C, H, W] of one B, no C, H or W of 0; branch {j} is "
+                f"head: branches must be [B, C, H, W] of one B, no C, H or W of 0; branch {j} is "
                 f"{list(branch.shape)}, branch 0 is {list(first.shape)}"
             )
         if branch.dtype != first.dtype or not branch.is_floating_point():
             raise TypeError(
-                f"attended_head: branches must share one floating point dtype; branch {j} is {branch.dtype}, branch 0 "
+                f"head: branches must share one floating point dtype; branch {j} is {branch.dtype}, branch 0 "
                 f"is {first.dtype}"
             )
     if len(size) != 2 or size[0] < 1 or size[1] < 1:
-        raise ValueError(f"attended_head: size must be (H, W), both at least 1, got {tuple(size)}")
+        raise ValueError(f"head: size must be (H, W), both at least 1, got {tuple(size)}")
     neck_weight, _, weight1, _, weight2, *_ = parameters
     channels = sum(branch.shape[1] for branch in branches)
     if any(weight.dim() != 2 for weight in (neck_weight, weight1, weight2)):
-        raise ValueError("attended_head: neck_weight, weight1 and weight2 must be matrices [out, in]")
+        raise ValueError("head: neck_weight, weight1 and weight2 must be matrices [out, in]")
     width, hidden1, hidden2 = neck_weight.shape[0], weight1.shape[0], weight2.shape[0]
     shapes = {
         "neck_weight": (width, channels), "neck_bias": (width,), "weight1": (hidden1, width), "bias1": (hidden1,),
@@ -166,12 +172,12 @@ def _check(branches: Sequence[Tensor], attention: Tensor | None, parameters: tup
         shapes["attention"], named["attention"] = (first.shape[0], width), attention
     for name, shape in shapes.items():
         if tuple(named[name].shape) != shape:
-            raise ValueError(f"attended_head: {name} must be {list(shape)}, got {list(named[name].shape)}")
+            raise ValueError(f"head: {name} must be {list(shape)}, got {list(named[name].shape)}")
         if not named[name].is_floating_point():
-            raise TypeError(f"attended_head: {name} must be floating point, got {named[name].dtype}")
+            raise TypeError(f"head: {name} must be floating point, got {named[name].dtype}")
     for name, tensor in (*named.items(), *((f"branch {j}", branch) for j, branch in enumerate(branches))):
         if tensor.device != first.device:
-            raise ValueError(f"attended_head: {name} is on {tensor.device}, branch 0 on {first.device}")
+            raise ValueError(f"head: {name} is on {tensor.device}, branch 0 on {first.device}")
 
 
 def _limit(dtype: torch.dtype, hidden1: int, hidden2: int, products: int, largest: int):
@@ -198,63 +204,78 @@ def _limit(dtype: torch.dtype, hidden1: int, hidden2: int, products: int, larges
     return limit
 
 
-def _dense(fine: Tensor) -> Tensor:
-    """fine in a layout that the kernels read: contiguous or channels_last."""
-    return fine if fine.is_contiguous(memory_format=torch.channels_last) else fine.contiguous()
+def _check_tail(
+    fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height, width, backend, grad=None
+) -> None:  # fmt: skip
+    """What the raw operators promise their kernels."""
+    if weight2.dim() != 2 or fine.dim() != 4 or any(p.dim() != 4 for p in products):
+        raise ValueError("head: needs weight2 [D2, D1], fine [B, C, H, W] and products [B, H, W, D1]")
+    (batch, channels), (hidden2, hidden1) = fine.shape[:2], weight2.shape
+    if height < 1 or width < 1 or any(0 in p.shape[1:3] for p in products):
+        raise ValueError("head: every height and width must be at least 1")
+    features = {
+        "fine": (fine, (batch, channels, height, width)), "fine_weight": (fine_weight, (batch, channels, hidden1)),
+        **{f"product {j}": (p, (batch, *p.shape[1:3], hidden1)) for j, p in enumerate(products)},
+    }  # fmt: skip
+    if grad is not None:
+        features["grad"] = grad, (batch, 1, height, width)
+    parameters = {
+        "bias": (bias, (batch, hidden1)), "weight2": (weight2, (hidden2, hidden1)), "bias2": (bias2, (hidden2,)),
+        "weight3": (weight3, (1, hidden2)), "bias3": (bias3, (1,)),
+    }  # fmt: skip
+    for names, dtype in ((features, fine.dtype), (parameters, torch.float32)):
+        for name, (t, shape) in names.items():
+            if tuple(t.shape) != shape or t.dtype != dtype or t.device != fine.device:
+                raise ValueError(
+                    f"head: {name} must be {dtype} {list(shape)} on {fine.device}, "
+                    f"got {t.dtype} {list(t.shape)} on {t.device}"
+                )
+    largest = max(height, width, *(side for p in products for side in p.shape[1:3]))
+    limit = _limit(fine.dtype, hidden1, hidden2, len(products), largest)
+    require_kernel(backend, "head", fine.device, fine.dtype, limit)
 
 
 def _prepare(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3):
-    """What the backend modules are promised."""
+    """The layouts that the kernels read."""
     if fine_weight.stride()[1:] != (fine_weight.shape[2], 1):
         fine_weight = fine_weight.contiguous()
     rest = (t.contiguous() for t in (bias, weight2, bias2, weight3, bias3))
-    return _dense(fine), fine_weight, [p.contiguous() for p in products], *rest
+    return fine.contiguous(memory_format=dense_layout(fine)), fine_weight, [p.contiguous() for p in products], *rest
 
 
-def _backend(fine: Tensor, weight2: Tensor, products: Sequence[Tensor], backend: str) -> str:
-    largest = max(*fine.shape[2:], *(side for product in products for side in product.shape[1:3]))
-    limit = _limit(fine.dtype, weight2.shape[1], weight2.shape[0], len(products), largest)
-    return choose("attended_head", fine.device.type, fine.dtype, limit, backend)
-
-
-def _problem(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height, width):
+def _problem(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height, width) -> dict[str, Any]:
     channels, pixels = fine.shape[1], height * width
     channels_last = not fine.is_contiguous()
-    return native.module.HeadProblem(
-        dtype=native.DTYPES[fine.dtype], batch=fine.shape[0], height=height, width=width, channels=channels,
-        hidden1=weight2.shape[1], hidden2=weight2.shape[0],
-        fine=fine.data_ptr(), fine_batch=channels * pixels,
-        fine_channel=1 if channels_last else pixels, fine_pixel=channels if channels_last else 1,
-        fine_weight=fine_weight.data_ptr(), fine_weight_batch=fine_weight.stride(0),
-        products=[(p.data_ptr(), p.shape[1], p.shape[2]) for p in products],
-        parameters=[t.data_ptr() for t in (bias, weight2, bias2, weight3, bias3)],
-    )  # fmt: skip
-
-
-def _where(t: Tensor) -> tuple[int, ...]:
-    """The last arguments of a native call: threads on the CPU, device and stream on CUDA."""
-    return native.cuda_stream(t) if t.is_cuda else (torch.get_num_threads(),)
+    return {
+        "dtype": fine.dtype, "batch": fine.shape[0], "height": height, "width": width, "channels": channels,
+        "hidden1": weight2.shape[1], "hidden2": weight2.shape[0], "fine": fine, "fine_batch": channels * pixels,
+        "fine_channel": 1 if channels_last else pixels, "fine_pixel": channels if channels_last else 1,
+        "fine_weight": fine_weight, "fine_weight_batch": fine_weight.stride(0),
+        "products": [(p.data_ptr(), p.shape[1], p.shape[2]) for p in products],
+        "bias": bias, "weight2": weight2, "bias2": bias2, "weight3": weight3, "bias3": bias3,
+    }  # fmt: skip
 
 
 def _forward(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height, width, backend):
-    name = _backend(fine, weight2, products, backend)
-    arguments = *_prepare(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3), height, width
-    if name == "triton":
+    tail = bias, weight2, bias2, weight3, bias3
+    _check_tail(fine, fine_weight, products, *tail, height, width, backend)
+    arguments = *_prepare(fine, fine_weight, products, *tail), height, width
+    if backend == "triton":
         from .triton import head as kernels
 
         return kernels.forward(*arguments)
     density = fine.new_empty((fine.shape[0], 1, height, width))
-    run = native.module.head_forward_cuda if fine.is_cuda else native.module.head_forward_cpu
-    run(_problem(*arguments), density.data_ptr(), *_where(fine))
+    native.run("head_forward", fine, **_problem(*arguments), density=density)
     return density
 
 
 def _backward(grad, fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height, width, backend):
-    name = _backend(fine, weight2, products, backend)
-    arguments = *_prepare(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3), height, width
+    tail = bias, weight2, bias2, weight3, bias3
+    _check_tail(fine, fine_weight, products, *tail, height, width, backend, grad)
+    arguments = *_prepare(fine, fine_weight, products, *tail), height, width
     grad, (hidden2, hidden1) = grad.contiguous(), weight2.shape
     sizes = (hidden2 * hidden1, hidden2, hidden2, hidden1, 1)
-    if name == "triton":
+    if backend == "triton":
         from .triton import head as kernels
 
         grad_hidden, partials = kernels.backward(grad, *arguments)
@@ -262,8 +283,9 @@ def _backward(grad, fine, fine_weight, products, bias, weight2, bias2, weight3, 
         grad_hidden = fine.new_empty((fine.shape[0], height, width, hidden1))
         parts = -(-height * width // native.module.HEAD_PART)
         partials = fine.new_empty((fine.shape[0], parts, sum(sizes)), dtype=torch.float32)
-        run = native.module.head_backward_cuda if fine.is_cuda else native.module.head_backward_cpu
-        run(_problem(*arguments), grad.data_ptr(), grad_hidden.data_ptr(), partials.data_ptr(), *_where(fine))
+        native.run(
+            "head_backward", fine, **_problem(*arguments), grad_density=grad, grad_hidden=grad_hidden, partials=partials
+        )
     by_image = partials.sum(1, dtype=torch.float64)
     grad_bias = by_image[:, -1 - hidden1 : -1].float()
     total = by_image.sum(0).float()
@@ -274,33 +296,40 @@ def _backward(grad, fine, fine_weight, products, bias, weight2, bias2, weight3, 
 
 
 def _downsample(grad, rows, columns, backend):
-    grad = grad.contiguous()
+    if grad.dim() != 4 or 0 in grad.shape[1:] or rows < 1 or columns < 1:
+        raise ValueError(
+            f"head: downsample needs [B, H, W, C] of sizes of at least 1, got {list(grad.shape)} to {rows} x {columns}"
+        )
     batch, height, width, channels = grad.shape
-    if choose("attended_head", grad.device.type, grad.dtype, force=backend) == "triton":
+    limit = _limit(grad.dtype, 64, 32, 1, max(height, width, rows, columns))
+    require_kernel(backend, "head", grad.device, grad.dtype, limit)
+    if channels % 16:
+        raise ValueError(f"head: downsample takes a multiple of 16 channels, not {channels}")
+    grad = grad.contiguous()
+    if backend == "triton":
         from .triton import head as kernels
 
         return kernels.downsample(grad, rows, columns)
     out = grad.new_empty((batch, rows, columns, channels))
-    run = native.module.head_downsample_cuda if grad.is_cuda else native.module.head_downsample_cpu
-    run(
-        native.DTYPES[grad.dtype], grad.data_ptr(), out.data_ptr(), batch, channels, height, width, rows, columns,
-        *_where(grad),
+    native.run(
+        "head_downsample", grad, dtype=grad.dtype, batch=batch, channels=channels, height=height, width=width,
+        rows=rows, columns=columns, grad=grad, out=out,
     )  # fmt: skip
     return out
 
 
 for _key in ("CPU", "CUDA"):
-    _library.impl("head_tail", _forward, _key)
-    _library.impl("head_tail_backward", _backward, _key)
+    _library.impl("head", _forward, _key)
+    _library.impl("head_backward", _backward, _key)
     _library.impl("head_downsample", _downsample, _key)
 
 
-@torch.library.register_fake("dkpnet::head_tail", lib=_library)
+@torch.library.register_fake("dkpnet::head", lib=_library)
 def _(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height, width, backend):
     return fine.new_empty((fine.shape[0], 1, height, width))
 
 
-@torch.library.register_fake("dkpnet::head_tail_backward", lib=_library)
+@torch.library.register_fake("dkpnet::head_backward", lib=_library)
 def _(grad, fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height, width, backend):
     grads = (t.new_empty(t.shape) for t in (bias, weight2, bias2, weight3, bias3))
     return fine.new_empty((fine.shape[0], height, width, weight2.shape[1])), *grads
@@ -320,7 +349,7 @@ def _setup(ctx, inputs, output) -> None:
 def _grad(ctx, grad):
     fine, fine_weight, bias, weight2, bias2, weight3, bias3, *products = ctx.saved_tensors
     height, width, backend = ctx.rest
-    grad_hidden, *grads = torch.ops.dkpnet.head_tail_backward(
+    grad_hidden, *grads = torch.ops.dkpnet.head_backward(
         grad, fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, *ctx.rest
     )
     by_pixel = grad_hidden.flatten(1, 2)  # [B, H * W, D1]
@@ -338,6 +367,6 @@ def _grad(ctx, grad):
     return grad_fine, grad_fine_weight, grad_products, *grads, None, None, None
 
 
-torch.library.register_autograd("dkpnet::head_tail", _grad, setup_context=_setup, lib=_library)
-forbid_double_backward(_library, "head_tail_backward")
+torch.library.register_autograd("dkpnet::head", _grad, setup_context=_setup, lib=_library)
+forbid_double_backward(_library, "head_backward")
 forbid_double_backward(_library, "head_downsample")

@@ -1,7 +1,7 @@
 """The compiled module `_dkpnet_ext`: loaded if it is there, with a reason where it is not.
 
 `module` is the module or None; `missing` says why there is no compiled CPU code, `cuda_missing` why there are no
-compiled CUDA kernels (None: they are there). The module knows nothing of torch: it takes addresses and sizes.
+compiled CUDA kernels (None: they are there). The module knows nothing of torch: it takes addresses and sizes (`run`).
 """
 
 from __future__ import annotations
@@ -68,12 +68,29 @@ module: Any  # None where it is missing; every caller has asked `missing` before
 module, missing, cuda_missing = _load()
 
 
-def dtype_number(tensor: Tensor) -> int:
-    """The number of the tensor's dtype in `dkpnet::DType`."""
-    return DTYPES[tensor.dtype]
+def cuda_refusal(index: int | None) -> str | None:
+    """Why the compiled kernels do not run on GPU ``index`` (None: the current one); None if they do."""
+    return cuda_missing
 
 
-def cuda_stream(tensor: Tensor) -> tuple[int, int]:
-    """The device index and the current stream's handle there, as every CUDA function of the module takes them last."""
-    index = tensor.get_device()
-    return index, torch.cuda.current_stream(index).cuda_stream
+def run(function: str, where: Tensor, **arguments: Any) -> None:
+    """Run a function of the compiled module on the device of ``where``.
+
+    Args:
+        arguments: the members of the function's struct in csrc/math/<stem>.h. Tensors (dense, on that device) are passed
+            by address, None as null, a dtype as its number.
+    """
+    plain = {name: _plain(value) for name, value in arguments.items()}
+    if where.is_cuda:
+        index = where.get_device()
+        getattr(module, function)(**plain, device=index, stream=torch.cuda.current_stream(index).cuda_stream)
+    else:
+        getattr(module, function)(**plain, threads=torch.get_num_threads())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.data_ptr()
+    if isinstance(value, torch.dtype):
+        return DTYPES[value]
+    return 0 if value is None else value

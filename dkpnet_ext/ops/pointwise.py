@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import native, reference
-from .backend import choose, forbid_double_backward, forced, register_autograd
+from .backend import choose, forbid_double_backward, register_autograd, require_kernel
 from .depthwise import ACTIVATIONS, DTYPES, autocast, check_convolution, runs_plain
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
@@ -52,10 +52,11 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation:
             f"pointwise: needs x [B, C, H, W] and weight [D, C, 1, 1], got {list(x.shape)} and {list(weight.shape)}"
         )
     bias = check_convolution("pointwise", x, weight, bias, activation)
-    if runs_plain(x) or choose("pointwise", "cpu", x.dtype, _limit(x)) == "reference":
+    backend = "reference" if runs_plain(x) else choose("pointwise", "cpu", x.dtype, _limit(x))
+    if backend == "reference":
         return reference.pointwise(x, weight, bias, activation)
     weight, bias = weight.float(), bias.float()
-    return torch.ops.dkpnet.pointwise.default(x, weight, bias, activation, forced())
+    return torch.ops.dkpnet.pointwise.default(x, weight, bias, activation, backend)
 
 
 def _limit(x: Tensor):
@@ -95,7 +96,7 @@ def _fuses(dtype: torch.dtype) -> bool:
 
 
 def _forward(x, weight, bias, activation, backend):
-    choose("pointwise", "cpu", x.dtype, _limit(x), backend)
+    require_kernel(backend, "pointwise", "cpu", x.dtype, _limit(x))
     x = x.contiguous(memory_format=torch.channels_last)
     weight, bias = weight.to(x.dtype), bias.to(x.dtype)
     if x.numel() and _fuses(x.dtype):  # oneDNN applies the activation as it stores; torch.compile calls it so, too
@@ -108,7 +109,7 @@ def _forward(x, weight, bias, activation, backend):
 
 
 def _backward(grad, x, out, weight, need_input, need_parameters, activation, backend):
-    choose("pointwise", "cpu", x.dtype, _limit(x), backend)
+    require_kernel(backend, "pointwise", "cpu", x.dtype, _limit(x))
     grad, out, source = _rows(grad).contiguous(), _rows(out).contiguous(), _rows(x)
     before = torch.empty_like(grad) if activation != "none" else grad
     channels = grad.shape[1]
@@ -116,13 +117,9 @@ def _backward(grad, x, out, weight, need_input, need_parameters, activation, bac
     repeats = native.module.POINTWISE_UNIT // math.gcd(channels, native.module.POINTWISE_UNIT)
     part = native.module.POINTWISE_ROWS * repeats
     partials = weight.new_empty((-(-grad.shape[0] // part), repeats, channels))
-    native.module.pointwise_mask_cpu(
-        native.module.PointwiseMask(
-            dtype=native.DTYPES[x.dtype], count=grad.numel(), width=repeats * channels,
-            activation=ACTIVATIONS.index(activation), grad_out=grad.data_ptr(), out=out.data_ptr(),
-            grad=before.data_ptr(), partials=partials.data_ptr(),
-        ),
-        torch.get_num_threads(),
+    native.run(
+        "pointwise_mask", x, dtype=x.dtype, count=grad.numel(), width=repeats * channels,
+        activation=ACTIVATIONS.index(activation), grad_out=grad, out=out, grad=before, partials=partials,
     )  # fmt: skip
     dx = _image(before @ weight.flatten(1).to(x.dtype), x) if need_input else x.new_empty(0)
     if not need_parameters:

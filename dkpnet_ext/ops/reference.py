@@ -16,7 +16,7 @@ from . import philox
 
 
 def select_centers(
-    mu: Tensor, centers: Tensor, *, seed: Tensor | None = None, dropout: float = 0.0, first: int = 0
+    mu: Tensor, centers: Tensor, *, seed: Tensor | None = None, dropout: float = 0.0, batch_offset: int = 0
 ) -> Tensor:
     """Eq. 8: the sub-component of every domain whose centre agrees most with mu.
 
@@ -31,7 +31,7 @@ def select_centers(
     if dropout > 0 and num_sub > 1:
         if seed is None:
             raise ValueError("select_centers: dropout > 0 needs a seed")
-        elements = torch.arange(scores.numel(), device=mu.device) + first * num_domains * num_sub
+        elements = torch.arange(scores.numel(), device=mu.device) + batch_offset * num_domains * num_sub
         kept = philox.words(seed, elements, philox.DROPOUT_STREAM) >= int(dropout * 2**32)
         scores = torch.where(kept.view(scores.shape), scores / (1.0 - dropout), torch.zeros_like(scores))
     # torch.argmax does not promise the first of equal values.
@@ -51,7 +51,7 @@ def variational(
     eps: Tensor | None,
     num_samples: int,
     dropout: float,
-    first: int,
+    batch_offset: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Sampling, KL (Eq. 3), log-sum-exp regulariser (Eq. 6) and log^2 det (Eq. 7, 9) of one batch.
 
@@ -63,22 +63,27 @@ def variational(
     mu, logvar, centers, prior_logvar = (t.to(wide) for t in (mu, logvar, centers, prior_logvar))
     if eps is None:
         assert seed is not None
-        index = torch.arange(batch * num_samples * dim, device=mu.device) + first * num_samples * dim
+        index = torch.arange(batch * num_samples * dim, device=mu.device) + batch_offset * num_samples * dim
         eps = philox.normals(seed, index.view(batch, num_samples, dim)).transpose(0, 1)
     z = mu + torch.exp(0.5 * logvar) * eps.to(wide)
 
-    selected = select_centers(mu, centers, seed=seed, dropout=dropout, first=first)
+    selected = select_centers(mu, centers, seed=seed, dropout=dropout, batch_offset=batch_offset)
     domains = torch.arange(centers.shape[0], device=mu.device)
     chosen = centers[domains, selected]  # [B, C, d]
-    own = chosen[torch.arange(batch, device=mu.device), labels]  # u_c, [B, d]
-    own_logvar = prior_logvar[labels]  # Lambda_c, [B, d]
+    valid = (labels >= 0) & (labels < centers.shape[0])
+    safe = torch.where(valid, labels, 0)
+    own = chosen[torch.arange(batch, device=mu.device), safe]  # u_c, [B, d]
+    own_logvar = prior_logvar[safe]  # Lambda_c, [B, d]
+    # The terms of an image with a wrong label: NaN, with NaN for gradients to its mu and logvar and none to the parameters.
+    undefined = torch.where(valid, 0.0, torch.nan).to(wide) * (mu + logvar).sum(-1)
 
     precision = torch.exp(-own_logvar)
     kl = 0.5 * (own_logvar - logvar - 1.0 + torch.exp(logvar - own_logvar) + (own - mu).square() * precision).sum(-1)
     logits = torch.einsum("nbd,bcd->nbc", z, chosen)
-    target = labels.expand(num_samples, batch).unsqueeze(-1)
+    target = safe.expand(num_samples, batch).unsqueeze(-1)
     lse = (torch.logsumexp(logits, -1) - logits.gather(-1, target).squeeze(-1)).mean(0)
     logdet2 = own_logvar.sum(-1).square()
+    kl, lse, logdet2 = (torch.where(valid, term, undefined) for term in (kl, lse, logdet2))
     return z.to(dtype), kl, lse, logdet2, selected
 
 
@@ -109,7 +114,7 @@ def pooled_features(
     return F.linear(pooled, neck_weight.to(pooled.dtype), None if neck_bias is None else neck_bias.to(pooled.dtype))
 
 
-def attended_head(
+def head(
     branches: Sequence[Tensor],
     attention: Tensor | None,
     neck_weight: Tensor,

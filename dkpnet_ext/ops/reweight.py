@@ -1,6 +1,6 @@
 """Channel re-weighting, out = x * y: one pass forward, one pass backward for both gradients.
 
-Every backend module (this file's native functions, `ops/triton/reweight.py`) has
+Every backend (this file's native calls, `ops/triton/reweight.py`) has
 
     forward(x, attention) -> out
     backward(grad, x, attention) -> (dx, dattention)
@@ -12,11 +12,13 @@ accumulated in float32 (float64 for float64). B, K, H or W may be 0.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from . import native, reference
-from .backend import choose, forbid_double_backward, forced, register_autograd
+from .backend import choose, dense_layout, forbid_double_backward, register_autograd, require_kernel
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
 _library.define("reweight(Tensor x, Tensor attention, str backend) -> Tensor")
@@ -32,16 +34,17 @@ def reweight(x: Tensor, attention: Tensor) -> Tensor:
         attention: [B, K], converted to x's dtype.
 
     Returns:
-        [B, K, H, W], dtype and memory format of x.
+        [B, K, H, W], dtype and memory format of x (channels_last also where x is a slice of a channels_last tensor).
 
     Raises:
         ValueError, TypeError: shapes, devices or dtypes that do not fit.
     """
     _check(x, attention)
     attention = attention.to(x.dtype)
-    if choose("reweight", x.device.type, x.dtype) == "reference":
+    backend = choose("reweight", x.device, x.dtype)
+    if backend == "reference":
         return reference.reweight(x, attention)
-    return torch.ops.dkpnet.reweight.default(x, attention, forced())
+    return torch.ops.dkpnet.reweight.default(x, attention, backend)
 
 
 def _check(x: Tensor, attention: Tensor) -> None:
@@ -55,57 +58,57 @@ def _check(x: Tensor, attention: Tensor) -> None:
         raise TypeError(f"reweight: needs floating point tensors, got {x.dtype} and {attention.dtype}")
 
 
-def _layout(x: Tensor) -> torch.memory_format:
-    """The dense layout that x has, or is copied to."""
-    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
-        return torch.contiguous_format
-    return torch.channels_last
-
-
-def _sizes(x: Tensor, layout: torch.memory_format) -> tuple[int, int, int, bool]:
-    return x.shape[0], x.shape[1], x.shape[2] * x.shape[3], layout is torch.channels_last
-
-
-def _where(x: Tensor) -> tuple[int, ...]:
-    """The last arguments of a native call: threads on the CPU, device and stream on CUDA."""
-    return native.cuda_stream(x) if x.is_cuda else (torch.get_num_threads(),)
+def _check_kernel(x: Tensor, attention: Tensor, backend: str, grad: Tensor | None = None) -> None:
+    """What the raw operators promise their kernels."""
+    _check(x, attention)
+    for name, t in (("attention", attention), ("grad", grad)):
+        if t is not None and t.dtype != x.dtype:
+            raise TypeError(f"reweight: {name} must have the dtype of x, {x.dtype}, got {t.dtype}")
+    if grad is not None and (grad.shape != x.shape or grad.device != x.device):
+        raise ValueError(
+            f"reweight: grad must be {list(x.shape)} on {x.device}, got {list(grad.shape)} on {grad.device}"
+        )
+    require_kernel(backend, "reweight", x.device, x.dtype)
 
 
 def _forward(x: Tensor, attention: Tensor, backend: str) -> Tensor:
-    layout = _layout(x)
+    _check_kernel(x, attention, backend)
+    layout = dense_layout(x)
     x, attention = x.contiguous(memory_format=layout), attention.contiguous()
-    name = choose("reweight", x.device.type, x.dtype, force=backend)
-    if name == "triton":
+    if backend == "triton":
         from .triton import reweight as kernels
 
         return kernels.forward(x, attention)
     out = torch.empty_like(x)
-    run = native.module.reweight_forward_cuda if x.is_cuda else native.module.reweight_forward_cpu
-    run(native.DTYPES[x.dtype], x.data_ptr(), attention.data_ptr(), out.data_ptr(), *_sizes(x, layout), *_where(x))
+    native.run("reweight_forward", x, **_problem(x, attention, layout), out=out)
     return out
 
 
 def _backward(grad: Tensor, x: Tensor, attention: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    layout = _layout(x)
+    _check_kernel(x, attention, backend, grad)
+    layout = dense_layout(x)
     x, attention = x.contiguous(memory_format=layout), attention.contiguous()
     grad = grad.contiguous(memory_format=layout)
-    name = choose("reweight", x.device.type, x.dtype, force=backend)
-    if name == "triton":
+    if backend == "triton":
         from .triton import reweight as kernels
 
         return kernels.backward(grad, x, attention)
-    dx, dattention = torch.empty_like(x), torch.empty_like(attention)
-    arrays = [t.data_ptr() for t in (grad, x, attention, dx, dattention)]
-    sizes = _sizes(x, layout)
-    number = native.DTYPES[x.dtype]
-    if x.is_cuda:
-        batch, channels, pixels, channels_last = sizes
-        partial = batch * channels * native.module.reweight_splits(pixels) if channels_last else 0
-        workspace = x.new_empty(partial, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
-        native.module.reweight_backward_cuda(number, *arrays, workspace.data_ptr(), *sizes, *_where(x))
-    else:
-        native.module.reweight_backward_cpu(number, *arrays, *sizes, *_where(x))
+    problem = _problem(x, attention, layout)
+    dx, dattention, workspace = torch.empty_like(x), torch.empty_like(attention), None
+    if x.is_cuda and problem["channels_last"]:
+        splits = native.module.reweight_splits(problem["pixels"])
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        workspace = x.new_empty((x.shape[0], splits, x.shape[1]), dtype=wide)
+    native.run("reweight_backward", x, **problem, grad=grad, dx=dx, dattention=dattention, workspace=workspace)
     return dx, dattention
+
+
+def _problem(x: Tensor, attention: Tensor, layout: torch.memory_format) -> dict[str, Any]:
+    batch, channels, height, width = x.shape
+    return {
+        "dtype": x.dtype, "batch": batch, "channels": channels, "pixels": height * width,
+        "channels_last": layout is torch.channels_last, "x": x, "attention": attention,
+    }  # fmt: skip
 
 
 for _key in ("CPU", "CUDA"):
@@ -115,12 +118,12 @@ for _key in ("CPU", "CUDA"):
 
 @torch.library.register_fake("dkpnet::reweight", lib=_library)
 def _(x: Tensor, attention: Tensor, backend: str) -> Tensor:
-    return torch.empty_like(x, memory_format=_layout(x))
+    return torch.empty_like(x, memory_format=dense_layout(x))
 
 
 @torch.library.register_fake("dkpnet::reweight_backward", lib=_library)
 def _(grad: Tensor, x: Tensor, attention: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x, memory_format=_layout(x)), attention.new_empty(attention.shape)
+    return torch.empty_like(x, memory_format=dense_layout(x)), attention.new_empty(attention.shape)
 
 
 def _setup(ctx, inputs, output) -> None:

@@ -1,10 +1,10 @@
 """Sampling and its three regularisers in one launch each way: z, KL, log-sum-exp, log^2 det, centre selection.
 
-Every backend module (this file's native functions, `ops/triton/variational.py`) has
+Every backend (this file's native calls, `ops/triton/variational.py`) has
 
-    forward(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, first)
+    forward(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, batch_offset)
         -> (z, kl, lse, logdet2, selected, probabilities)
-    backward(dz, dkl, dlse, dlogdet2, mu, logvar, centers, prior_logvar, labels, seed, eps, selected, probabilities, first)
+    backward(dz, dkl, dlse, dlogdet2, mu, logvar, centers, prior_logvar, labels, seed, eps, selected, probabilities, batch_offset)
         -> (dmu, dlogvar, dcenters, dprior_logvar)
 
 All tensors contiguous. mu, logvar [B, d], centers [C, k, d], prior_logvar [C, d] and eps [N, B, d] (or None: Philox
@@ -12,30 +12,30 @@ noise of `seed`) share one dtype, as do z [N, B, d], dz and the four gradients; 
 same device, or None where neither noise nor dropout needs it. "Wide" is float64 for float64, else float32: kl, lse,
 logdet2 [B], their upstream gradients and probabilities [N, B, C] (softmax of the logits z . u_c) are wide. selected
 [B, C] int64. Noise and dropout follow the Philox mapping of `ops/philox.py` with elements
-((first + b) * N + n) * d + j and ((first + b) * C + c) * k + i. B may be 0. An image whose label is outside [0, C) has
-NaN in kl, lse, logdet2 and probabilities, and hence in the gradients that they reach; nothing is read out of bounds.
+((batch_offset + b) * N + n) * d + j and ((batch_offset + b) * C + c) * k + i. B may be 0. An image whose label is outside [0, C) has
+NaN in kl, lse, logdet2, probabilities, dmu and dlogvar; it adds nothing to dcenters and dprior_logvar.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import native, reference
-from .backend import choose, forbid_double_backward, forced, register_autograd
+from .backend import choose, forbid_double_backward, register_autograd, require_kernel
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
 _library.define(
     "variational(Tensor mu, Tensor logvar, Tensor centers, Tensor prior_logvar, Tensor labels, Tensor? seed,"
-    " Tensor? eps, int num_samples, float dropout, SymInt first, str backend)"
+    " Tensor? eps, int num_samples, float dropout, SymInt batch_offset, str backend)"
     " -> (Tensor z, Tensor kl, Tensor lse, Tensor logdet2, Tensor selected, Tensor probabilities)"
 )
 _library.define(
     "variational_backward(Tensor? dz, Tensor? dkl, Tensor? dlse, Tensor? dlogdet2, Tensor mu, Tensor logvar,"
     " Tensor centers, Tensor prior_logvar, Tensor labels, Tensor? seed, Tensor? eps, Tensor selected,"
-    " Tensor probabilities, SymInt first, str backend)"
+    " Tensor probabilities, SymInt batch_offset, str backend)"
     " -> (Tensor dmu, Tensor dlogvar, Tensor dcenters, Tensor dprior_logvar)"
 )
 
@@ -61,7 +61,7 @@ def variational(
     eps: Tensor | None = None,
     num_samples: int = 1,
     dropout: float = 0.0,
-    first: int = 0,
+    batch_offset: int = 0,
 ) -> VariationalOutput:
     """Latent samples and their three regularisers, per image (Eq. 3, 6, 7 and 8 of the DKPNet paper).
 
@@ -76,16 +76,17 @@ def variational(
         mu, logvar: [B, d], one floating dtype for them and the parameters (float32, bfloat16, float16, float64).
         centers: [C, k, d], the prior means.
         prior_logvar: [C, d], log of the prior variances.
-        labels: [B] int64 in [0, C). On the CPU an error otherwise, and for NaN in any input; on CUDA, where looking
-            would stall the stream, such an image's terms and gradients are NaN.
+        labels: [B] int64 in [0, C). An image with another label has NaN for its kl, lse and logdet2 and for the gradients
+            of its mu and logvar; the parameters' gradients are those of the other images.
         seed: [1] int64 on mu's device, the noise's and the dropout's; drawn from PyTorch's default generator if None.
         eps: [N, B, d] noise to use instead; no gradient flows into it.
         num_samples: N, where eps is not given.
         dropout: probability of zeroing a score before the selection, for k > 1; those kept are scaled by 1/(1-p).
-        first: index of this process' first image in the global batch, so that DDP ranks draw what one process would.
+        batch_offset: index of this process' first image in the global batch: DDP ranks then draw what one process would.
 
     Raises:
-        ValueError, TypeError: shapes, values, devices or dtypes that do not fit.
+        ValueError, TypeError: shapes, devices or dtypes that do not fit; on the CPU (on CUDA looking would stall the
+            stream) NaN in mu, logvar, centers or prior_logvar.
     """
     if torch.is_autocast_enabled(mu.device.type):
         mu, logvar, centers, prior_logvar = (_autocast(t) for t in (mu, logvar, centers, prior_logvar))
@@ -96,18 +97,18 @@ def variational(
         eps = eps.detach().to(mu.dtype)
     if seed is None and (eps is None or (dropout > 0 and centers.shape[1] > 1)):
         seed = torch.randint(torch.iinfo(torch.int64).max, (1,), device=mu.device)
-    limit = _limit(mu.shape[1], centers.shape[0])
-    if choose("variational", mu.device.type, mu.dtype, limit) == "reference":
+    backend = choose("variational", mu.device, mu.dtype, _limit(mu.shape[1], centers.shape[0]))
+    if backend == "reference":
         if mu.device.type == "cpu" and not torch.compiler.is_compiling():
-            _check_values(mu, logvar, centers, prior_logvar, labels)
+            _check_values(mu, logvar, centers, prior_logvar)
         with torch.autocast(mu.device.type, enabled=False):
             out = reference.variational(
                 mu, logvar, centers, prior_logvar, labels,
-                seed=seed, eps=eps, num_samples=num_samples, dropout=dropout, first=first,
+                seed=seed, eps=eps, num_samples=num_samples, dropout=dropout, batch_offset=batch_offset,
             )  # fmt: skip
         return VariationalOutput(*out)
     out = torch.ops.dkpnet.variational.default(
-        mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, first, forced()
+        mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, batch_offset, backend
     )
     return VariationalOutput(*out[:5])
 
@@ -158,12 +159,8 @@ def _check(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dr
         raise ValueError(f"variational: dropout must be in [0, 1), got {dropout}")
 
 
-def _check_values(mu: Tensor, logvar: Tensor, centers: Tensor, prior_logvar: Tensor, labels: Tensor) -> None:
+def _check_values(mu: Tensor, logvar: Tensor, centers: Tensor, prior_logvar: Tensor) -> None:
     """What the compiled CPU code checks as it goes, for the reference backend."""
-    wrong = (labels < 0) | (labels >= centers.shape[0])
-    if wrong.any():
-        b = int(wrong.nonzero()[0])
-        raise ValueError(f"variational: label {int(labels[b])} of image {b} is outside [0, {centers.shape[0]})")
     for name, t in (("mu", mu), ("logvar", logvar), ("centers", centers), ("prior_logvar", prior_logvar)):
         if t.isnan().any():
             raise ValueError(f"variational: {name} contains NaN")
@@ -182,34 +179,51 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _pointer(t: Tensor | None) -> int:
-    return 0 if t is None else t.data_ptr()
+def _check_kernel(
+    mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, backend, **upstream: Tensor
+) -> None:  # fmt: skip
+    """What the raw operators promise their kernels; ``upstream`` is the backward pass' tensors by name."""
+    _check(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout)
+    (batch, dim), (domains, subs, _), wide = mu.shape, centers.shape, _wide(mu.dtype)
+    if eps is not None and (eps.shape[0] != num_samples or eps.dtype != mu.dtype):
+        raise ValueError(
+            f"variational: eps must be {mu.dtype} of {num_samples} samples, got {eps.dtype} of {eps.shape[0]}"
+        )
+    if seed is None and (eps is None or (dropout > 0 and subs > 1)):
+        raise ValueError("variational: a seed is needed, for the noise (where there is no eps) and for dropout")
+    expected = {
+        "dz": ((num_samples, batch, dim), mu.dtype), "dkl": ((batch,), wide), "dlse": ((batch,), wide),
+        "dlogdet2": ((batch,), wide), "selected": ((batch, domains), torch.int64),
+        "probabilities": ((num_samples, batch, domains), wide),
+    }  # fmt: skip
+    for name, t in upstream.items():
+        shape, dtype = expected[name]
+        if tuple(t.shape) != shape or t.dtype != dtype or t.device != mu.device:
+            raise ValueError(
+                f"variational: {name} must be {dtype} {list(shape)} on {mu.device}, "
+                f"got {t.dtype} {list(t.shape)} on {t.device}"
+            )
+    require_kernel(backend, "variational", mu.device, mu.dtype, _limit(dim, domains))
 
 
-def _where(t: Tensor) -> tuple[int, ...]:
-    """The last arguments of a native call: threads on the CPU, device and stream on CUDA."""
-    return native.cuda_stream(t) if t.is_cuda else (torch.get_num_threads(),)
+def _problem(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, batch_offset) -> dict[str, Any]:
+    return {
+        "batch": mu.shape[0], "dim": mu.shape[1], "domains": centers.shape[0], "subs": centers.shape[1],
+        "samples": num_samples, "batch_offset": batch_offset, "dtype": mu.dtype, "mu": mu, "logvar": logvar,
+        "centers": centers, "prior_logvar": prior_logvar, "labels": labels, "seed": seed, "eps": eps,
+    }  # fmt: skip
 
 
-def _forward(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, first, backend):
-    mu, logvar, centers, prior_logvar = (t.contiguous() for t in (mu, logvar, centers, prior_logvar))
-    labels, eps = labels.contiguous(), None if eps is None else eps.contiguous()
-    (batch, dim), (domains, subs, _) = mu.shape, centers.shape
-    name = choose("variational", mu.device.type, mu.dtype, _limit(dim, domains), backend)
-    if name == "triton":
+def _forward(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, batch_offset, backend):
+    _check_kernel(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, backend)
+    inputs = _contiguous(mu, logvar, centers, prior_logvar, labels, seed, eps)
+    if backend == "triton":
         from .triton import variational as kernels
 
-        return kernels.forward(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, first)
+        return kernels.forward(*inputs, num_samples, dropout, batch_offset)
     out = _empty_outputs(mu, centers, num_samples)
-    run = native.module.variational_forward_cuda if mu.is_cuda else native.module.variational_forward_cpu
-    run(
-        native.DTYPES[mu.dtype],
-        (batch, dim, domains, subs, num_samples, first),
-        tuple(map(_pointer, (mu, logvar, centers, prior_logvar, labels, seed, eps))),
-        dropout,
-        tuple(map(_pointer, out)),
-        *_where(mu),
-    )
+    results = dict(zip(("z", "kl", "lse", "logdet2", "selected", "probabilities"), out, strict=True))
+    native.run("variational_forward", mu, **_problem(*inputs, num_samples, batch_offset), dropout=dropout, **results)
     return out
 
 
@@ -224,34 +238,34 @@ def _empty_outputs(mu: Tensor, centers: Tensor, num_samples: int) -> tuple[Tenso
 
 
 def _backward(
-    dz, dkl, dlse, dlogdet2, mu, logvar, centers, prior_logvar, labels, seed, eps, selected, probabilities, first, backend
+    dz, dkl, dlse, dlogdet2, mu, logvar, centers, prior_logvar, labels, seed, eps, selected, probabilities, batch_offset, backend
 ):  # fmt: skip
-    mu, logvar, centers, prior_logvar = (t.contiguous() for t in (mu, logvar, centers, prior_logvar))
-    labels, eps = labels.contiguous(), None if eps is None else eps.contiguous()
-    (batch, dim), (domains, subs, _), num_samples = mu.shape, centers.shape, probabilities.shape[0]
-    wide = _wide(mu.dtype)
-    dz = mu.new_zeros((num_samples, batch, dim)) if dz is None else dz.contiguous()
-    dkl, dlse, dlogdet2 = (
-        mu.new_zeros(batch, dtype=wide) if t is None else t.contiguous() for t in (dkl, dlse, dlogdet2)
-    )
-    name = choose("variational", mu.device.type, mu.dtype, _limit(dim, domains), backend)
-    if name == "triton":
+    num_samples, wide = len(probabilities), _wide(mu.dtype)
+    dz = mu.new_zeros((num_samples, *mu.shape)) if dz is None else dz
+    dkl, dlse, dlogdet2 = (mu.new_zeros(len(mu), dtype=wide) if t is None else t for t in (dkl, dlse, dlogdet2))
+    upstream = {
+        "dz": dz, "dkl": dkl, "dlse": dlse, "dlogdet2": dlogdet2, "selected": selected, "probabilities": probabilities,
+    }  # fmt: skip
+    inputs = mu, logvar, centers, prior_logvar, labels, seed, eps
+    _check_kernel(*inputs, num_samples, 0.0, backend, **upstream)
+    inputs, upstream = _contiguous(*inputs), dict(zip(upstream, _contiguous(*upstream.values()), strict=True))
+    if backend == "triton":
         from .triton import variational as kernels
 
-        return kernels.backward(
-            dz, dkl, dlse, dlogdet2, mu, logvar, centers, prior_logvar, labels, seed, eps, selected, probabilities, first
-        )  # fmt: skip
-    out = tuple(torch.empty_like(t) for t in (mu, logvar, centers, prior_logvar))
-    workspace = mu.new_empty((num_samples, batch, dim), dtype=wide)
-    run = native.module.variational_backward_cuda if mu.is_cuda else native.module.variational_backward_cpu
-    run(
-        native.DTYPES[mu.dtype],
-        (batch, dim, domains, subs, num_samples, first),
-        tuple(map(_pointer, (mu, logvar, centers, prior_logvar, labels, seed, eps))),
-        tuple(map(_pointer, (dz, dkl, dlse, dlogdet2, selected, probabilities, workspace, *out))),
-        *_where(mu),
-    )
+        *grads, selected, probabilities = upstream.values()
+        return kernels.backward(*grads, *inputs, selected, probabilities, batch_offset)
+    out = tuple(torch.empty_like(t) for t in inputs[:4])
+    results = dict(zip(("dmu", "dlogvar", "dcenters", "dprior_logvar"), out, strict=True))
+    workspace = mu.new_empty((num_samples, *mu.shape), dtype=wide)
+    native.run(
+        "variational_backward", mu, **_problem(*inputs, num_samples, batch_offset), **upstream, workspace=workspace,
+        **results,
+    )  # fmt: skip
     return out
+
+
+def _contiguous(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    return tuple(None if t is None else t.contiguous() for t in tensors)
 
 
 for _key in ("CPU", "CUDA"):
@@ -260,28 +274,28 @@ for _key in ("CPU", "CUDA"):
 
 
 @torch.library.register_fake("dkpnet::variational", lib=_library)
-def _(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, first, backend):
+def _(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, batch_offset, backend):
     return _empty_outputs(mu, centers, num_samples)
 
 
 @torch.library.register_fake("dkpnet::variational_backward", lib=_library)
 def _(
-    dz, dkl, dlse, dlogdet2, mu, logvar, centers, prior_logvar, labels, seed, eps, selected, probabilities, first, backend
+    dz, dkl, dlse, dlogdet2, mu, logvar, centers, prior_logvar, labels, seed, eps, selected, probabilities, batch_offset, backend
 ):  # fmt: skip
     return tuple(t.new_empty(t.shape) for t in (mu, logvar, centers, prior_logvar))
 
 
 def _setup(ctx, inputs, output) -> None:
-    *tensors, _, _, first, backend = inputs
+    *tensors, _, _, batch_offset, backend = inputs
     ctx.save_for_backward(*tensors, output[4], output[5])
-    ctx.first, ctx.backend = first, backend
+    ctx.batch_offset, ctx.backend = batch_offset, backend
     ctx.mark_non_differentiable(output[4], output[5])
     ctx.set_materialize_grads(False)
 
 
 def _grad(ctx, dz, dkl, dlse, dlogdet2, _selected, _probabilities):
     grads = torch.ops.dkpnet.variational_backward.default(
-        dz, dkl, dlse, dlogdet2, *ctx.saved_tensors, ctx.first, ctx.backend
+        dz, dkl, dlse, dlogdet2, *ctx.saved_tensors, ctx.batch_offset, ctx.backend
     )
     return *grads, *(None,) * 7
 

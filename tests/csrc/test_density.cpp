@@ -8,6 +8,7 @@
 #include "cpu/density.h"
 
 using namespace dkpnet;
+using namespace dkpnet::density;
 
 namespace {
 
@@ -64,10 +65,10 @@ void test_compensation() {
 std::vector<float> targets(const std::vector<float>& points, const std::vector<int64_t>& offsets, int height, int width,
                            int stride, float sigma, const std::vector<float>& sigmas = {}, int threads = 1) {
   const int64_t batch = offsets.size() - 1, rows = (height + stride - 1) / stride, columns = (width + stride - 1) / stride;
-  std::vector<float> out(batch * rows * columns, kNaN), workspace(batch * cpu::density_workspace(height, width, stride), kNaN);
+  std::vector<float> out(batch * rows * columns, kNaN), memory(batch * workspace(height, width, stride), kNaN);
   cpu::density().forward({points.data(), offsets.data(), sigmas.empty() ? nullptr : sigmas.data(), sigma, 1.75f, batch,
-                          static_cast<int64_t>(points.size() / 2), height, width, stride, out.data()},
-                         workspace.data(), threads);
+                          static_cast<int64_t>(points.size() / 2), height, width, stride, out.data(), memory.data()},
+                         threads);
   return out;
 }
 

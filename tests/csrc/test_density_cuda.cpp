@@ -20,10 +20,10 @@ void test(const std::vector<float>& points, const std::vector<int64_t>& offsets,
   const int across = (columns + cuda::kTileColumns - 1) / cuda::kTileColumns;
   const int64_t batch = int64_t(offsets.size()) - 1;
   std::vector<float> want(batch * rows * columns, kNaN), got(want);
-  std::vector<float> workspace(batch * cpu::density_workspace(height, width, stride), kNaN);
-  DensityArgs args{points.data(), offsets.data(), sigmas.empty() ? nullptr : sigmas.data(), 4.0f, 1.75f, batch,
-                   int64_t(points.size() / 2), height, width, stride, want.data()};
-  cpu::density().forward(args, workspace.data(), 1);
+  std::vector<float> workspace(batch * density::workspace(height, width, stride), kNaN);
+  density::Forward args{points.data(), offsets.data(), sigmas.empty() ? nullptr : sigmas.data(), 4.0f, 1.75f, batch,
+                   int64_t(points.size() / 2), height, width, stride, want.data(), workspace.data()};
+  cpu::density().forward(args, 1);
   args.out = got.data();
   emulation::launch(unsigned(batch * down * across), cuda::kThreads, cuda::density_kernel, args, down, across);
   for (size_t i = 0; i < want.size(); ++i) CHECK_NEAR(got[i], want[i], 1e-6 * (1 + fabs(want[i])));

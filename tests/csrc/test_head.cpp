@@ -78,8 +78,8 @@ void check_case(const cpu::HeadKernels& kernels, const Case& c, int threads, dou
   const int parts = (pixels + kPart - 1) / kPart, size = gradient_size(c.hidden1, c.hidden2);
   std::vector<T> density(grad.size()), grad_hidden(grad.size() * c.hidden1);
   std::vector<float> partials(size_t(c.batch) * parts * size, 1e9f);
-  kernels.forward(problem, density.data(), threads);
-  kernels.backward(problem, grad.data(), grad_hidden.data(), partials.data(), threads);
+  kernels.forward({problem, density.data()}, threads);
+  kernels.backward({problem, grad.data(), grad_hidden.data(), partials.data()}, threads);
 
   // A ReLU near its kink may fall on either side in float: such pixels do not take part in the gradient checks.
   std::vector<double> sums(size, 0.0);
@@ -142,8 +142,8 @@ void check_case(const cpu::HeadKernels& kernels, const Case& c, int threads, dou
   for (int j = 0; j < problem.count; ++j) {
     const auto [rows, columns] = c.products[j];
     std::vector<T> out(size_t(c.batch) * rows * columns * c.hidden1);
-    kernels.downsample(problem.dtype, grad_hidden.data(), out.data(), c.batch, c.hidden1, c.height, c.width, rows,
-                       columns, threads);
+    kernels.downsample({problem.dtype, c.batch, c.hidden1, c.height, c.width, rows, columns, grad_hidden.data(),
+                        out.data()}, threads);
     for (int b = 0; b < c.batch; ++b)
       for (int y = 0; y < rows; ++y)
         for (int x = 0; x < columns; ++x)
@@ -178,11 +178,11 @@ void check_kernels(const cpu::HeadKernels& kernels) {
 
 int main() {
   check_bilinear();
-  check_kernels(cpu::baseline::head_kernels);
+  check_kernels(cpu::baseline::head);
 #ifdef DKPNET_X86_LEVELS
-  if (cpu::detected_isa() >= cpu::Isa::avx2) check_kernels(cpu::avx2::head_kernels);
-  if (cpu::detected_isa() >= cpu::Isa::avx512) check_kernels(cpu::avx512::head_kernels);
+  if (cpu::detected_isa() >= cpu::Isa::avx2) check_kernels(cpu::avx2::head);
+  if (cpu::detected_isa() >= cpu::Isa::avx512) check_kernels(cpu::avx512::head);
 #endif
-  check_kernels(cpu::head_kernels());
+  check_kernels(cpu::head());
   return check_result();
 }

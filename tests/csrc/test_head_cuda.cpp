@@ -68,8 +68,8 @@ void check_case(DType dtype, int batch, int channels, int height, int width, std
     grad_hidden[i].resize(size_t(batch) * pixels * hidden1);
     partials[i].assign(size_t(batch) * parts * size, 1e9f);
   }
-  cpu::head_kernels().forward(problem, density[0].data(), 1);
-  cpu::head_kernels().backward(problem, grad.data(), grad_hidden[0].data(), partials[0].data(), 1);
+  cpu::head().forward({problem, density[0].data()}, 1);
+  cpu::head().backward({problem, grad.data(), grad_hidden[0].data(), partials[0].data()}, 1);
   launch_emulated<T>(problem, grad.data(), density[1].data(), grad_hidden[1].data(), partials[1].data());
   for (size_t i = 0; i < density[0].size(); ++i)
     CHECK_NEAR(widen(density[1][i]), widen(density[0][i]), tolerance * 1000);
@@ -82,8 +82,7 @@ void check_case(DType dtype, int batch, int channels, int height, int width, std
     const int64_t vectors = hidden1 * int(sizeof(T)) / 16, count = int64_t(batch) * rows * columns * vectors;
     std::vector<T> out[2];
     for (auto& values : out) values.resize(size_t(batch) * rows * columns * hidden1);
-    cpu::head_kernels().downsample(dtype, grad_hidden[0].data(), out[0].data(), batch, hidden1, height, width, rows,
-                                   columns, 1);
+    cpu::head().downsample({dtype, batch, hidden1, height, width, rows, columns, grad_hidden[0].data(), out[0].data()}, 1);
     emulation::launch(unsigned((count + 255) / 256), 256, cuda::downsample_kernel<T>,
                       static_cast<const T*>(grad_hidden[0].data()), out[1].data(), count, int(vectors), height, width,
                       rows, columns);

@@ -25,9 +25,9 @@ void test(DType dtype, int64_t batch, int64_t channels, int64_t pixels, bool cha
   for (size_t i = 0; i < y.size(); ++i) y[i] = narrow<T>(float(i * 29 % 31) / 31);
   for (const cpu::ReweightKernels* kernels : all_kernels()) {
     for (int threads : {1, 3}) {
-      kernels->forward(dtype, x.data(), y.data(), out.data(), batch, channels, pixels, channels_last, threads);
-      kernels->backward(dtype, grad.data(), x.data(), y.data(), dx.data(), dy.data(), batch, channels, pixels,
-                        channels_last, threads);
+      const reweight::Problem problem{dtype, batch, channels, pixels, channels_last, x.data(), y.data()};
+      kernels->forward({problem, out.data()}, threads);
+      kernels->backward({problem, grad.data(), dx.data(), dy.data(), nullptr}, threads);
       std::vector<double> sum(y.size()), size(y.size());
       for (int64_t i = 0; i < total; ++i) {
         const int64_t c = channels_last ? i % channels : i / pixels % channels;

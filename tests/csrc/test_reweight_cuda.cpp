@@ -30,9 +30,9 @@ void test(DType dtype, unsigned batch, int64_t channels, int64_t pixels, bool ch
   Array<T> x(total, offset, 1), grad(total, offset, 2), y(planes, offset, 3);
   Array<T> out(total, offset, 4), dx(total, offset, 5), dy(planes, offset, 6);
   Array<T> want_out(total, 0, 0), want_dx(total, 0, 0), want_dy(planes, 0, 0);
-  cpu::reweight().forward(dtype, x.data, y.data, want_out.data, batch, channels, pixels, channels_last, 1);
-  cpu::reweight().backward(dtype, grad.data, x.data, y.data, want_dx.data, want_dy.data, batch, channels, pixels,
-                           channels_last, 1);
+  const reweight::Problem problem{dtype, batch, channels, pixels, channels_last, x.data, y.data};
+  cpu::reweight().forward({problem, want_out.data}, 1);
+  cpu::reweight().backward({problem, grad.data, want_dx.data, want_dy.data, nullptr}, 1);
   const T *from = x.data, *g = grad.data, *weights = y.data;
   auto compare = [&] {
     for (int64_t i = 0; i < total; ++i) CHECK(widen(dx.data[i]) == widen(want_dx.data[i]));
@@ -48,7 +48,7 @@ void test(DType dtype, unsigned batch, int64_t channels, int64_t pixels, bool ch
   if (channels_last) {
     emulation::launch(count(total, kThreads * V), kThreads, scale_rows_kernel<T, V, uint32_t>, from, weights, out.data,
                       uint32_t(total), uint32_t(channels), uint32_t(pixels));
-    const int64_t splits = reweight_splits(pixels);
+    const int64_t splits = reweight::splits(pixels);
     std::vector<float> workspace(batch * splits * channels);
     emulation::launch(unsigned(batch * splits) * count(channels, 32 * V), kThreads, backward_rows_kernel<T, V>, g, from,
                       weights, dx.data, workspace.data(), channels, pixels, splits);

@@ -26,14 +26,14 @@ double value_at(int64_t i, int64_t salt) { return double((i * 7919 + salt * 1047
 template <typename T>
 struct Case {
   using W = wide_t<T>;
-  VariationalSizes s;
+  variational::Sizes s;
   std::vector<T> mu, logvar, centers, prior, eps, z, dz, dmu, dlogvar, dcenters, dprior;
   std::vector<W> kl, lse, logdet2, probabilities, dkl, dlse, dlogdet2, workspace;
   std::vector<int64_t> labels, selected;
   int64_t seed = 42;
   bool explicit_noise;
 
-  Case(VariationalSizes sizes, bool noise) : s(sizes), explicit_noise(noise) {
+  Case(variational::Sizes sizes, bool noise) : s(sizes), explicit_noise(noise) {
     auto fill = [](auto& values, int64_t count, int64_t salt) {
       using V = typename std::decay_t<decltype(values)>::value_type;
       values.resize(count);
@@ -48,17 +48,14 @@ struct Case {
     dmu.resize(bd), dlogvar.resize(bd), dcenters.resize(centers.size()), dprior.resize(prior.size());
   }
 
-  VariationalInputs inputs() const {
-    return {mu.data(), logvar.data(), centers.data(), prior.data(), labels.data(), &seed,
-            explicit_noise ? eps.data() : nullptr};
-  }
   void run(DType dtype, const cpu::VariationalKernels& kernels, double dropout, int threads) {
-    kernels.forward(dtype, s, inputs(), dropout,
-                    {z.data(), kl.data(), lse.data(), logdet2.data(), selected.data(), probabilities.data()}, threads);
-    kernels.backward(dtype, s, inputs(),
-                     {dz.data(), dkl.data(), dlse.data(), dlogdet2.data(), selected.data(), probabilities.data(),
-                      workspace.data(), dmu.data(), dlogvar.data(), dcenters.data(), dprior.data()},
-                     threads);
+    const variational::Problem problem{s, dtype, mu.data(), logvar.data(), centers.data(), prior.data(), labels.data(),
+                                       &seed, explicit_noise ? eps.data() : nullptr};
+    kernels.forward({problem, dropout, z.data(), kl.data(), lse.data(), logdet2.data(), selected.data(),
+                     probabilities.data()}, threads);
+    kernels.backward({problem, dz.data(), dkl.data(), dlse.data(), dlogdet2.data(), selected.data(),
+                      probabilities.data(), workspace.data(), dmu.data(), dlogvar.data(), dcenters.data(),
+                      dprior.data()}, threads);
   }
 };
 
@@ -78,7 +75,7 @@ struct Naive {
     for (int64_t n = 0; n < c.s.samples; ++n)
       for (int64_t b = 0; b < c.s.batch; ++b)
         for (int64_t j = 0; j < c.s.dim; ++j) {
-          const int64_t element = ((c.s.first + b) * c.s.samples + n) * c.s.dim + j;
+          const int64_t element = ((c.s.batch_offset + b) * c.s.samples + n) * c.s.dim + j;
           noise.push_back(c.explicit_noise ? double(widen(c.eps[(n * c.s.batch + b) * c.s.dim + j]))
                                            : double(normal(uint64_t(c.seed), uint64_t(element))));
         }
@@ -86,7 +83,7 @@ struct Naive {
 
   template <typename T>
   double loss(const Case<T>& c) {
-    const VariationalSizes& s = c.s;
+    const variational::Sizes& s = c.s;
     z.assign(noise.size(), 0), kl.assign(s.batch, 0), lse.assign(s.batch, 0), logdet2.assign(s.batch, 0);
     double total = 0;
     for (int64_t b = 0; b < s.batch; ++b) {
@@ -119,7 +116,7 @@ struct Naive {
 };
 
 template <typename T>
-void check_against_naive(DType dtype, VariationalSizes sizes, bool explicit_noise, double dropout, double unit) {
+void check_against_naive(DType dtype, variational::Sizes sizes, bool explicit_noise, double dropout, double unit) {
   for (const cpu::VariationalKernels* kernels : all_kernels()) {
     for (int threads : {1, 3}) {
       Case<T> c(sizes, explicit_noise);
@@ -164,7 +161,7 @@ void test_selection() {
         for (int64_t i = 0; i < c.s.subs; ++i) {
           double score = 0;
           for (int64_t j = 0; j < c.s.dim; ++j) score += double(c.mu[b * c.s.dim + j]) * c.centers[(k * c.s.subs + i) * c.s.dim + j];
-          const int64_t element = ((c.s.first + b) * c.s.domains + k) * c.s.subs + i;
+          const int64_t element = ((c.s.batch_offset + b) * c.s.domains + k) * c.s.subs + i;
           if (dropout > 0 && !kept(uint64_t(c.seed), uint64_t(element), uint32_t(dropout * 4294967296.0))) score = 0;
           scores.push_back(score);
         }
@@ -197,9 +194,9 @@ void test_extremes_and_wrong_labels() {
 }  // namespace
 
 int main() {
-  const VariationalSizes all_sizes[] = {
+  const variational::Sizes all_sizes[] = {
       {0, 7, 2, 2, 1, 0}, {1, 1, 1, 1, 1, 0}, {3, 7, 5, 3, 2, 11}, {9, 64, 2, 2, 1, 0}, {4, 300, 3, 1, 3, 1000000007}};
-  for (const VariationalSizes& sizes : all_sizes) {
+  for (const variational::Sizes& sizes : all_sizes) {
     for (bool explicit_noise : {true, false}) {
       check_against_naive<double>(DType::f64, sizes, explicit_noise, 0.0, 1e-12);
       check_against_naive<float>(DType::f32, sizes, explicit_noise, 0.3, 1e-6);

@@ -23,13 +23,13 @@ struct Results {
   std::vector<T> z, dmu, dlogvar, dcenters, dprior;
   std::vector<float> kl, lse, logdet2, probabilities, workspace;
   std::vector<int64_t> selected;
-  explicit Results(const VariationalSizes& s)
+  explicit Results(const variational::Sizes& s)
       : z(s.samples * s.batch * s.dim), dmu(s.batch * s.dim), dlogvar(s.batch * s.dim),
         dcenters(s.domains * s.subs * s.dim), dprior(s.domains * s.dim), kl(s.batch), lse(s.batch), logdet2(s.batch),
         probabilities(s.samples * s.batch * s.domains), workspace(s.samples * s.batch * s.dim),
         selected(s.batch * s.domains) {}
-  VariationalOutputs outputs() {
-    return {z.data(), kl.data(), lse.data(), logdet2.data(), selected.data(), probabilities.data()};
+  variational::Forward forward(const variational::Problem& problem, double dropout) {
+    return {problem, dropout, z.data(), kl.data(), lse.data(), logdet2.data(), selected.data(), probabilities.data()};
   }
 };
 
@@ -43,7 +43,7 @@ void close(const char* name, const std::vector<T>& got, const std::vector<T>& wa
 }
 
 template <typename T>
-void test(DType dtype, VariationalSizes s, bool explicit_noise, double dropout, int64_t wrong_label, double unit) {
+void test(DType dtype, variational::Sizes s, bool explicit_noise, double dropout, int64_t wrong_label, double unit) {
   const auto mu = values<T>(s.batch * s.dim, 1), logvar = values<T>(s.batch * s.dim, 2);
   const auto centers = values<T>(s.domains * s.subs * s.dim, 3), prior = values<T>(s.domains * s.dim, 4);
   const auto eps = values<T>(s.samples * s.batch * s.dim, 5), dz = values<T>(s.samples * s.batch * s.dim, 6);
@@ -52,22 +52,22 @@ void test(DType dtype, VariationalSizes s, bool explicit_noise, double dropout, 
   for (int64_t b = 0; b < s.batch; ++b) labels.push_back(b % s.domains);
   if (s.batch > 1 && wrong_label) labels[1] = wrong_label;
   const int64_t seed = -5;
-  const VariationalInputs in{mu.data(),     logvar.data(), centers.data(), prior.data(),
-                             labels.data(), &seed,         explicit_noise ? eps.data() : nullptr};
+  const variational::Problem problem{s, dtype, mu.data(), logvar.data(), centers.data(), prior.data(), labels.data(),
+                                     &seed, explicit_noise ? eps.data() : nullptr};
   Results<T> got(s), want(s);
-  auto gradients = [&](Results<T>& r) {
-    return VariationalGradients{dz.data(),          dkl.data(),           dlse.data(),        dlogdet2.data(),
-                                r.selected.data(),  r.probabilities.data(), r.workspace.data(), r.dmu.data(),
-                                r.dlogvar.data(),   r.dcenters.data(),    r.dprior.data()};
+  auto backward = [&](Results<T>& r) {
+    return variational::Backward{problem, dz.data(), dkl.data(), dlse.data(), dlogdet2.data(), r.selected.data(),
+                                 r.probabilities.data(), r.workspace.data(), r.dmu.data(), r.dlogvar.data(),
+                                 r.dcenters.data(), r.dprior.data()};
   };
-  cpu::variational().forward(dtype, s, in, dropout, want.outputs(), 1);
-  cpu::variational().backward(dtype, s, in, gradients(want), 1);
-  emulation::launch(unsigned(s.batch), cuda::kThreads, cuda::forward_kernel<T>, s, in, dropout,
-                    uint32_t(dropout * 4294967296.0), got.outputs());
-  emulation::launch(unsigned(s.batch), cuda::kThreads, cuda::backward_images_kernel<T>, s, in, gradients(got));
+  cpu::variational().forward(want.forward(problem, dropout), 1);
+  cpu::variational().backward(backward(want), 1);
+  emulation::launch(unsigned(s.batch), cuda::kThreads, cuda::forward_kernel<T>, got.forward(problem, dropout),
+                    uint32_t(dropout * 4294967296.0));
+  emulation::launch(unsigned(s.batch), cuda::kThreads, cuda::backward_images_kernel<T>, backward(got));
   const int64_t tiles = (s.dim + cuda::kLanes - 1) / cuda::kLanes;
-  emulation::launch(unsigned(s.domains * s.subs * tiles), cuda::kLanes * cuda::kRows, cuda::backward_centers_kernel<T>, s,
-                    in, gradients(got));
+  emulation::launch(unsigned(s.domains * s.subs * tiles), cuda::kLanes * cuda::kRows, cuda::backward_centers_kernel<T>,
+                    backward(got));
 
   CHECK(got.selected == want.selected);
   close("z", got.z, want.z, unit);
@@ -84,9 +84,9 @@ void test(DType dtype, VariationalSizes s, bool explicit_noise, double dropout, 
 }  // namespace
 
 int main() {
-  const VariationalSizes all_sizes[] = {{1, 1, 1, 1, 1, 0},  {3, 7, 5, 3, 2, 11},  {9, 64, 2, 2, 1, 0},
+  const variational::Sizes all_sizes[] = {{1, 1, 1, 1, 1, 0},  {3, 7, 5, 3, 2, 11},  {9, 64, 2, 2, 1, 0},
                                         {2, 130, 6, 8, 3, 5}, {20, 33, 17, 1, 1, 1000000007}, {0, 9, 2, 1, 1, 0}};
-  for (const VariationalSizes& sizes : all_sizes) {
+  for (const variational::Sizes& sizes : all_sizes) {
     for (bool explicit_noise : {true, false}) test<float>(DType::f32, sizes, explicit_noise, 0.3, 0, 1e-5);
     test<bf16>(DType::bf16, sizes, false, 0.0, 0, 0x1p-7);
     test<f16>(DType::f16, sizes, true, 0.0, 0, 0x1p-10);

@@ -192,8 +192,8 @@ def test_bad_input_is_one_clear_error():
 def test_operators_are_well_formed():
     points, offsets = make_batch([[1, 2], [3, 4]], [], [[5, 6]])
     for arguments in (
-        (points, offsets, None, 4.0, 1.75, 30, 31, 4, ""),
-        (points, offsets, torch.ones(3), 0.0, 3.0, 9, 9, 2, ""),
+        (points, offsets, None, 4.0, 1.75, 30, 31, 4, "cpp"),
+        (points, offsets, torch.ones(3), 0.0, 3.0, 9, 9, 2, "reference"),
     ):
         torch.library.opcheck(torch.ops.dkpnet.density.default, arguments)
     torch.library.opcheck(torch.ops.dkpnet.knn_sigma.default, (points, offsets, 3, 0.3, 4.0))

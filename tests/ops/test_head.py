@@ -1,4 +1,4 @@
-"""attended_head: values, gradients, layouts, errors, life inside compile and export, and what its kernels compile to."""
+"""head: values, gradients, layouts, errors, life inside compile and export, and what its kernels compile to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
-from dkpnet_ext.ops import attended_head, native
+from dkpnet_ext.ops import head, native
 from dkpnet_ext.ops import backend as backends
 from dkpnet_ext.ops.backend import use_backend
 
@@ -107,7 +107,7 @@ def results(function, case):
 def run(backend):
     def function(branches, attention, parameters, size):
         with use_backend(backend):
-            return attended_head(branches, attention, *parameters, size)
+            return head(branches, attention, *parameters, size)
 
     return function
 
@@ -170,8 +170,8 @@ def test_widths_and_branches_beyond_the_kernels():
     for case in (odd, many):
         branches, attention, parameters, size = case
         backends._warned.clear()
-        with pytest.warns(UserWarning, match="attended_head on cpu runs on 'reference'.*cpp"):
-            density = attended_head(branches, attention, *parameters, size)
+        with pytest.warns(UserWarning, match="head on cpu runs on 'reference'.*cpp"):
+            density = head(branches, attention, *parameters, size)
         torch.testing.assert_close(density, literal(*case), rtol=1e-4, atol=1e-4)
 
 
@@ -226,7 +226,7 @@ def test_number_of_threads_changes_no_bit():
         for count in (1, 3):
             torch.set_num_threads(count)
             outcomes.append(
-                torch.ops.dkpnet.head_tail_backward(grad, fine, fine_weight, products, bias, *tail, *size, "cpp")
+                torch.ops.dkpnet.head_backward(grad, fine, fine_weight, products, bias, *tail, *size, "cpp")
             )
     finally:
         torch.set_num_threads(threads)
@@ -247,7 +247,7 @@ def double_case():
 
     def function(*tensors):
         with use_backend("reference"):
-            return attended_head(tensors[:2], tensors[2], *tensors[3:], size)
+            return head(tensors[:2], tensors[2], *tensors[3:], size)
 
     return function, (*branches, attention, *parameters)
 
@@ -279,7 +279,7 @@ def test_partial_gradients(backend, device):
     assert torch.equal(grad, full["grad of neck_weight"])
 
 
-def head_tail_arguments(device, layout=torch.contiguous_format):
+def tail_arguments(device, layout=torch.contiguous_format):
     (fine, coarse), _, parameters, size = make(((5, 7), ((6, 5, 7), (4, 3, 4))), device=device, layout=layout)
     fine_weight = torch.randn(2, 6, 64, device=device, requires_grad=True)
     products = [torch.randn(2, 3, 4, 64, device=device, requires_grad=True)]
@@ -289,12 +289,12 @@ def head_tail_arguments(device, layout=torch.contiguous_format):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_opcheck(backend, device, layout):
-    arguments = head_tail_arguments(device, layout)
-    torch.library.opcheck(torch.ops.dkpnet.head_tail.default, (*arguments, backend))
+    arguments = tail_arguments(device, layout)
+    torch.library.opcheck(torch.ops.dkpnet.head.default, (*arguments, backend))
     *tensors, height, width = arguments
     detached = [[p.detach() for p in t] if isinstance(t, list) else t.detach() for t in tensors] + [height, width]
     grad = torch.randn(2, 1, 5, 7, device=device)
-    torch.library.opcheck(torch.ops.dkpnet.head_tail_backward.default, (grad, *detached, backend))
+    torch.library.opcheck(torch.ops.dkpnet.head_backward.default, (grad, *detached, backend))
     torch.library.opcheck(
         torch.ops.dkpnet.head_downsample.default, (torch.randn(2, 5, 7, 64, device=device), 3, 4, backend)
     )
@@ -321,7 +321,7 @@ class Head(torch.nn.Module):
     def forward(self, branches, attention):
         # One by one: torch 2.10 cannot trace a ParameterList that is unpacked.
         tensors = [self.tensors[i] for i in range(len(self.tensors))]
-        return attended_head(branches, attention, *tensors, self.size)
+        return head(branches, attention, *tensors, self.size)
 
 
 def test_compile(backend, device):
@@ -342,7 +342,7 @@ def test_export(backend, device):
     with use_backend(backend), torch.no_grad():
         program = torch.export.export(module, (branches, attention))
         expected = module(branches, attention)
-    assert any(node.target is torch.ops.dkpnet.head_tail.default for node in program.graph.nodes), program.graph
+    assert any(node.target is torch.ops.dkpnet.head.default for node in program.graph.nodes), program.graph
     torch.testing.assert_close(program.module()(branches, attention), expected)
 
 
@@ -405,7 +405,7 @@ def test_errors_are_one_clear_line():
     }
     for message, (b, a, p, s) in wrong.items():
         with pytest.raises((ValueError, TypeError), match=message) as caught:
-            attended_head(b, a, *p, s)
+            head(b, a, *p, s)
         assert "\n" not in str(caught.value)
 
 

@@ -108,7 +108,7 @@ def reference_with_gradients(case, dtype, upstream=None):
     labels, seed, eps, samples, dropout, first = case[4:]
     eps = None if eps is None else eps.to(dtype)
     outputs = reference.variational(
-        *tensors, labels, seed=seed, eps=eps, num_samples=samples, dropout=dropout, first=first
+        *tensors, labels, seed=seed, eps=eps, num_samples=samples, dropout=dropout, batch_offset=first
     )
     if upstream is None:
         return outputs, None
@@ -182,6 +182,8 @@ def test_variational_ties_labels_and_empty_batches():
         upstream = [torch.ones_like(t) for t in (z, kl, lse, logdet2)]
         for term in (kl, lse, logdet2):
             assert term.isnan().tolist() == [False, True, False]
+        assert probabilities[0].isnan().all(1).tolist() == [False, True, False]
+        assert z.isfinite().all() and ((selected == 0) | (selected == 1)).all()
         dmu, dlogvar, dcenters, dprior = triton_backward(case, upstream, selected, probabilities)
         for grad in (dmu, dlogvar):
             assert grad.isnan().any(1).tolist() == [False, True, False]

@@ -68,7 +68,7 @@ def test_errors_against_float64(backend, device, dtype, batch, dim, error_rule):
 def test_any_shape_in_float64(batch, dim, domains, subs, samples, seed):
     leaves, labels = make(batch, dim, domains, subs, torch.float64, seed=seed)
     eps = torch.randn(samples, batch, dim, dtype=torch.float64)
-    options = dict(eps=eps, seed=torch.tensor([seed]), dropout=0.2, first=seed)
+    options = dict(eps=eps, seed=torch.tensor([seed]), dropout=0.2, batch_offset=seed)
     for name, a, b in zip(
         NAMES, results("cpp", leaves, labels, **options), results("reference", leaves, labels, **options)
     ):
@@ -201,7 +201,7 @@ def noise(backend, device, batch, dim, samples=1, seed=5, first=0):
         out = variational(
             zeros, zeros, zeros[:1, None].expand(1, 1, dim) if batch else zeros.new_zeros(1, 1, dim),
             zeros.new_zeros(1, dim), torch.zeros(batch, dtype=torch.int64, device=device),
-            seed=torch.tensor([seed], device=device), num_samples=samples, first=first,
+            seed=torch.tensor([seed], device=device), num_samples=samples, batch_offset=first,
         )  # fmt: skip
     return out.z.cpu()
 
@@ -241,7 +241,7 @@ def test_first_draws_what_one_process_would(backend, device):
     whole = results(backend, leaves, labels, seed=seed, dropout=0.5, num_samples=2)
     mu, logvar = leaves[0][3:], leaves[1][3:]
     with use_backend(backend):
-        part = variational(mu, logvar, *leaves[2:], labels[3:], seed=seed, dropout=0.5, num_samples=2, first=3)
+        part = variational(mu, logvar, *leaves[2:], labels[3:], seed=seed, dropout=0.5, num_samples=2, batch_offset=3)
     assert torch.equal(part.z, whole[0][:, 3:]) and torch.equal(part.selected, whole[4][3:])
 
 
@@ -331,11 +331,6 @@ def test_wrong_arguments_are_one_line_errors(backend, device):
 @pytest.mark.parametrize("name", ["cpp", "reference"])
 def test_wrong_values_on_the_cpu(name):
     leaves, labels = make(4, 6, 3, 2)
-    for bad in (-1, 3):
-        wrong = labels.clone()
-        wrong[2] = bad
-        with use_backend(name), pytest.raises(ValueError, match=f"label {bad} of image 2 is outside"):
-            variational(*leaves, wrong)
     for index, argument in enumerate(("mu", "logvar", "centers", "prior_logvar")):
         spoilt = [t.detach().clone() for t in leaves]
         spoilt[index].view(-1)[5] = float("nan")
@@ -343,17 +338,49 @@ def test_wrong_values_on_the_cpu(name):
             variational(*spoilt, labels)
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", ["cuda", "triton"])
-def test_wrong_labels_on_cuda_are_nan(name):
-    leaves, labels = make(4, 6, 3, 2, device="cuda")
-    labels[2] = 3
-    kept = [0, 1, 3]
-    with use_backend(name):
-        out = variational(*leaves, labels)
-        (dmu,) = torch.autograd.grad(out.lse.sum() + out.kl.sum(), leaves[0])
-    for t in (out.kl, out.lse, out.logdet2, dmu):
-        assert t[2].isnan().all() and t[kept].isfinite().all()
+def with_label(leaves, labels, eps, upstream, name, device):
+    """The six outputs and the four gradients, on any backend (plain PyTorch has no probabilities: None)."""
+    tensors = [t.detach().to(device).requires_grad_() for t in leaves]
+    labels, eps = labels.to(device), eps.to(device)
+    if name == "reference":
+        with use_backend(name):
+            out = *variational(*tensors, labels, eps=eps, num_samples=2), None
+    else:
+        out = torch.ops.dkpnet.variational(*tensors, labels, None, eps, 2, 0.0, 0, name)
+    return out, torch.autograd.grad(out[:4], tensors, [u.to(device) for u in upstream])
+
+
+@pytest.mark.parametrize("bad", [-1, 3, 2**40])
+@pytest.mark.parametrize(
+    "name", ["reference", "cpp", *(pytest.param(name, marks=pytest.mark.gpu) for name in ("cuda", "triton"))]
+)
+def test_a_wrong_label_spoils_its_own_image_only(name, bad):
+    device = "cuda" if name in ("cuda", "triton") else "cpu"
+    leaves, labels = make(5, 6, 3, 2)
+    eps, image, others = torch.randn(2, 5, 6), 2, [0, 1, 3, 4]
+    upstream = [torch.randn(2, 5, 6), *(torch.randn(5) for _ in range(3))]
+    wrong = labels.clone()
+    wrong[image] = bad
+    out, grads = with_label(leaves, wrong, eps, upstream, name, device)
+    z, kl, lse, logdet2, selected, probabilities = out
+    for term in (kl, lse, logdet2, grads[0][:, 0], grads[1][:, 0]):
+        assert term.isnan().tolist() == [b == image for b in range(5)]
+    assert grads[0][image].isnan().all() and grads[1][image].isnan().all()
+    if probabilities is not None:
+        assert probabilities.isnan().all(-1).tolist() == [[b == image for b in range(5)]] * 2
+    right = with_label(leaves, labels, eps, upstream, name, device)[0]
+    assert torch.equal(z, right[0]) and torch.equal(selected, right[4])  # the label plays no part in these
+
+    def rest(t, axis):
+        return t.index_select(axis, torch.tensor(others))
+
+    parts = [rest(leaves[0], 0), rest(leaves[1], 0), *leaves[2:]], rest(labels, 0), rest(eps, 1)
+    without, without_grads = with_label(
+        *parts, [rest(upstream[0], 1), *(rest(u, 0) for u in upstream[1:])], name, device
+    )
+    for got, want in zip((kl, lse, logdet2, grads[0], grads[1]), (*without[1:4], *without_grads[:2])):
+        torch.testing.assert_close(got[others], want)
+    torch.testing.assert_close(grads[2:], without_grads[2:])
 
 
 def loss_of(*tensors, seed):
@@ -432,5 +459,5 @@ def test_reference_needs_no_compiled_module():
     seed = torch.tensor([1])
     with use_backend("reference"):
         out = variational(*leaves, labels, seed=seed, num_samples=2)
-    want = reference.variational(*leaves, labels, seed=seed, eps=None, num_samples=2, dropout=0.0, first=0)
+    want = reference.variational(*leaves, labels, seed=seed, eps=None, num_samples=2, dropout=0.0, batch_offset=0)
     assert all(map(torch.equal, out, want))

@@ -28,10 +28,10 @@ def _exp(x):
 
 
 @triton.jit
-def _noise(seed, eps, b, n, j, here, batch, dim, samples, first):
+def _noise(seed, eps, b, n, j, here, batch, dim, samples, batch_offset):
     """eps [dim] of image b's sample n, float32."""
     if eps is None:
-        return philox.normal(tl.load(seed), ((first + b) * samples + n) * dim + j)
+        return philox.normal(tl.load(seed), ((batch_offset + b) * samples + n) * dim + j)
     else:
         return tl.load(eps + (n * batch + b) * dim + j, mask=here, other=0.0).to(tl.float32)
 
@@ -56,7 +56,7 @@ def forward_kernel(
     domains,
     subs,
     samples,
-    first,
+    batch_offset,
     threshold,  # a score is kept where its word is at least this
     DROPOUT: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -79,7 +79,7 @@ def forward_kernel(
         inside = (i[:, None] < subs) & here[None, :]
         score = tl.sum(tl.load(tile, mask=inside, other=0.0).to(tl.float32) * mean[None, :], axis=1)
         if DROPOUT:
-            element = ((first + b) * domains + domain) * subs + i
+            element = ((batch_offset + b) * domains + domain) * subs + i
             word = philox.word(tl.load(seed), element, DROPOUT_STREAM)
             score = tl.where(word.to(tl.int64) >= threshold, score, 0.0)
         best = tl.argmax(tl.where(i < subs, score, float("-inf")), axis=0, tie_break_left=True)
@@ -101,7 +101,7 @@ def forward_kernel(
     deviation = _exp(0.5 * spread)
     total = 0.0
     for n in range(samples):
-        sample = mean + deviation * _noise(seed, eps, b, n, j, here, batch, dim, samples, first)
+        sample = mean + deviation * _noise(seed, eps, b, n, j, here, batch, dim, samples, batch_offset)
         tl.store(z + (n * batch + b) * dim + j, sample.to(z.dtype.element_ty), mask=here)
         logits = tl.full([BLOCK_C], float("-inf"), tl.float32)
         for domain in range(domains):
@@ -111,7 +111,7 @@ def forward_kernel(
         largest = tl.max(logits, axis=0)
         weight = tl.where(c < domains, _exp(tl.where(c < domains, logits - largest, 0.0)), 0.0)
         mass = tl.sum(weight, axis=0)
-        tl.store(probabilities + (n * batch + b) * domains + c, weight / mass, mask=c < domains)
+        tl.store(probabilities + (n * batch + b) * domains + c, weight / mass + undefined, mask=c < domains)
         total += tl.log(mass) + (largest - tl.sum(tl.where(c == own, logits, 0.0), axis=0))
     tl.store(lse + b, total / samples + undefined)
 
@@ -138,7 +138,7 @@ def backward_images_kernel(
     domains,
     subs,
     samples,
-    first,
+    batch_offset,
     BLOCK_D: tl.constexpr,
 ):
     b = tl.program_id(0).to(tl.int64)
@@ -159,7 +159,7 @@ def backward_images_kernel(
     spread_grad = 0.5 * from_kl * (_exp(spread - prior) - 1.0)
     deviation = _exp(0.5 * spread)
     for n in range(samples):
-        noise = _noise(seed, eps, b, n, j, here, batch, dim, samples, first)
+        noise = _noise(seed, eps, b, n, j, here, batch, dim, samples, batch_offset)
         tl.store(z + (n * batch + b) * dim + j, mean + deviation * noise, mask=here)
         pull = -center
         for domain in range(domains):
@@ -258,7 +258,7 @@ def forward(
     eps: Tensor | None,
     num_samples: int,
     dropout: float,
-    first: int,
+    batch_offset: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(z, kl, lse, logdet2, selected, probabilities); see `dkpnet_ext/ops/variational.py`."""
     batch, dim = mu.shape
@@ -272,7 +272,7 @@ def forward(
     if batch > 0:
         forward_kernel[(batch,)](
             mu, logvar, centers, prior_logvar, labels, seed, eps, z, kl, lse, logdet2, selected, probabilities,
-            batch, dim, domains, subs, num_samples, first, int(dropout * 2**32), dropout > 0 and subs > 1,
+            batch, dim, domains, subs, num_samples, batch_offset, int(dropout * 2**32), dropout > 0 and subs > 1,
             triton.next_power_of_2(domains), block_k, block_d, num_warps=_num_warps(block_k * block_d),
         )  # fmt: skip
     return z, kl, lse, logdet2, selected, probabilities
@@ -293,7 +293,7 @@ def backward(
     eps: Tensor | None,
     selected: Tensor,
     probabilities: Tensor,
-    first: int,
+    batch_offset: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(dmu, dlogvar, dcenters, dprior_logvar); see `dkpnet_ext/ops/variational.py`."""
     batch, dim = mu.shape
@@ -306,7 +306,7 @@ def backward(
     if batch > 0:
         backward_images_kernel[(batch,)](
             dz, dkl, dlse, mu, logvar, centers, prior_logvar, labels, seed, eps, selected, probabilities,
-            dmu, dlogvar, z, batch, dim, domains, subs, samples, first, block_d, num_warps=_num_warps(block_d),
+            dmu, dlogvar, z, batch, dim, domains, subs, samples, batch_offset, block_d, num_warps=_num_warps(block_d),
         )  # fmt: skip
     backward_parameters_kernel[(domains, triton.cdiv(dim, COLUMNS))](
         dkl, dlse, dlogdet2, mu, logvar, centers, prior_logvar, labels, selected, probabilities, z,
