@@ -103,6 +103,15 @@ def test_strided_expanded_and_misaligned_inputs(backend, device):
         x.requires_grad_(False), attention.requires_grad_(False)
 
 
+def test_a_channel_slice_stays_channels_last(backend, device):
+    whole, attention = make((2, 12, 5, 6), device=device, layout=torch.channels_last)
+    x = whole.detach()[:, 2:9].requires_grad_()
+    out, dx, _ = results(backend, x, attention.detach()[:, 2:9].requires_grad_())
+    assert out.is_contiguous(memory_format=torch.channels_last) and not out.is_contiguous()
+    torch.testing.assert_close(out, x * attention[:, 2:9, None, None])
+    assert dx.shape == x.shape
+
+
 def test_upstream_gradient_of_another_layout(backend, device):
     for layout in LAYOUTS:
         x, attention = make((2, 8, 5, 6), device=device, layout=layout)
