@@ -1,12 +1,12 @@
-// The one form of every binding (this folder is C++: pybind11 bindings, one file per stem). A direction of a stem is the
-// struct of arguments in csrc/math/<stem>.h and who runs it where:
+// The one form of every binding (this folder is C++: pybind11 bindings, one file per stem). A direction of a stem is
+// the struct of arguments in csrc/math/<stem>.h and who runs it where:
 //
 //   Direction<reweight::Forward>("reweight_forward", cpu::reweight().forward, DKPNET_CUDA_ONLY(cuda::reweight_forward))
 //       .field("batch", &reweight::Forward::batch)...
 //       .bind(module);
 //
-// Python calls it with keyword arguments only: every member of the struct (for a pointer the address of a dense tensor, 0
-// for null), then `threads` to run it on the CPU, or `device` and `stream` to run it on that GPU. No torch header is
+// Python calls it with keyword arguments only: every member of the struct (for a pointer the address of a dense tensor,
+// 0 for null), then `threads` to run it on the CPU, or `device` and `stream` to run it on that GPU. No torch header is
 // needed. dkpnet_ext/ops/<stem>.py has checked shapes, dtypes, devices and strides before it calls.
 #pragma once
 
@@ -37,7 +37,8 @@ void assign(Member& member, py::handle value) {
     member = reinterpret_cast<Member>(value.cast<uintptr_t>());
   } else if constexpr (std::is_same_v<Member, DType>) {
     const int number = value.cast<int>();
-    if (number < 0 || number > int(DType::f16)) throw py::value_error("no dtype has the number " + std::to_string(number));
+    if (number < 0 || number > int(DType::f16))
+      throw py::value_error("no dtype has the number " + std::to_string(number));
     member = DType(number);
   } else if constexpr (std::is_enum_v<Member>) {
     member = Member(value.cast<int>());
@@ -60,7 +61,7 @@ class Direction {
     return *this;
   }
   template <typename Member, typename Base>
-  Direction& field(const char* name, Member Base::*member) {
+  Direction& field(const char* name, Member Base::* member) {
     return field(name, Setter([member](Args& args, py::handle value) { assign(args.*member, value); }));
   }
   // What the CPU can look at before it runs, by throwing.
@@ -84,7 +85,8 @@ class Direction {
     Args args{};
     for (const auto& [field, set] : fields_) set(args, take(given, field));
     const bool on_cuda = given.contains("stream");
-    if (given.size() != fields_.size() + (on_cuda ? 2 : 1)) throw py::type_error(std::string(name_) + ": unknown argument");
+    if (given.size() != fields_.size() + (on_cuda ? 2 : 1))
+      throw py::type_error(std::string(name_) + ": unknown argument");
     if (on_cuda) {
       void* stream = reinterpret_cast<void*>(take(given, py::str("stream")).template cast<uintptr_t>());
       run_on_cuda(args, take(given, py::str("device")).template cast<int>(), stream);
@@ -96,7 +98,8 @@ class Direction {
     }
   }
 
-  void run_on_cuda([[maybe_unused]] const Args& args, [[maybe_unused]] int device, [[maybe_unused]] void* stream) const {
+  void run_on_cuda([[maybe_unused]] const Args& args, [[maybe_unused]] int device,
+                   [[maybe_unused]] void* stream) const {
 #ifdef DKPNET_CUDA
     cuda::DeviceGuard guard(device);
     const int error = guard.error ? guard.error : cuda_(args, stream);

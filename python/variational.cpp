@@ -21,11 +21,11 @@ bool has_nan(const void* data, int64_t count) {
 void check_forward(const Forward& args) {
   with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
-    const char* name = has_nan<T>(args.mu, args.batch * args.dim)                              ? "mu"
-                       : has_nan<T>(args.logvar, args.batch * args.dim)                        ? "logvar"
-                       : has_nan<T>(args.centers, args.domains * args.subs * args.dim)         ? "centers"
-                       : has_nan<T>(args.prior_logvar, args.domains * args.dim)                ? "prior_logvar"
-                                                                                               : nullptr;
+    const char* name = has_nan<T>(args.mu, args.batch * args.dim)                      ? "mu"
+                       : has_nan<T>(args.logvar, args.batch * args.dim)                ? "logvar"
+                       : has_nan<T>(args.centers, args.domains * args.subs * args.dim) ? "centers"
+                       : has_nan<T>(args.prior_logvar, args.domains * args.dim)        ? "prior_logvar"
+                                                                                       : nullptr;
     if (name) throw py::value_error(std::string("variational: ") + name + " contains NaN");
   });
 }
@@ -87,7 +87,8 @@ void bind_variational(py::module_& module) {
       .bind(module);
   // The noise itself, for the tests: element by element, as the GPU draws it.
   module.def("philox_words", [](int64_t seed, int64_t element, int stream) {
-    const PhiloxBlock block = philox(static_cast<uint64_t>(seed), static_cast<uint64_t>(element) >> 2, uint32_t(stream));
+    const PhiloxBlock block =
+        philox(static_cast<uint64_t>(seed), static_cast<uint64_t>(element) >> 2, uint32_t(stream));
     return block.word[element & 3];
   });
   module.def("philox_normal", [](int64_t seed, int64_t element) {

@@ -31,7 +31,8 @@ static Span axis_shares(int center, int radius, int length, int stride, const fl
 }
 
 static void one_image(const Forward& args, int64_t image, float* workspace) {
-  const int rows = (args.height + args.stride - 1) / args.stride, columns = (args.width + args.stride - 1) / args.stride;
+  const int rows = (args.height + args.stride - 1) / args.stride,
+            columns = (args.width + args.stride - 1) / args.stride;
   const int64_t cells = int64_t(rows) * columns;
   const int limit = args.height > args.width ? args.height : args.width;
   float *sum = args.out + image * cells, *lost = workspace;
@@ -43,7 +44,8 @@ static void one_image(const Forward& args, int64_t image, float* workspace) {
   float known_scale = 0.0f;
   for (int64_t head = args.offsets[image]; head < args.offsets[image + 1]; ++head) {
     int x, y;
-    if (!pixel_of(args.points[2 * head], args.width, x) || !pixel_of(args.points[2 * head + 1], args.height, y)) continue;
+    if (!pixel_of(args.points[2 * head], args.width, x) || !pixel_of(args.points[2 * head + 1], args.height, y))
+      continue;
     const float sigma = args.sigmas ? args.sigmas[head] : args.sigma;
     const int radius = stamp_radius(sigma, args.truncate, limit);
     const StampWeight weight = stamp_weight(sigma, radius);

@@ -19,8 +19,8 @@ constexpr int kBytes = 16, kRows = 4;
 constexpr int kColumns = 2, kLanes = kBytes / 4;
 typedef float Vector __attribute__((vector_size(kBytes), aligned(4), may_alias));
 
-constexpr int kTile = 64;      // pixels; a multiple of kRows, and kPart is a multiple of it
-constexpr int kChunk = 64;     // channels of the fine branch at a time
+constexpr int kTile = 64;   // pixels; a multiple of kRows, and kPart is a multiple of it
+constexpr int kChunk = 64;  // channels of the fine branch at a time
 constexpr int kSide = kHeadMaxHidden;
 constexpr int kAlign = 64;
 
@@ -53,8 +53,8 @@ static void multiply_add(int rows, int columns, int depth, const float* a, int64
                                    out + row * columns + column, columns);
   for (; column < columns; column += kLanes)
     for (int row = 0; row < rows; row += kRows)
-      multiply_add_block<1>(depth, a + row * a_row, a_row, a_depth, b + column, columns,
-                            out + row * columns + column, columns);
+      multiply_add_block<1>(depth, a + row * a_row, a_row, a_depth, b + column, columns, out + row * columns + column,
+                            columns);
 }
 
 // Pixels [first, first + pixels) of one image, and what is computed of them.
@@ -80,8 +80,7 @@ static void gather(const Problem& problem, Tile& tile) {
       const Product& product = problem.products[j];
       const Tap row = bilinear_tap(y, product.height, problem.height);
       const Tap column = bilinear_tap(x, product.width, problem.width);
-      const T* source = static_cast<const T*>(product.data) +
-                        tile.image * product.height * product.width * width;
+      const T* source = static_cast<const T*>(product.data) + tile.image * product.height * product.width * width;
       const T* __restrict top_left = source + (int64_t(row.low) * product.width + column.low) * width;
       const T* __restrict top_right = source + (int64_t(row.low) * product.width + column.high) * width;
       const T* __restrict bottom_left = source + (int64_t(row.high) * product.width + column.low) * width;
@@ -237,7 +236,8 @@ template <typename T>
 static void downsample_of(const Downsample& args, int threads) {
   const T* grad = static_cast<const T*>(args.grad);
   T* out = static_cast<T*>(args.out);
-  const int channels = args.channels, height = args.height, width = args.width, rows = args.rows, columns = args.columns;
+  const int channels = args.channels, height = args.height, width = args.width, rows = args.rows,
+            columns = args.columns;
   constexpr int kGroup = 64;  // channels at a time
   parallel_for(args.batch * rows, 1, threads, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) {

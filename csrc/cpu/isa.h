@@ -15,14 +15,13 @@ enum class Isa { baseline, avx2, avx512 };
 
 inline Isa detected_isa() {
 #ifdef DKPNET_X86_LEVELS
-  static const Isa isa = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                                 __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                                 __builtin_cpu_supports("avx512cd")
-                             ? Isa::avx512
-                         : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                                 __builtin_cpu_supports("bmi2")
-                             ? Isa::avx2
-                             : Isa::baseline;
+  static const Isa isa =
+      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd")
+          ? Isa::avx512
+      : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")
+          ? Isa::avx2
+          : Isa::baseline;
   return isa;
 #else
   return Isa::baseline;
@@ -32,19 +31,30 @@ inline Isa detected_isa() {
 }  // namespace dkpnet::cpu
 
 #ifdef DKPNET_X86_LEVELS
-#define DKPNET_CPU_KERNELS(Type, name)                             \
-  namespace baseline { extern const Type name; }                   \
-  namespace avx2 { extern const Type name; }                       \
-  namespace avx512 { extern const Type name; }                     \
-  inline const Type& name() {                                      \
-    switch (detected_isa()) {                                      \
-      case Isa::avx512: return avx512::name;                       \
-      case Isa::avx2: return avx2::name;                           \
-      default: return baseline::name;                              \
-    }                                                              \
+#define DKPNET_CPU_KERNELS(Type, name) \
+  namespace baseline {                 \
+  extern const Type name;              \
+  }                                    \
+  namespace avx2 {                     \
+  extern const Type name;              \
+  }                                    \
+  namespace avx512 {                   \
+  extern const Type name;              \
+  }                                    \
+  inline const Type& name() {          \
+    switch (detected_isa()) {          \
+      case Isa::avx512:                \
+        return avx512::name;           \
+      case Isa::avx2:                  \
+        return avx2::name;             \
+      default:                         \
+        return baseline::name;         \
+    }                                  \
   }
 #else
-#define DKPNET_CPU_KERNELS(Type, name)             \
-  namespace baseline { extern const Type name; }   \
+#define DKPNET_CPU_KERNELS(Type, name) \
+  namespace baseline {                 \
+  extern const Type name;              \
+  }                                    \
   inline const Type& name() { return baseline::name; }
 #endif

@@ -13,7 +13,8 @@ static inline void prefer_huge_pages([[maybe_unused]] void* data, [[maybe_unused
 #ifdef MADV_HUGEPAGE
   constexpr uintptr_t page = 2 << 20;
   const uintptr_t start = reinterpret_cast<uintptr_t>(data);
-  const uintptr_t first = (start + page - 1) / page * page, last = (start + static_cast<uintptr_t>(bytes)) / page * page;
+  const uintptr_t first = (start + page - 1) / page * page,
+                  last = (start + static_cast<uintptr_t>(bytes)) / page * page;
   // A wish: whether it is granted changes nothing but the time.
   if (last > first + page) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif

@@ -1,5 +1,5 @@
-// Threads for the CPU loops. They live for one call: no pool, so no OpenMP runtime beside torch's, nothing to hang after
-// fork(), and nothing spinning while Python runs. Starting one costs some 20 us, hence `grain`.
+// Threads for the CPU loops. They live for one call: no pool, so no OpenMP runtime beside torch's, nothing to hang
+// after fork(), and nothing spinning while Python runs. Starting one costs some 20 us, hence `grain`.
 #pragma once
 
 #include <stdint.h>

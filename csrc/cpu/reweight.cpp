@@ -7,10 +7,11 @@ namespace dkpnet::cpu::DKPNET_ISA {
 
 namespace rw = dkpnet::reweight;
 
-constexpr int64_t kGrain = 1 << 16;   // elements that are worth a thread
-// A long float sum loses digits, a double one loses speed: float over a block of elements (or rows), double over the blocks.
+constexpr int64_t kGrain = 1 << 16;  // elements that are worth a thread
+// A long float sum loses digits, a double one loses speed: float over a block of elements (or rows), double over the
+// blocks.
 constexpr int64_t kBlock = 512, kRowBlock = 32;
-constexpr int64_t kChannels = 64;     // channels_last: channels summed side by side
+constexpr int64_t kChannels = 64;  // channels_last: channels summed side by side
 
 static int64_t per_item(int64_t elements) { return elements > 0 ? (kGrain + elements - 1) / elements : 1; }
 

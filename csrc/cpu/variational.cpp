@@ -6,8 +6,8 @@ namespace dkpnet::cpu::DKPNET_ISA {
 
 namespace va = dkpnet::variational;
 
-constexpr int64_t kChunk = 256;        // latent coordinates worked on at a time; a multiple of 4
-constexpr int64_t kGrain = 1 << 17;    // multiply-adds, roughly, that are worth a thread
+constexpr int64_t kChunk = 256;      // latent coordinates worked on at a time; a multiple of 4
+constexpr int64_t kGrain = 1 << 17;  // multiply-adds, roughly, that are worth a thread
 
 // Normals of elements [start, start + count), count <= kChunk.
 static void fill_normals(uint64_t seed, uint64_t start, int64_t count, float* out) {
@@ -105,7 +105,8 @@ static void select(const va::Forward& args, int64_t b, int64_t* selected) {
 template <typename T>
 static void forward_image(const va::Forward& args, int64_t b) {
   using W = wide_t<T>;
-  const T *mu = static_cast<const T*>(args.mu) + b * args.dim, *logvar = static_cast<const T*>(args.logvar) + b * args.dim;
+  const T *mu = static_cast<const T*>(args.mu) + b * args.dim,
+          *logvar = static_cast<const T*>(args.logvar) + b * args.dim;
   const T* centers = static_cast<const T*>(args.centers);
   int64_t* selected = args.selected + b * args.domains;
   select<T>(args, b, selected);
@@ -116,7 +117,8 @@ static void forward_image(const va::Forward& args, int64_t b) {
   W kl = NAN, logdet = NAN, lse = valid ? W(0) : W(NAN);
   if (valid) {
     const T *own = center(label), *prior = static_cast<const T*>(args.prior_logvar) + label * args.dim;
-    kl = sum_of<W>(args.dim, [=](int64_t j) { return va::kl(widen(mu[j]), widen(logvar[j]), widen(own[j]), widen(prior[j])); });
+    kl = sum_of<W>(args.dim,
+                   [=](int64_t j) { return va::kl(widen(mu[j]), widen(logvar[j]), widen(own[j]), widen(prior[j])); });
     logdet = log_determinant(prior, args.dim);
   }
 
@@ -153,13 +155,15 @@ static void forward_image(const va::Forward& args, int64_t b) {
 template <typename T>
 static void backward_image(const va::Backward& args, int64_t b) {
   using W = wide_t<T>;
-  const T *mu = static_cast<const T*>(args.mu) + b * args.dim, *logvar = static_cast<const T*>(args.logvar) + b * args.dim;
+  const T *mu = static_cast<const T*>(args.mu) + b * args.dim,
+          *logvar = static_cast<const T*>(args.logvar) + b * args.dim;
   const T* centers = static_cast<const T*>(args.centers);
   const int64_t* selected = args.selected + b * args.domains;
   const int64_t label = args.labels[b];
   const bool valid = va::valid_label(label, args.domains);
   auto center = [&](int64_t c) { return centers + (c * args.subs + selected[c]) * args.dim; };
-  const T *own = center(valid ? label : 0), *prior = static_cast<const T*>(args.prior_logvar) + (valid ? label : 0) * args.dim;
+  const T *own = center(valid ? label : 0),
+          *prior = static_cast<const T*>(args.prior_logvar) + (valid ? label : 0) * args.dim;
   const W dkl = static_cast<const W*>(args.dkl)[b], dlse = static_cast<const W*>(args.dlse)[b] / W(args.samples);
 
   for (int64_t j = 0; j < args.dim; j += kChunk) {
@@ -167,8 +171,8 @@ static void backward_image(const va::Backward& args, int64_t b) {
     W dmu[kChunk], dlogvar[kChunk], deviation[kChunk], noise[kChunk], dz[kChunk];
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i) {
-      const va::KlGradient<W> g = va::kl_gradient(dkl, widen(mu[j + i]), widen(logvar[j + i]), widen(own[j + i]),
-                                                  widen(prior[j + i]));
+      const va::KlGradient<W> g =
+          va::kl_gradient(dkl, widen(mu[j + i]), widen(logvar[j + i]), widen(own[j + i]), widen(prior[j + i]));
       dmu[i] = g.mu;
       dlogvar[i] = g.logvar;
       deviation[i] = va::deviation(widen(logvar[j + i]));

@@ -102,10 +102,14 @@ DKPNET_HD T narrow(wide_t<T> x) {
 template <typename Body>
 static inline auto with_dtype(DType dtype, const Body& body) {
   switch (dtype) {
-    case DType::f64: return body(double{});
-    case DType::bf16: return body(bf16{});
-    case DType::f16: return body(f16{});
-    default: return body(float{});
+    case DType::f64:
+      return body(double{});
+    case DType::bf16:
+      return body(bf16{});
+    case DType::f16:
+      return body(f16{});
+    default:
+      return body(float{});
   }
 }
 
@@ -113,10 +117,14 @@ static inline auto with_dtype(DType dtype, const Body& body) {
 template <typename Body>
 static inline void with_narrow_dtype(DType dtype, const Body& body) {
   switch (dtype) {
-    case DType::f64: break;
-    case DType::bf16: return body(bf16{});
-    case DType::f16: return body(f16{});
-    case DType::f32: return body(float{});
+    case DType::f64:
+      break;
+    case DType::bf16:
+      return body(bf16{});
+    case DType::f16:
+      return body(f16{});
+    case DType::f32:
+      return body(float{});
   }
 }
 

@@ -36,9 +36,9 @@ DKPNET_HD bool pixel_of(float coordinate, int length, int& pixel) {
   return true;
 }
 
-// floor(truncate * sigma + 0.5), 7 for sigma 4 and truncate 1.75: the field's 15x15. The product of two float32 is exact
-// in double, so that every backend gets the same radius. A sigma of 0 (or below, or NaN) leaves the mass on one pixel;
-// `limit`, the longer side of the image, keeps an infinite sigma meaningful (a flat stamp over all of it).
+// floor(truncate * sigma + 0.5), 7 for sigma 4 and truncate 1.75: the field's 15x15. The product of two float32 is
+// exact in double, so that every backend gets the same radius. A sigma of 0 (or below, or NaN) leaves the mass on one
+// pixel; `limit`, the longer side of the image, keeps an infinite sigma meaningful (a flat stamp over all of it).
 DKPNET_HD int stamp_radius(float sigma, float truncate, int limit) {
   const double radius = static_cast<double>(truncate) * static_cast<double>(sigma) + 0.5;
   if (!(radius >= 1.0)) return 0;
@@ -52,7 +52,7 @@ struct StampWeight {
 #ifdef __CUDACC__
   __host__ __device__
 #endif
-  float operator()(int distance) const {
+      float operator()(int distance) const {
     const float t = static_cast<float>(distance) * scale;
     return expf(-0.5f * t * t);
   }
@@ -76,7 +76,8 @@ DKPNET_HD Span cell_span(Span stamp, int cell, int stride) {
   return {begin > stamp.begin ? begin : stamp.begin, end < stamp.end ? end : stamp.end};
 }
 
-// Sum of the weights of every `step`-th pixel of a span. The CPU takes all, from a table; the lanes of a warp share them.
+// Sum of the weights of every `step`-th pixel of a span. The CPU takes all, from a table; the lanes of a warp share
+// them.
 template <typename Weight>
 DKPNET_HD float span_mass(Span span, int step, int center, const Weight& weight) {
   float mass = 0.0f;

@@ -26,7 +26,8 @@ DKPNET_HD float exp_of(float x) {
   const int32_t exponent = bit_cast<int32_t>(shifted) - 0x4b400000;
   const int32_t half = exponent >> 1;
   // Unsigned, because a NaN (whose result p already is) leaves any bits in the exponent.
-  const uint32_t low = static_cast<uint32_t>(half + 127) << 23, high = static_cast<uint32_t>(exponent - half + 127) << 23;
+  const uint32_t low = static_cast<uint32_t>(half + 127) << 23, high = static_cast<uint32_t>(exponent - half + 127)
+                                                                       << 23;
   return p * bit_cast<float>(low) * bit_cast<float>(high);
 }
 DKPNET_HD double exp_of(double x) { return exp(x); }

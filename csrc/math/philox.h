@@ -19,7 +19,7 @@ DKPNET_HD uint32_t multiply_high(uint32_t a, uint32_t b) { return static_cast<ui
 DKPNET_HD PhiloxBlock philox(uint64_t seed, uint64_t q, uint32_t stream) {
   uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
   uint32_t c0 = static_cast<uint32_t>(q), c1 = static_cast<uint32_t>(q >> 32), c2 = stream, c3 = 0;
-DKPNET_UNROLL
+  DKPNET_UNROLL
   for (int round = 0; round < 10; ++round) {
     const uint32_t h0 = multiply_high(0xd2511f53u, c0), l0 = 0xd2511f53u * c0;
     const uint32_t h1 = multiply_high(0xcd9e8d57u, c2), l1 = 0xcd9e8d57u * c2;
@@ -45,8 +45,10 @@ DKPNET_HD void normal_pair(uint32_t first, uint32_t second, float& even, float& 
 DKPNET_HD float normal(uint64_t seed, uint64_t element) {
   const PhiloxBlock block = philox(seed, element >> 2, kNormalStream);
   float even, odd;
-  if (element & 2u) normal_pair(block.word[2], block.word[3], even, odd);
-  else normal_pair(block.word[0], block.word[1], even, odd);
+  if (element & 2u)
+    normal_pair(block.word[2], block.word[3], even, odd);
+  else
+    normal_pair(block.word[0], block.word[1], even, odd);
   return element & 1u ? odd : even;
 }
 

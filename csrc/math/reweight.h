@@ -5,8 +5,8 @@
 
 namespace dkpnet::reweight {
 
-// Arrays are dense and of one dtype: x, out, grad, dx [batch, channels, pixels] (channels_last: [batch, pixels, channels]),
-// attention, dattention [batch, channels].
+// Arrays are dense and of one dtype: x, out, grad, dx [batch, channels, pixels] (channels_last: [batch, pixels,
+// channels]), attention, dattention [batch, channels].
 struct Problem {
   DType dtype;
   int64_t batch, channels, pixels;
@@ -22,7 +22,8 @@ struct Backward : Problem {
   void* workspace;  // CUDA with channels_last: the wide type [batch, splits(pixels), channels]; else unused
 };
 
-// channels_last: rows (pixels) of an image that one block sums. Fixed, so that the sum's order does not depend on the GPU.
+// channels_last: rows (pixels) of an image that one block sums. Fixed, so that the sum's order does not depend on the
+// GPU.
 constexpr int64_t kSplit = 256;
 DKPNET_HD int64_t splits(int64_t pixels) { return (pixels + kSplit - 1) / kSplit; }
 

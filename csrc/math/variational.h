@@ -6,8 +6,8 @@
 
 namespace dkpnet::variational {
 
-// Arrays are dense and row-major; T is the dtype, W its wide type (float64 for float64, else float32). A null seed means
-// that no noise is drawn, a null eps that the noise comes from the seed.
+// Arrays are dense and row-major; T is the dtype, W its wide type (float64 for float64, else float32). A null seed
+// means that no noise is drawn, a null eps that the noise comes from the seed.
 struct Sizes {
   int64_t batch, dim, domains, subs, samples;
   int64_t batch_offset;  // index of this process' first image in the global batch
@@ -32,13 +32,13 @@ struct Backward : Problem {
   const void *dkl, *dlse, *dlogdet2;  // W [batch]
   const int64_t* selected;            // of the forward pass, as are the probabilities
   const void* probabilities;
-  void* workspace;                    // W [samples, batch, dim]: z, not rounded to T
-  void *dmu, *dlogvar;                // T [batch, dim]
-  void *dcenters, *dprior_logvar;     // T [domains, subs, dim], [domains, dim]
+  void* workspace;                 // W [samples, batch, dim]: z, not rounded to T
+  void *dmu, *dlogvar;             // T [batch, dim]
+  void *dcenters, *dprior_logvar;  // T [domains, subs, dim], [domains, dim]
 };
 
-// An image whose label is outside [0, domains) has NaN in its terms and in its gradients (dmu, dlogvar); to the gradients
-// of the parameters it adds nothing.
+// An image whose label is outside [0, domains) has NaN in its terms and in its gradients (dmu, dlogvar); to the
+// gradients of the parameters it adds nothing.
 DKPNET_HD bool valid_label(int64_t label, int64_t domains) { return label >= 0 && label < domains; }
 
 template <typename W>
