@@ -83,9 +83,7 @@ def can_run(backend: str, op: str, device: torch.device | str, dtype: torch.dtyp
     return native.cuda_refusal(index) if backend == "cuda" else native.missing
 
 
-def require(
-    backend: str, op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit | None = None
-) -> None:
+def require(backend: str, op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit | None = None) -> None:
     """Raise RuntimeError, saying why, where ``backend`` cannot run ``op`` on such tensors."""
     reason = can_run(backend, op, device, dtype) or (None if limit is None else limit(backend))
     if reason:

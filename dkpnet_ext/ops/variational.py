@@ -12,8 +12,9 @@ noise of `seed`) share one dtype, as do z [N, B, d], dz and the four gradients; 
 same device, or None where neither noise nor dropout needs it. "Wide" is float64 for float64, else float32: kl, lse,
 logdet2 [B], their upstream gradients and probabilities [N, B, C] (softmax of the logits z . u_c) are wide. selected
 [B, C] int64. Noise and dropout follow the Philox mapping of `ops/philox.py` with elements
-((batch_offset + b) * N + n) * d + j and ((batch_offset + b) * C + c) * k + i. B may be 0. An image whose label is outside [0, C) has
-NaN in kl, lse, logdet2, probabilities, dmu and dlogvar; it adds nothing to dcenters and dprior_logvar.
+((batch_offset + b) * N + n) * d + j and ((batch_offset + b) * C + c) * k + i. B may be 0. An image
+whose label is outside [0, C) has NaN in kl, lse, logdet2, probabilities, dmu and dlogvar;
+it adds nothing to dcenters and dprior_logvar.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
-from dkpnet_ext.ops import head, native
 from dkpnet_ext.ops import backend as backends
+from dkpnet_ext.ops import head, native
 from dkpnet_ext.ops.backend import use_backend
 
 from .conftest import runs_the_interpreter
