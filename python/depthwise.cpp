@@ -8,7 +8,7 @@ namespace {
 using namespace depthwise;
 
 template <typename Args, typename Member>
-typename Direction<Args>::Setter of_shape(Member Shape::*member) {
+typename Direction<Args>::Setter of_shape(Member Shape::* member) {
   return [member](Args& args, py::handle value) { assign(args.shape.*member, value); };
 }
 
