@@ -1,7 +1,7 @@
 """Training: settings and presets, a whole run, one stage of it, and its parts (schedule, loss, batch norm, clustering ...).
 
 from dkpnet_ext.training import PRESETS, train
-train(PRESETS["quick"])
+train(PRESETS["quick"].config)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from .config import ClusterConfig, Config, DataConfig, LossConfig, ModelConfig, OptimConfig
 
 
@@ -15,7 +17,14 @@ def _paper(name: str, clusters: int, sub: int) -> Config:
     )
 
 
-PRESETS: dict[str, tuple[str, Config]] = {
+class Preset(NamedTuple):
+    """Settings to start from; copy ``config`` before changing it."""
+
+    about: str
+    config: Config
+
+
+_PRESETS: dict[str, tuple[str, Config]] = {
     "quick": (
         "synthetic scenes, a small network from scratch; minutes on two CPU cores",
         Config(
@@ -60,3 +69,5 @@ PRESETS: dict[str, tuple[str, Config]] = {
         _paper("paper-4joint", 5, 2),
     ),
 }
+
+PRESETS = {name: Preset(*values) for name, values in _PRESETS.items()}

@@ -52,7 +52,7 @@ def train(
 
     Example:
         >>> from dkpnet_ext.training import PRESETS, train
-        >>> folder = train(PRESETS["quick"], callback=print)  # doctest: +SKIP
+        >>> folder = train(PRESETS["quick"].config, callback=print)  # doctest: +SKIP
     """
     with stop_signals() as stop, one_line(stop):
         config, folder, resuming = _settle(config, domains)

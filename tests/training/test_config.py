@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 
@@ -61,6 +62,14 @@ def test_presets_pass_and_every_number_has_a_range(preset):
 def test_the_command_checks(arguments):
     with pytest.raises(UserError, match=f"^{arguments[0]} .* must be "):
         parse(["quick", *arguments])
+
+
+def test_help_begins_with_what_people_need_first(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    shown = capsys.readouterr().out
+    first = shown[shown.index("The options that people need first") : shown.index("The defaults below")]
+    assert len(re.findall(r"(?m)^.{0,3}  --", first)) == 10 and "--resume FOLDER" in first
 
 
 def old_configuration() -> dict:

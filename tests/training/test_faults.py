@@ -386,6 +386,7 @@ def test_ten_lines_of_python(tmp_path, capsys):
 
 
 def test_presets_are_copied(tmp_path):
+    assert PRESETS["quick"].config.preset == "quick" and "synthetic" in PRESETS["quick"].about
     before = json.dumps(dataclasses.asdict(PRESETS["quick"][1]), default=str)
     config = dataclasses.replace(PRESETS["quick"][1], output=tmp_path / "run", precision="auto", device="cpu")
     config.data = dataclasses.replace(config.data, crop=16)
