@@ -15,6 +15,7 @@ from dkpnet_ext.errors import UserError
 
 CASES = {
     "labelme": foreign.labelme,
+    "labelme in two folders": foreign.labelme_apart,
     "coco": foreign.coco_boxes,
     "coco keypoints": foreign.coco_keypoints,
     "coco of Roboflow": foreign.roboflow,
@@ -46,6 +47,7 @@ CASES = {
     "beside, mat": foreign.own_mats,
     "mall": foreign.mall,
     "ucsd": foreign.ucsd,
+    "ucsd fgt": foreign.ucsd_nested,
     "worldexpo": foreign.worldexpo,
     "rgbt-cc": foreign.rgbt_cc,
     "fsc-147": foreign.fsc147,
@@ -56,6 +58,7 @@ CASES = {
     "mot": foreign.mot,
     "mot of heads": foreign.head_tracking,
     "dot-images": foreign.dot_images,
+    "dot-images in a folder": foreign.dots_folder,
 }
 
 

@@ -51,6 +51,20 @@ def labelme(root: Path) -> Found:
     return {"train": found}
 
 
+def labelme_apart(root: Path) -> Found:
+    """Pictures and annotations in two folders, as the tool's option --output makes them on Windows."""
+    labelme(root)
+    for path in [*root.glob("*.jpg"), *root.glob("*.json")]:
+        folder = root / ("images" if path.suffix == ".jpg" else "annotations")
+        folder.mkdir(exist_ok=True)
+        text = path.read_bytes()
+        if path.suffix == ".json":
+            text = json.dumps(json.loads(text) | {"imagePath": f"..\\images\\{path.stem}.jpg"}).encode()
+        (folder / path.name).write_bytes(text)
+        path.unlink()
+    return {"train": {f"{number}.jpg": points for number, points in HEADS.items()}}
+
+
 def coco_boxes(root: Path) -> Found:
     found: Found = {}
     for split, numbers in (("train", "134"), ("val", "2")):
@@ -361,6 +375,17 @@ def npy_beside(root: Path) -> Found:
     return found
 
 
+def dots_folder(root: Path) -> Found:
+    found = _pictures(root / "images", suffix=".png")
+    (root / "dots").mkdir()
+    for name, points in found.items():
+        dots = np.zeros(SIZE[::-1], np.uint8)
+        for x, y in points:
+            dots[int(y), int(x)] = 255
+        Image.fromarray(dots).save(root / "dots" / name)
+    return {"train": {name: [[int(x), int(y)] for x, y in points] for name, points in found.items()}}
+
+
 def own_mats(root: Path) -> Found:
     """Numbers beyond UCF_CC_50's."""
     found = {}
@@ -389,7 +414,11 @@ def mall(root: Path) -> Found:
     return found
 
 
-def ucsd(root: Path) -> Found:
+def ucsd_nested(root: Path) -> Found:
+    return ucsd(root, nested=True)
+
+
+def ucsd(root: Path, nested: bool = False) -> Found:
     found: Found = {}
     for clip, split in (("002", "test"), ("003", "train")):
         names = [f"vidf1_33_{clip}_f{i:03d}.png" for i in (1, 2)]
@@ -398,7 +427,10 @@ def ucsd(root: Path) -> Found:
             picture(root / "vidf" / f"vidf1_33_{clip}.y" / name, SIZE)
             frame[0, i] = {"loc": np.c_[np.array(HEADS[key], float), np.ones(len(HEADS[key]))]}
         (root / "vidf-cvpr").mkdir(exist_ok=True)
-        scipy.io.savemat(root / "vidf-cvpr" / f"vidf1_33_{clip}_frame_full.mat", {"frame": frame})
+        scipy.io.savemat(
+            root / "vidf-cvpr" / f"vidf1_33_{clip}_frame_full.mat",
+            {"fgt": {"frame": frame}} if nested else {"frame": frame},
+        )
         inside = [point for point in HEADS["1"] if point[0] < 300]
         found[split] = {names[0]: inside, names[1]: HEADS["4"]}
     mask = np.zeros(SIZE[::-1], np.uint8)

@@ -1,6 +1,8 @@
 """Dot images: a second picture, black but for a dot at each head (VGG cells, TRANCOS, MBM and own tools).
 
-    001cell.png   001dots.png      or  x.jpg  xdots.png  (x_dots.png)      (perhaps in train/, val/, test/)
+    001cell.png   001dots.png   or  x.jpg  xdots.png (x_dots.png)   or  images/x.jpg  dots/x.png
+
+in one folder, or in train/, val/ and test/.
 
 A dot is a patch of connected pixels that are not black; its centre of mass is the head.
 """
@@ -17,6 +19,8 @@ import numpy as np
 from ..images import BadFile, open_image
 from .base import Entry, Layout, as_points
 from .tree import relative, split_folders, walk_pictures
+
+FOLDERS = ("dots", "dot", "dotmaps", "dot_maps")
 
 
 def read_dots(path: Path) -> np.ndarray:
@@ -38,13 +42,17 @@ def read_dots(path: Path) -> np.ndarray:
 
 
 def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
-    images = {path.stem.lower(): path for path in walk_pictures(folder)}
-    for stem, dots in images.items():
-        if found := re.fullmatch(r"(.*?)[_-]?dots?", stem):
-            base = found[1]
-            image = images.get(base) or images.get(f"{base}cell") or images.get(f"{base}_cell")
+    everything = walk_pictures(folder)
+    dots = [path for path in everything if path.parent.name.lower() in FOLDERS]
+    images = {path.stem.lower(): path for path in everything if path not in set(dots)}
+    for path in dots:
+        if path.stem.lower() in images:
+            yield images[path.stem.lower()], path
+    for stem, path in images.items():
+        if found := re.fullmatch(r"(.+?)[_-]?dots?", stem):
+            image = next((images[name] for end in ("", "cell", "_cell") if (name := found[1] + end) in images), None)
             if image is not None:
-                yield image, dots
+                yield image, path
 
 
 def _recognise(root: Path) -> bool:

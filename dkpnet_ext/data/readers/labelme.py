@@ -2,8 +2,9 @@
 
     1.jpg     1.json     2.jpg     2.json     ...     (perhaps in train/, val/, test/)
 
-A JSON beside each picture: ``shapes`` with ``label``, ``shape_type`` and ``points``. A point is a head, a rectangle or
-circle its centre, a polygon the centre of its extent. A picture without a JSON is unlabelled.
+A JSON for each picture, beside it or in a folder of its own: ``shapes`` with ``label``, ``shape_type`` and ``points``.
+A point is a head, a rectangle or circle its centre, a polygon the centre of its extent. A picture without a JSON is
+unlabelled.
 """
 
 from __future__ import annotations
@@ -14,7 +15,18 @@ from typing import Any
 
 from ..images import BadFile
 from .base import Entry, Layout, read_json
-from .tree import PEEKED, Labelled, Shape, from_shapes, peek_json, relative, split_folders, walk, walk_pictures
+from .tree import (
+    PEEKED,
+    Labelled,
+    Pictures,
+    Shape,
+    from_shapes,
+    peek_json,
+    relative,
+    split_folders,
+    walk,
+    walk_pictures,
+)
 
 
 def _is_labelme(content: Any) -> bool:
@@ -45,23 +57,38 @@ def _shapes(path: Path) -> list[Shape]:
     return shapes
 
 
+def _image(path: Path, pictures: Pictures, split: str) -> Path:
+    """The picture of a JSON: beside it by ``imagePath``, anywhere by that name, or by the JSON's own."""
+    content = peek_json(path)
+    called = content.get("imagePath") if isinstance(content, dict) else None
+    for name in (called, path.stem):
+        if isinstance(name, str) and name.strip():
+            image = pictures.find(name, split)
+            if image.is_file():
+                return image
+    return path.with_suffix(".jpg")
+
+
 def _rows(root: Path) -> Iterator[Labelled]:
     for split, folder in split_folders(root):
-        for image in walk_pictures(folder):
-            file = image.with_suffix(".json")
-            if file.exists():
-                try:
-                    shapes: list[Shape] | BadFile = _shapes(file)
-                except BadFile as bad:
-                    shapes = bad
-                yield Labelled(split, relative(image, folder), image, file, shapes)
+        pictures = Pictures(folder)
+        for path in (path for path in walk(folder) if path.suffix.lower() == ".json"):
+            image = path.with_suffix(".jpg")
+            try:
+                image = _image(path, pictures, split)
+                shapes: list[Shape] | BadFile = _shapes(path)
+            except BadFile as bad:
+                shapes = bad
+            yield Labelled(split, relative(image, folder), image, path, shapes)
 
 
 def _entries(root: Path) -> Iterator[Entry]:
-    yield from from_shapes(_rows(root))
+    labelled = list(_rows(root))
+    yield from from_shapes(labelled)
+    known = {row.image for row in labelled}
     for _, folder in split_folders(root):
         for image in walk_pictures(folder):
-            if not image.with_suffix(".json").exists():
+            if image not in known:
                 yield Entry("unlabelled", relative(image, folder), image, None)
 
 
