@@ -52,7 +52,7 @@ class AttendedHead(nn.Module):
             g [B, K], and in the literal form the features x [B, K, H, W] it is the mean of, else None.
         """
         if self.form == "folded":
-            return ops.pooled_features(branches, self.neck.weight.flatten(1), self.neck.bias, size), None
+            return ops.pool(branches, self.neck.weight.flatten(1), self.neck.bias, size), None
         upsampled = [
             b if b.shape[-2:] == size else F.interpolate(b, size=size, mode="bilinear", align_corners=False)
             for b in branches

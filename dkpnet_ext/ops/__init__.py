@@ -5,7 +5,7 @@ from .density import density, knn_sigma
 from .depthwise import depthwise
 from .head import attended_head, head
 from .pointwise import pointwise
-from .reference import pooled_features
+from .pool import pool, pooled_features
 from .reweight import reweight
 from .variational import VariationalOutput, variational
 
@@ -17,6 +17,7 @@ __all__ = [
     "head",
     "knn_sigma",
     "pointwise",
+    "pool",
     "pooled_features",
     "reweight",
     "use_backend",

@@ -104,11 +104,17 @@ def require_kernel(
 def choose(op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit | None = None) -> str:
     """The backend that runs ``op``: the forced one, else the first of `ORDER` that can.
 
-    The public function of an operator asks once; forward and backward pass get the answer.
+    The public function of an operator asks once; forward and backward pass get the answer. Under the transforms of
+    torch.func it is plain PyTorch.
 
     Raises:
         RuntimeError: the forced backend cannot run; the message says why.
     """
+    # PyTorch does not let torch.func (grad, vmap, ...) through the autograd of a registered operator.
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        if _forced not in ("", "reference"):
+            raise RuntimeError(f"dkpnet_ext: {op} runs on 'reference' only under torch.func, not on {_forced!r}")
+        return "reference"
     if _forced:
         require(_forced, op, device, dtype, limit)
         return _forced

@@ -352,17 +352,22 @@ def _grad(ctx, grad):
     grad_hidden, *grads = torch.ops.dkpnet.head_backward(
         grad, fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, *ctx.rest
     )
+    # A frozen backbone or neck pays for no product that nobody needs.
+    need_fine, need_fine_weight, need_products, *_ = ctx.needs_input_grad
     by_pixel = grad_hidden.flatten(1, 2)  # [B, H * W, D1]
-    grad_fine_weight = torch.bmm(fine.flatten(2), by_pixel)
-    if fine.is_contiguous():
+    grad_fine_weight = torch.bmm(fine.flatten(2), by_pixel) if need_fine_weight else None
+    grad_fine = None
+    if need_fine and dense_layout(fine) is torch.contiguous_format:
         grad_fine = torch.bmm(fine_weight, by_pixel.transpose(1, 2)).unflatten(2, (height, width))
-    else:
+    elif need_fine:
         grad_fine = torch.bmm(by_pixel, fine_weight.transpose(1, 2)).unflatten(1, (height, width)).permute(0, 3, 1, 2)
     grad_products = [
-        grad_hidden
+        None
+        if not needed
+        else grad_hidden
         if p.shape == grad_hidden.shape
         else torch.ops.dkpnet.head_downsample(grad_hidden, p.shape[1], p.shape[2], backend)
-        for p in products
+        for p, needed in zip(products, need_products, strict=True)
     ]
     return grad_fine, grad_fine_weight, grad_products, *grads, None, None, None
 

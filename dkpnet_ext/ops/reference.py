@@ -100,17 +100,17 @@ def _source_weights(source: int, target: int, dtype: torch.dtype, device: torch.
     return F.interpolate(ones, size=target, mode="linear", align_corners=False).mean(-1).squeeze(0)
 
 
-def pooled_features(
-    branches: Sequence[Tensor], neck_weight: Tensor, neck_bias: Tensor | None, size: tuple[int, int]
-) -> Tensor:
-    """Global average of the neck's output, computed from the branches: g = W1 pool(f) + b1, [B, K]."""
-    pools = []
-    for branch in branches:
-        wide = torch.float64 if branch.dtype == torch.float64 else torch.float32
-        rows = _source_weights(branch.shape[-2], size[0], wide, branch.device)
-        columns = _source_weights(branch.shape[-1], size[1], wide, branch.device)
-        pools.append(torch.einsum("bchw,h,w->bc", branch.to(wide), rows, columns))
-    pooled = torch.cat(pools, dim=1)
+def upsampled_mean(branch: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mean over the pixels of the branch's bilinear upsampling to ``size``: [B, C], float32 (float64 for float64)."""
+    wide = torch.float64 if branch.dtype == torch.float64 else torch.float32
+    rows = _source_weights(branch.shape[-2], size[0], wide, branch.device)
+    columns = _source_weights(branch.shape[-1], size[1], wide, branch.device)
+    return branch.to(wide) @ columns @ rows
+
+
+def pool(branches: Sequence[Tensor], neck_weight: Tensor, neck_bias: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """Global average of the neck's output, computed from the branches: g = Wn pool(f) + bn, [B, K]."""
+    pooled = torch.cat([upsampled_mean(branch, size) for branch in branches], dim=1)
     return F.linear(pooled, neck_weight.to(pooled.dtype), None if neck_bias is None else neck_bias.to(pooled.dtype))
 
 

@@ -225,3 +225,15 @@ def test_cuda_graph(name, layout):
         graph.replay()
         for got, want in zip(captured, torch.autograd.grad(loss_of(x, attention), (x, attention))):
             assert torch.equal(got, want)
+
+
+def test_torch_func_runs_the_reference():
+    """torch.func.grad of an operator alone; a forced kernel is one line that says why not."""
+    y = torch.rand(2, 3)
+    x = torch.randn(2, 3, 4, 5)
+    gradient = torch.func.grad(lambda x: reweight(x, y).square().sum())(x)
+    torch.testing.assert_close(gradient, 2 * x * y[:, :, None, None].square())
+    batched = torch.func.vmap(reweight, in_dims=(0, None))(torch.stack([x, x]), y)
+    torch.testing.assert_close(batched[1], x * y[:, :, None, None])
+    with use_backend("cpp"), pytest.raises(RuntimeError, match="under torch.func, not on 'cpp'"):
+        torch.func.grad(lambda x: reweight(x, y).sum())(x)
