@@ -26,6 +26,22 @@ def find_nvcc() -> str | None:
     return shutil.which("nvcc", path=f"{home}/bin" if home else None) or shutil.which("nvcc")
 
 
+def toolkit(nvcc: str) -> Path:
+    """The folder of the toolkit; the nvcc on PATH may be a wrapper script, so the compiler itself is asked."""
+    done = subprocess.run([nvcc, "-v", "--dryrun", "dummy.cu"], capture_output=True, text=True)
+    match = re.search(r"^#\$ TOP=(.+)$", done.stderr, re.MULTILINE)
+    return Path(match[1]).resolve() if match else Path(nvcc).resolve().parents[1]
+
+
+def plain_name(mangled: list[str]) -> list[str]:
+    """Kernel names as in the source, without parameters; mangled where there is no c++filt."""
+    if not (demangle := shutil.which("c++filt")):
+        return mangled
+    done = subprocess.run([demangle], input="\n".join(mangled), capture_output=True, text=True, check=True)
+    names = [name.replace("(anonymous namespace)::", "").replace("(bool)", "") for name in done.stdout.splitlines()]
+    return [re.sub(r"^void |dkpnet::cuda::|\(.*", "", name) for name in names]
+
+
 def parse(output: str, source: str) -> list[dict]:
     """One entry per kernel of nvcc's -Xptxas -v output."""
     entries: list[dict] = []
@@ -57,11 +73,8 @@ def report(nvcc: str) -> list[dict]:
     sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         entries = [e for found in pool.map(lambda s: compile_one(nvcc, s, folder), sources) for e in found]
-    if demangle := shutil.which("c++filt"):
-        names = "\n".join(entry["kernel"] for entry in entries)
-        lines = subprocess.run([demangle], input=names, capture_output=True, text=True, check=True).stdout.splitlines()
-        for entry, name in zip(entries, lines, strict=True):
-            entry["kernel"] = re.sub(r"^void |\(.*", "", name)
+    for entry, name in zip(entries, plain_name([entry["kernel"] for entry in entries]), strict=True):
+        entry["kernel"] = name
     return entries
 
 
