@@ -6,7 +6,7 @@
 //       .bind(module);
 //
 // Python calls it with keyword arguments only: every member of the struct (for a pointer the address of a dense tensor,
-// 0 for null), then `threads` to run it on the CPU, or `device` and `stream` to run it on that GPU. No torch header is
+// 0 for null), then `threads` to run it on the CPU, or `stream` to run it on the current GPU. No torch header is
 // needed. dkpnet_ext/ops/<stem>.py has checked shapes, dtypes, devices and strides before it calls.
 #pragma once
 
@@ -85,11 +85,11 @@ class Direction {
     Args args{};
     for (const auto& [field, set] : fields_) set(args, take(given, field));
     const bool on_cuda = given.contains("stream");
-    if (given.size() != fields_.size() + (on_cuda ? 2 : 1))
+    if (given.size() != fields_.size() + 1)
       throw py::type_error(std::string(name_) + ": unknown argument");
     if (on_cuda) {
       void* stream = reinterpret_cast<void*>(take(given, py::str("stream")).template cast<uintptr_t>());
-      run_on_cuda(args, take(given, py::str("device")).template cast<int>(), stream);
+      run_on_cuda(args, stream);
     } else {
       const int threads = take(given, py::str("threads")).template cast<int>();
       if (check_) check_(args);
@@ -98,11 +98,9 @@ class Direction {
     }
   }
 
-  void run_on_cuda([[maybe_unused]] const Args& args, [[maybe_unused]] int device,
-                   [[maybe_unused]] void* stream) const {
+  void run_on_cuda([[maybe_unused]] const Args& args, [[maybe_unused]] void* stream) const {
 #ifdef DKPNET_CUDA
-    cuda::DeviceGuard guard(device);
-    const int error = guard.error ? guard.error : cuda_(args, stream);
+    const int error = cuda_(args, stream);
     if (error) throw std::runtime_error(std::string("dkpnet_ext: ") + name_ + " on CUDA: " + cuda::error_string(error));
 #else
     throw std::runtime_error(std::string("dkpnet_ext: ") + name_ + ": the module was built without CUDA");

@@ -32,6 +32,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     forward_kernel(va::Forward args, uint32_t threshold) {
   using W = wide_t<T>;
   __shared__ W z[kMostDim], logits[kMostDomains], partial[kWarps];
+  __shared__ double partial_logdet[kWarps];
   __shared__ int chosen[kMostDomains];
   const int64_t b = blockIdx.x;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -65,17 +66,18 @@ __global__ void __launch_bounds__(kThreads, 2)
 
   const int64_t label = args.labels[b];
   const bool valid = va::valid_label(label, args.domains);
-  W kl = 0, logdet = 0, lse = 0;
+  W kl = 0, lse = 0;
+  double sum_of_prior = 0;  // its square multiplies any error
   if (valid) {
     const T* own = centers + (label * args.subs + chosen[label]) * args.dim;
     const T* prior = static_cast<const T*>(args.prior_logvar) + label * args.dim;
     for (int64_t j = threadIdx.x; j < args.dim; j += kThreads) {
       kl += va::kl(widen(mu[j]), widen(logvar[j]), widen(own[j]), widen(prior[j]));
-      logdet += widen(prior[j]);
+      sum_of_prior += double(widen(prior[j]));
     }
   }
   kl = block_sum(kl, partial);
-  logdet = block_sum(logdet, partial);
+  const W logdet = W(block_sum(sum_of_prior, partial_logdet));
 
   for (int64_t n = 0; n < args.samples; ++n) {
     for (int64_t j = threadIdx.x; j < args.dim; j += kThreads) {
@@ -158,8 +160,9 @@ __global__ void __launch_bounds__(kLanes * kRows, 2)
   const W *probabilities = static_cast<const W*>(args.probabilities), *z = static_cast<const W*>(args.workspace);
   W logdet = 0;
   if (i == 0) {  // every warp sums the whole row: no synchronising
-    for (int64_t q = lane; q < args.dim; q += kLanes) logdet += widen(prior[q]);
-    logdet = warp_sum(logdet);
+    double sum = 0;
+    for (int64_t q = lane; q < args.dim; q += kLanes) sum += double(widen(prior[q]));
+    logdet = W(warp_sum(sum));
   }
   W dcenter = 0, dprior = 0;
   for (int64_t b = r; b < args.batch && inside; b += kRows) {

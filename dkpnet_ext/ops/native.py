@@ -82,8 +82,8 @@ def run(function: str, where: Tensor, **arguments: Any) -> None:
     """
     plain = {name: _plain(value) for name, value in arguments.items()}
     if where.is_cuda:
-        index = where.get_device()
-        getattr(module, function)(**plain, device=index, stream=torch.cuda.current_stream(index).cuda_stream)
+        with torch.cuda.device_of(where):  # PyTorch's guard makes no context on a GPU that nobody uses
+            getattr(module, function)(**plain, stream=torch.cuda.current_stream().cuda_stream)
     else:
         getattr(module, function)(**plain, threads=torch.get_num_threads())
 
