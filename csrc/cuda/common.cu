@@ -1,6 +1,6 @@
-#include "cuda/common.h"
-
 #include <cuda_runtime.h>
+
+#include "cuda/common.h"
 
 namespace dkpnet::cuda {
 

@@ -1,8 +1,7 @@
 // Density targets on the GPU, one launch. Gather form: a block owns a tile of output cells and walks the heads of its
-// image in order, so every cell is a sum in a fixed order (same bits every run), written exactly once; nothing has to be
-// zeroed and there are no atomics.
+// image in order, so every cell is a sum in a fixed order (same bits every run), written exactly once; nothing has to
+// be zeroed and there are no atomics.
 #include "cuda/density.h"
-
 #include "cuda/reduce.cuh"
 
 namespace dkpnet::cuda {
@@ -92,12 +91,13 @@ __global__ void __launch_bounds__(kThreads) density_kernel(Forward args, int til
 #ifdef __CUDACC__
 
 int density_forward(const density::Forward& args, void* stream) {
-  const int rows = (args.height + args.stride - 1) / args.stride, columns = (args.width + args.stride - 1) / args.stride;
+  const int rows = (args.height + args.stride - 1) / args.stride,
+            columns = (args.width + args.stride - 1) / args.stride;
   const int tiles_down = (rows + kTileRows - 1) / kTileRows, tiles_across = (columns + kTileColumns - 1) / kTileColumns;
   const int64_t blocks = args.batch * tiles_down * tiles_across;
   if (blocks == 0) return 0;
   density_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args, tiles_down,
-                                                                                                     tiles_across);
+                                                                                                    tiles_across);
   return cudaGetLastError();
 }
 

@@ -1,7 +1,6 @@
 // reweight on the GPU: 16-byte accesses wherever the arrays are 16-byte aligned, single elements elsewhere.
-#include "cuda/reweight.h"
-
 #include "cuda/reduce.cuh"
+#include "cuda/reweight.h"
 
 namespace dkpnet::cuda {
 
@@ -16,8 +15,8 @@ struct alignas(sizeof(T) * V) Pack {
 template <typename T>
 constexpr int kVector = 16 / sizeof(T);
 
-// As one instruction: of a plain assignment the compiler makes four stores of 4 bytes for sm_80 to sm_90. The result is not
-// read again here, so the caches need not keep it.
+// As one instruction: of a plain assignment the compiler makes four stores of 4 bytes for sm_80 to sm_90. The result is
+// not read again here, so the caches need not keep it.
 template <typename T, int V>
 __device__ __forceinline__ void store(T* to, const Pack<T, V>& from) {
   if constexpr (sizeof from == 16)
@@ -26,7 +25,8 @@ __device__ __forceinline__ void store(T* to, const Pack<T, V>& from) {
     *reinterpret_cast<Pack<T, V>*>(to) = from;
 }
 
-// ---- forward: any dense layout is one run of elements -----------------------------------------------------------------
+// ---- forward: any dense layout is one run of elements
+// -----------------------------------------------------------------
 
 // Contiguous: `inner` pixels share a weight. V consecutive elements touch at most two planes if inner >= V.
 template <typename T, int V, typename Index>
@@ -62,10 +62,11 @@ __global__ void __launch_bounds__(kThreads, 2)
   store(out + at, result);
 }
 
-// ---- backward ---------------------------------------------------------------------------------------------------------
+// ---- backward
+// ---------------------------------------------------------------------------------------------------------
 
-// Contiguous: WARPS warps per plane. With V > 1 the arrays are 16-byte aligned, a plane need not be: single elements up to
-// the first aligned one and after the last whole vector.
+// Contiguous: WARPS warps per plane. With V > 1 the arrays are 16-byte aligned, a plane need not be: single elements up
+// to the first aligned one and after the last whole vector.
 template <typename T, int V, int WARPS>
 __global__ void __launch_bounds__(kThreads, 2)
     backward_planes_kernel(const T* grad, const T* x, const T* attention, T* dx, T* dattention, int64_t planes,
@@ -162,7 +163,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 #ifdef __CUDACC__
 
-// ---- launches ---------------------------------------------------------------------------------------------------------
+// ---- launches
+// ---------------------------------------------------------------------------------------------------------
 
 static unsigned blocks(int64_t items, int64_t per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
@@ -178,8 +180,8 @@ static void launch_forward(const T* x, const T* attention, T* out, int64_t total
                            bool channels_last, cudaStream_t stream) {
   const unsigned grid = blocks(total, int64_t(kThreads) * V);
   if (channels_last)
-    scale_rows_kernel<T, V, Index><<<grid, kThreads, 0, stream>>>(x, attention, out, Index(total), Index(channels),
-                                                                  Index(pixels));
+    scale_rows_kernel<T, V, Index>
+        <<<grid, kThreads, 0, stream>>>(x, attention, out, Index(total), Index(channels), Index(pixels));
   else
     scale_planes_kernel<T, V, Index><<<grid, kThreads, 0, stream>>>(x, attention, out, Index(total), Index(pixels));
 }
@@ -196,9 +198,12 @@ int reweight_forward(const rw::Forward& args, void* stream) {
     const auto s = static_cast<cudaStream_t>(stream);
     const bool vectors = aligned(from, to) && (channels_last ? channels % V == 0 && aligned(y) : pixels >= V);
     const bool small = total < (int64_t(1) << 31);  // 32-bit divisions where they do
-    if (vectors && small) launch_forward<T, V, uint32_t>(from, y, to, total, channels, pixels, channels_last, s);
-    else if (vectors) launch_forward<T, V, int64_t>(from, y, to, total, channels, pixels, channels_last, s);
-    else launch_forward<T, 1, int64_t>(from, y, to, total, channels, pixels, channels_last, s);
+    if (vectors && small)
+      launch_forward<T, V, uint32_t>(from, y, to, total, channels, pixels, channels_last, s);
+    else if (vectors)
+      launch_forward<T, V, int64_t>(from, y, to, total, channels, pixels, channels_last, s);
+    else
+      launch_forward<T, 1, int64_t>(from, y, to, total, channels, pixels, channels_last, s);
   });
   return static_cast<int>(cudaGetLastError());
 }
@@ -210,15 +215,16 @@ static void launch_backward(const T* grad, const T* x, const T* attention, T* dx
   if (channels_last) {
     const int64_t splits = rw::splits(pixels);
     const unsigned grid = static_cast<unsigned>(batch * splits) * blocks(channels, kLanes * V);
-    backward_rows_kernel<T, V><<<grid, kThreads, 0, stream>>>(grad, x, attention, dx, workspace, channels, pixels, splits);
-    sum_splits_kernel<T><<<blocks(planes, kThreads), kThreads, 0, stream>>>(workspace, dattention, planes, channels,
-                                                                            splits);
+    backward_rows_kernel<T, V>
+        <<<grid, kThreads, 0, stream>>>(grad, x, attention, dx, workspace, channels, pixels, splits);
+    sum_splits_kernel<T>
+        <<<blocks(planes, kThreads), kThreads, 0, stream>>>(workspace, dattention, planes, channels, splits);
   } else if (pixels <= 32 * V * 8) {  // a warp has a plane done in eight steps
-    backward_planes_kernel<T, V, 1><<<blocks(planes, kThreads / 32), kThreads, 0, stream>>>(grad, x, attention, dx,
-                                                                                            dattention, planes, pixels);
+    backward_planes_kernel<T, V, 1>
+        <<<blocks(planes, kThreads / 32), kThreads, 0, stream>>>(grad, x, attention, dx, dattention, planes, pixels);
   } else {
-    backward_planes_kernel<T, V, kThreads / 32><<<blocks(planes, 1), kThreads, 0, stream>>>(grad, x, attention, dx,
-                                                                                            dattention, planes, pixels);
+    backward_planes_kernel<T, V, kThreads / 32>
+        <<<blocks(planes, 1), kThreads, 0, stream>>>(grad, x, attention, dx, dattention, planes, pixels);
   }
 }
 
@@ -235,8 +241,10 @@ int reweight_backward(const rw::Backward& args, void* stream) {
     auto* sums = static_cast<wide_t<T>*>(args.workspace);
     const auto s = static_cast<cudaStream_t>(stream);
     const bool vectors = aligned(g, from, to) && (!channels_last || (channels % V == 0 && aligned(y)));
-    if (vectors) launch_backward<T, V>(g, from, y, to, dy, sums, batch, channels, pixels, channels_last, s);
-    else launch_backward<T, 1>(g, from, y, to, dy, sums, batch, channels, pixels, channels_last, s);
+    if (vectors)
+      launch_backward<T, V>(g, from, y, to, dy, sums, batch, channels, pixels, channels_last, s);
+    else
+      launch_backward<T, 1>(g, from, y, to, dy, sums, batch, channels, pixels, channels_last, s);
   });
   return static_cast<int>(cudaGetLastError());
 }

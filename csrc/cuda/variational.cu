@@ -1,8 +1,7 @@
-// variational on the GPU. Forward: one block per image. Backward: one block per image (dmu, dlogvar, and z for the second
-// kernel), then one block per centre and 32 coordinates, which sums over the images in a fixed order.
-#include "cuda/variational.h"
-
+// variational on the GPU. Forward: one block per image. Backward: one block per image (dmu, dlogvar, and z for the
+// second kernel), then one block per centre and 32 coordinates, which sums over the images in a fixed order.
 #include "cuda/reduce.cuh"
+#include "cuda/variational.h"
 
 namespace dkpnet::cuda {
 
@@ -13,10 +12,10 @@ constexpr int kLanes = 32, kRows = 8;  // of the second backward kernel: coordin
 constexpr int kMostDim = kVariationalMostDim, kMostDomains = kVariationalMostDomains;
 
 template <typename T>
-static __device__ __forceinline__ wide_t<T> noise(const va::Problem& args, int64_t n,
-                                                  int64_t b, int64_t j) {
+static __device__ __forceinline__ wide_t<T> noise(const va::Problem& args, int64_t n, int64_t b, int64_t j) {
   if (args.eps) return widen(static_cast<const T*>(args.eps)[(n * args.batch + b) * args.dim + j]);
-  return normal(static_cast<uint64_t>(*args.seed), static_cast<uint64_t>(((args.batch_offset + b) * args.samples + n) * args.dim + j));
+  return normal(static_cast<uint64_t>(*args.seed),
+                static_cast<uint64_t>(((args.batch_offset + b) * args.samples + n) * args.dim + j));
 }
 
 // The dot product of two rows by one warp; every lane gets it.
@@ -28,15 +27,15 @@ static __device__ __forceinline__ wide_t<B> warp_dot(const A* a, const B* b, int
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 2)
-    forward_kernel(va::Forward args, uint32_t threshold) {
+__global__ void __launch_bounds__(kThreads, 2) forward_kernel(va::Forward args, uint32_t threshold) {
   using W = wide_t<T>;
   __shared__ W z[kMostDim], logits[kMostDomains], partial[kWarps];
   __shared__ double partial_logdet[kWarps];
   __shared__ int chosen[kMostDomains];
   const int64_t b = blockIdx.x;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const T *mu = static_cast<const T*>(args.mu) + b * args.dim, *logvar = static_cast<const T*>(args.logvar) + b * args.dim;
+  const T *mu = static_cast<const T*>(args.mu) + b * args.dim,
+          *logvar = static_cast<const T*>(args.logvar) + b * args.dim;
   const T* centers = static_cast<const T*>(args.centers);
 
   // Eq. 8, one warp per domain.
@@ -99,7 +98,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     W* p = static_cast<W*>(args.probabilities) + (n * args.batch + b) * args.domains;
     for (int64_t c = threadIdx.x; c < args.domains; c += kThreads)
       p[c] = valid ? exp_of(logits[c] - greatest) / sum : W(NAN);
-    // The next sample's z and logits need no barrier here: of the two above, one lies between every use and its next write.
+    // The next sample's z and logits need no barrier here: of the two above, one lies between every use and its next
+    // write.
   }
   if (threadIdx.x == 0) {
     static_cast<W*>(args.kl)[b] = valid ? kl : W(NAN);
@@ -109,8 +109,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 2)
-    backward_images_kernel(va::Backward args) {
+__global__ void __launch_bounds__(kThreads, 2) backward_images_kernel(va::Backward args) {
   using W = wide_t<T>;
   const int64_t b = blockIdx.x;
   const T* centers = static_cast<const T*>(args.centers);
@@ -144,11 +143,10 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-// A block has one centre (c, i) and 32 coordinates. Each of its warps takes every kRows-th image; the warps' sums are added
-// in order. The block of i = 0 also has the gradient of domain c's prior_logvar.
+// A block has one centre (c, i) and 32 coordinates. Each of its warps takes every kRows-th image; the warps' sums are
+// added in order. The block of i = 0 also has the gradient of domain c's prior_logvar.
 template <typename T>
-__global__ void __launch_bounds__(kLanes * kRows, 2)
-    backward_centers_kernel(va::Backward args) {
+__global__ void __launch_bounds__(kLanes* kRows, 2) backward_centers_kernel(va::Backward args) {
   using W = wide_t<T>;
   __shared__ W sums[2][kRows][kLanes];
   const int64_t tiles = (args.dim + kLanes - 1) / kLanes, center = blockIdx.x / tiles;
@@ -177,9 +175,9 @@ __global__ void __launch_bounds__(kLanes * kRows, 2)
     }
     if (own && (chosen == i || i == 0)) {
       const W u = widen(static_cast<const T*>(args.centers)[(c * args.subs + chosen) * args.dim + j]);
-      const va::KlGradient<W> g = va::kl_gradient(dkl, widen(static_cast<const T*>(args.mu)[b * args.dim + j]),
-                                                  widen(static_cast<const T*>(args.logvar)[b * args.dim + j]), u,
-                                                  widen(prior[j]));
+      const va::KlGradient<W> g =
+          va::kl_gradient(dkl, widen(static_cast<const T*>(args.mu)[b * args.dim + j]),
+                          widen(static_cast<const T*>(args.logvar)[b * args.dim + j]), u, widen(prior[j]));
       if (chosen == i) dcenter -= g.mu;
       dprior += g.prior + W(2) * static_cast<const W*>(args.dlogdet2)[b] * logdet;
     }

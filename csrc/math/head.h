@@ -37,10 +37,13 @@ DKPNET_HD Reach bilinear_reach(int source, int in, int out) {
   return Reach{source == 0 || first < 0 ? 0 : int(first), source == in - 1 || last >= out ? out : int(last) + 1};
 }
 
-// The weight with which output `position` reads `source`.
+// The weight with which output `position` reads `source`: that of bilinear_tap, without an integer division.
 DKPNET_HD float bilinear_weight(int position, int source, int in, int out) {
-  const Tap tap = bilinear_tap(position, in, out);
-  return (tap.low == source ? 1.0f - tap.weight : 0.0f) + (tap.high == source ? tap.weight : 0.0f);
+  const int step = 2 * out, numerator = (2 * position + 1) * in;
+  const int offset = (numerator <= out ? 0 : numerator - out) - source * step;  // in units of 1 / step
+  if (offset >= 0 && source == in - 1) return 1.0f;
+  if (offset >= 0) return offset < step ? 1.0f - float(offset) / float(step) : 0.0f;
+  return -offset < step ? float(offset + step) / float(step) : 0.0f;
 }
 
 DKPNET_HD float relu(float x) { return x < 0.0f ? 0.0f : x; }  // keeps NaN

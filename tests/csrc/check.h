@@ -14,20 +14,20 @@ inline int check_result() {
   return check_failures() ? 1 : 0;
 }
 
-#define CHECK(condition)                                            \
-  do {                                                              \
-    if (!(condition)) {                                             \
-      ++check_failures();                                           \
+#define CHECK(condition)                                              \
+  do {                                                                \
+    if (!(condition)) {                                               \
+      ++check_failures();                                             \
       printf("%s:%d: %s is false\n", __FILE__, __LINE__, #condition); \
-    }                                                               \
+    }                                                                 \
   } while (false)
 
 // NaN fails.
-#define CHECK_NEAR(actual, expected, tolerance)                                                                  \
-  do {                                                                                                           \
-    const double actual_ = (actual), expected_ = (expected);                                                     \
-    if (!(fabs(actual_ - expected_) <= (tolerance))) {                                                           \
-      ++check_failures();                                                                                        \
-      printf("%s:%d: %s = %.9g, expected %.9g\n", __FILE__, __LINE__, #actual, actual_, expected_);              \
-    }                                                                                                            \
+#define CHECK_NEAR(actual, expected, tolerance)                                                     \
+  do {                                                                                              \
+    const double actual_ = (actual), expected_ = (expected);                                        \
+    if (!(fabs(actual_ - expected_) <= (tolerance))) {                                              \
+      ++check_failures();                                                                           \
+      printf("%s:%d: %s = %.9g, expected %.9g\n", __FILE__, __LINE__, #actual, actual_, expected_); \
+    }                                                                                               \
   } while (false)

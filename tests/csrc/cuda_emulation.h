@@ -1,5 +1,5 @@
-// Runs a CUDA kernel's source on the CPU, thread by thread, so that its logic (indices, fragment layouts, shared memory,
-// barriers) is tested where there is no GPU. Not its speed, nor the rounding of its arithmetic.
+// Runs a CUDA kernel's source on the CPU, thread by thread, so that its logic (indices, fragment layouts, shared
+// memory, barriers) is tested where there is no GPU. Not its speed, nor the rounding of its arithmetic.
 //
 // Every CUDA thread is a fiber. One randomly chosen warp runs at a time, until all its lanes wait for each other or for
 // the block; blocks run in random order. memory_checker.h tells races and reads of unwritten shared memory, if the test
@@ -30,9 +30,15 @@
 #define __shared__ static thread_local  // thread_local: memory_checker.cpp knows by it what is shared memory
 #define __align__(n) __attribute__((aligned(n)))
 
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(16) uint4 { uint32_t x, y, z, w; };
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
@@ -46,7 +52,9 @@ void __stcs(T* to, T value) {  // a store that the caches drop first
 
 namespace emulation {
 
-struct Index { unsigned x; };
+struct Index {
+  unsigned x;
+};
 inline Index thread_index, block_index, block_size;
 
 // Of a barrier, in the source.
@@ -72,7 +80,11 @@ struct Fiber {
 
 // What the lanes of a warp show each other at a meeting; two, so that the next meeting does not overwrite this one's.
 struct Exchange {
-  struct Lane { uint64_t value; uint32_t a[4], b[2]; const void* row; } lanes[2][32];
+  struct Lane {
+    uint64_t value;
+    uint32_t a[4], b[2];
+    const void* row;
+  } lanes[2][32];
 };
 
 struct Block {
@@ -245,6 +257,11 @@ T exchange(T value, unsigned from) {
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   return emulation::exchange(value, emulation::block.current % 32 ^ mask);
+}
+
+template <typename T>
+T __shfl_sync(unsigned, T value, int lane) {
+  return emulation::exchange(value, unsigned(lane));
 }
 
 inline unsigned __ballot_sync(unsigned, bool vote) {

@@ -66,7 +66,8 @@ Cell& cell_at(uintptr_t at) {
 
 // Shared memory of another block is another place.
 bool unordered(Access before, bool is_shared) {
-  return before.epoch >= first_epoch ? before.epoch == epoch && before.thread != thread : before.epoch > 0 && !is_shared;
+  return before.epoch >= first_epoch ? before.epoch == epoch && before.thread != thread
+                                     : before.epoch > 0 && !is_shared;
 }
 
 std::string where() {
@@ -87,7 +88,8 @@ void access(const void* address, size_t size, bool write) {
     Cell& cell = cell_at(at);
     if (is_shared && !write && cell.write.epoch < first_epoch)
       report("shared memory is read that the block has not written:" + where());
-    if (unordered(cell.write, is_shared)) report_race(write ? "two writes" : "a read and a write", cell.write, is_shared);
+    if (unordered(cell.write, is_shared))
+      report_race(write ? "two writes" : "a read and a write", cell.write, is_shared);
     if (write) {
       const Access reader{cell.abroad && !is_shared ? 1 : cell.read.epoch, cell.many ? ~0u : cell.read.thread};
       if (unordered(reader, is_shared)) report_race("a read and a write", reader, is_shared);
@@ -131,10 +133,10 @@ void pass_barrier(const std::string& site) {
 
 }  // namespace emulation::memory
 
-#define DKPNET_HOOKS(size)                                                                             \
-  void __tsan_read##size(void* at) { emulation::memory::access(at, size, false); }                     \
-  void __tsan_write##size(void* at) { emulation::memory::access(at, size, true); }                     \
-  void __tsan_unaligned_read##size(void* at) { emulation::memory::access(at, size, false); }           \
+#define DKPNET_HOOKS(size)                                                                   \
+  void __tsan_read##size(void* at) { emulation::memory::access(at, size, false); }           \
+  void __tsan_write##size(void* at) { emulation::memory::access(at, size, true); }           \
+  void __tsan_unaligned_read##size(void* at) { emulation::memory::access(at, size, false); } \
   void __tsan_unaligned_write##size(void* at) { emulation::memory::access(at, size, true); }
 
 extern "C" {

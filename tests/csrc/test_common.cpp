@@ -19,12 +19,14 @@ void test_f16() {
   for (uint32_t bits = 0; bits < 0x10000u; ++bits) {  // every value survives
     const f16 h{uint16_t(bits)};
     const float x = widen(h);
-    if (x != x) CHECK((bits & 0x7c00u) == 0x7c00u && through_f16(x) != through_f16(x));
-    else CHECK(narrow<f16>(x).bits == bits);
+    if (x != x)
+      CHECK((bits & 0x7c00u) == 0x7c00u && through_f16(x) != through_f16(x));
+    else
+      CHECK(narrow<f16>(x).bits == bits);
   }
   CHECK(widen(f16{0x3c00}) == 1.0f && widen(f16{0xc000}) == -2.0f && widen(f16{0x0001}) == 0x1p-24f);
-  CHECK(through_f16(1.0f + 0x1p-11f) == 1.0f);                 // a tie goes to even, down
-  CHECK(through_f16(1.0f + 3 * 0x1p-11f) == 1.0f + 0x1p-9f);   // and up
+  CHECK(through_f16(1.0f + 0x1p-11f) == 1.0f);                // a tie goes to even, down
+  CHECK(through_f16(1.0f + 3 * 0x1p-11f) == 1.0f + 0x1p-9f);  // and up
   CHECK(through_f16(1.0f + 0x1p-11f + 0x1p-20f) == 1.0f + 0x1p-10f);
   CHECK(through_f16(65504.0f) == 65504.0f && through_f16(65519.0f) == 65504.0f && through_f16(65520.0f) == kInfinity);
   CHECK(through_f16(-1e9f) == -kInfinity && through_f16(-kInfinity) == -kInfinity);
@@ -35,8 +37,10 @@ void test_f16() {
 void test_bf16() {
   for (uint32_t bits = 0; bits < 0x10000u; ++bits) {
     const float x = widen(bf16{uint16_t(bits)});
-    if (x != x) CHECK(through_bf16(x) != through_bf16(x));
-    else CHECK(narrow<bf16>(x).bits == bits);
+    if (x != x)
+      CHECK(through_bf16(x) != through_bf16(x));
+    else
+      CHECK(narrow<bf16>(x).bits == bits);
   }
   CHECK(through_bf16(1.0f + 0x1p-8f) == 1.0f && through_bf16(1.0f + 3 * 0x1p-8f) == 1.0f + 0x1p-6f);
   CHECK(through_bf16(std::numeric_limits<float>::max()) == kInfinity && through_bf16(kNaN) != through_bf16(kNaN));

@@ -19,12 +19,13 @@ void test_pixel_of() {
   CHECK(pixel_of(0.0f, 10, pixel) && pixel == 0);
   CHECK(pixel_of(-0.0f, 10, pixel) && pixel == 0);
   CHECK(pixel_of(9.999f, 10, pixel) && pixel == 9);
-  for (float outside : {10.0f, -0.001f, -1e30f, 1e30f, kInfinity, -kInfinity, kNaN}) CHECK(!pixel_of(outside, 10, pixel));
+  for (float outside : {10.0f, -0.001f, -1e30f, 1e30f, kInfinity, -kInfinity, kNaN})
+    CHECK(!pixel_of(outside, 10, pixel));
 }
 
 void test_radius() {
-  CHECK(stamp_radius(4.0f, 1.75f, 1000) == 7);   // the field's 15x15
-  CHECK(stamp_radius(2.0f, 1.75f, 1000) == 4);   // a tie rounds up
+  CHECK(stamp_radius(4.0f, 1.75f, 1000) == 7);  // the field's 15x15
+  CHECK(stamp_radius(2.0f, 1.75f, 1000) == 4);  // a tie rounds up
   CHECK(stamp_radius(1.0f, 0.25f, 1000) == 0);
   CHECK(stamp_radius(1.0f, 0.5f, 1000) == 1);
   CHECK(stamp_radius(kInfinity, 1.75f, 1000) == 1000 && stamp_radius(1e30f, 1.75f, 1000) == 1000);
@@ -64,7 +65,8 @@ void test_compensation() {
 
 std::vector<float> targets(const std::vector<float>& points, const std::vector<int64_t>& offsets, int height, int width,
                            int stride, float sigma, const std::vector<float>& sigmas = {}, int threads = 1) {
-  const int64_t batch = offsets.size() - 1, rows = (height + stride - 1) / stride, columns = (width + stride - 1) / stride;
+  const int64_t batch = offsets.size() - 1, rows = (height + stride - 1) / stride,
+                columns = (width + stride - 1) / stride;
   std::vector<float> out(batch * rows * columns, kNaN), memory(batch * workspace(height, width, stride), kNaN);
   cpu::density().forward({points.data(), offsets.data(), sigmas.empty() ? nullptr : sigmas.data(), sigma, 1.75f, batch,
                           static_cast<int64_t>(points.size() / 2), height, width, stride, out.data(), memory.data()},
@@ -91,8 +93,8 @@ void test_forward() {
     }
 
   // Corners, sides that the stride does not divide, heads on one pixel, outside and NaN; an empty image in between.
-  const std::vector<float> points{0.0f, 0.0f, 12.9f, 8.9f, 6.0f, 4.0f, 6.5f, 4.5f, 13.0f, 1.0f, -0.1f, 1.0f, kNaN, 1.0f,
-                                  3.0f, 3.0f};
+  const std::vector<float> points{0.0f,  0.0f, 12.9f, 8.9f, 6.0f, 4.0f, 6.5f, 4.5f,
+                                  13.0f, 1.0f, -0.1f, 1.0f, kNaN, 1.0f, 3.0f, 3.0f};
   const std::vector<int64_t> offsets{0, 7, 7, 8};
   for (int stride : {1, 2, 3, 4, 50}) {
     const std::vector<float> maps = targets(points, offsets, 9, 13, stride, 4.0f);
@@ -108,7 +110,8 @@ void test_forward() {
   const std::vector<float> adaptive = targets(points, offsets, 9, 13, 1, 0.0f, sigmas);
   CHECK_NEAR(sum(adaptive), 5.0, 1e-5);
   CHECK_NEAR(adaptive[2 * 9 * 13], 1.0 / (9 * 13), 1e-8);
-  CHECK(targets(points, offsets, 9, 13, 2, 0.0f, std::vector<float>(8, 3.0f)) == targets(points, offsets, 9, 13, 2, 3.0f));
+  CHECK(targets(points, offsets, 9, 13, 2, 0.0f, std::vector<float>(8, 3.0f)) ==
+        targets(points, offsets, 9, 13, 2, 3.0f));
 }
 
 }  // namespace

@@ -1,11 +1,10 @@
 // The CUDA kernel of density targets, emulated, against the CPU loops (which test_density.cpp checks).
-#include "cuda/density.cu"
-
 #include <limits>
 #include <vector>
 
 #include "check.h"
 #include "cpu/density.h"
+#include "cuda/density.cu"
 
 using namespace dkpnet;
 
@@ -21,8 +20,18 @@ void test(const std::vector<float>& points, const std::vector<int64_t>& offsets,
   const int64_t batch = int64_t(offsets.size()) - 1;
   std::vector<float> want(batch * rows * columns, kNaN), got(want);
   std::vector<float> workspace(batch * density::workspace(height, width, stride), kNaN);
-  density::Forward args{points.data(), offsets.data(), sigmas.empty() ? nullptr : sigmas.data(), 4.0f, 1.75f, batch,
-                   int64_t(points.size() / 2), height, width, stride, want.data(), workspace.data()};
+  density::Forward args{points.data(),
+                        offsets.data(),
+                        sigmas.empty() ? nullptr : sigmas.data(),
+                        4.0f,
+                        1.75f,
+                        batch,
+                        int64_t(points.size() / 2),
+                        height,
+                        width,
+                        stride,
+                        want.data(),
+                        workspace.data()};
   cpu::density().forward(args, 1);
   args.out = got.data();
   emulation::launch(unsigned(batch * down * across), cuda::kThreads, cuda::density_kernel, args, down, across);

@@ -1,8 +1,7 @@
 // The emulation itself: kernels that are right, and kernels whose faults memory_checker.h has to see.
-#include "cuda_emulation.h"
-
 #include "check.h"
 #include "cuda/reduce.cuh"
+#include "cuda_emulation.h"
 
 namespace {
 

@@ -54,7 +54,8 @@ void check_case(const cpu::HeadKernels& kernels, const Case& c, int threads, dou
   const auto fine = random_values<T>(size_t(c.batch) * c.channels * pixels);
   const auto fine_weight = random_values<T>(size_t(c.batch) * c.channels * c.hidden1, 0.5f);
   const auto bias = random_values<float>(size_t(c.batch) * c.hidden1);
-  const auto weight2 = random_values<float>(size_t(c.hidden2) * c.hidden1, 0.5f), bias2 = random_values<float>(c.hidden2);
+  const auto weight2 = random_values<float>(size_t(c.hidden2) * c.hidden1, 0.5f),
+             bias2 = random_values<float>(c.hidden2);
   const auto weight3 = random_values<float>(c.hidden2), bias3 = random_values<float>(1);
   const auto grad = random_values<T>(size_t(c.batch) * pixels);
   std::vector<std::vector<T>> products;
@@ -127,8 +128,7 @@ void check_case(const cpu::HeadKernels& kernels, const Case& c, int threads, dou
       for (int h = 0; h < c.hidden1; ++h) {
         const double expected = hidden1[h] > 0 ? grad1[h] : 0;
         sums[c.hidden2 * (c.hidden1 + 2) + h] += expected;
-        if (!near_kink)
-          CHECK_NEAR(widen(grad_hidden[(size_t(b) * pixels + p) * c.hidden1 + h]), expected, tolerance);
+        if (!near_kink) CHECK_NEAR(widen(grad_hidden[(size_t(b) * pixels + p) * c.hidden1 + h]), expected, tolerance);
       }
       sums[size - 1] += upstream;
     }
@@ -142,8 +142,8 @@ void check_case(const cpu::HeadKernels& kernels, const Case& c, int threads, dou
   for (int j = 0; j < problem.count; ++j) {
     const auto [rows, columns] = c.products[j];
     std::vector<T> out(size_t(c.batch) * rows * columns * c.hidden1);
-    kernels.downsample({problem.dtype, c.batch, c.hidden1, c.height, c.width, rows, columns, grad_hidden.data(),
-                        out.data()}, threads);
+    kernels.downsample(
+        {problem.dtype, c.batch, c.hidden1, c.height, c.width, rows, columns, grad_hidden.data(), out.data()}, threads);
     for (int b = 0; b < c.batch; ++b)
       for (int y = 0; y < rows; ++y)
         for (int x = 0; x < columns; ++x)
@@ -161,7 +161,7 @@ void check_case(const cpu::HeadKernels& kernels, const Case& c, int threads, dou
 void check_kernels(const cpu::HeadKernels& kernels) {
   const Case cases[] = {
       {2, 5, 9, 13, 64, 32, {{5, 7}, {3, 4}}, false},
-      {1, 70, 23, 29, 64, 32, {{12, 15}}, true},   // two chunks of channels, two parts
+      {1, 70, 23, 29, 64, 32, {{12, 15}}, true},      // two chunks of channels, two parts
       {2, 0, 8, 9, 16, 16, {{4, 5}, {8, 9}}, false},  // no branch at the output's size; one product that is
       {1, 3, 1, 1, 48, 128, {}, true},
       {0, 3, 4, 4, 64, 32, {{2, 2}}, false},

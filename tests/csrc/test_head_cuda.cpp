@@ -1,10 +1,9 @@
 // The CUDA kernels of the attended head, emulated, against the CPU loops (which test_head.cpp checks).
-#include "cuda/head.cu"
-
 #include <vector>
 
 #include "check.h"
 #include "cpu/head.h"
+#include "cuda/head.cu"
 
 using namespace dkpnet;
 using namespace dkpnet::head;
@@ -23,13 +22,10 @@ void launch_emulated(const Problem& problem, const T* grad, T* density, T* grad_
   const unsigned blocks = unsigned(problem.batch * ((problem.height * problem.width + kPart - 1) / kPart));
   const T* none = nullptr;
   float* no_partials = nullptr;
-  if constexpr (sizeof(T) == 4) {
-    emulation::launch(blocks, cuda::kThreads32, cuda::float_kernel<false>, problem, none, density, no_partials);
-    emulation::launch(blocks, cuda::kThreads32, cuda::float_kernel<true>, problem, grad, grad_hidden, partials);
-  } else {
-    emulation::launch(blocks, cuda::kThreads, cuda::tensor_core_kernel<T, false>, problem, none, density, no_partials);
-    emulation::launch(blocks, cuda::kThreads, cuda::tensor_core_kernel<T, true>, problem, grad, grad_hidden, partials);
-  }
+  using Forward = typename cuda::TileOf<T, false>::type;
+  using Backward = typename cuda::TileOf<T, true>::type;
+  emulation::launch(blocks, Forward::kThreads, cuda::tail_kernel<Forward>, problem, none, density, no_partials);
+  emulation::launch(blocks, Backward::kThreads, cuda::tail_kernel<Backward>, problem, grad, grad_hidden, partials);
 }
 
 template <typename T>
@@ -82,7 +78,8 @@ void check_case(DType dtype, int batch, int channels, int height, int width, std
     const int64_t vectors = hidden1 * int(sizeof(T)) / 16, count = int64_t(batch) * rows * columns * vectors;
     std::vector<T> out[2];
     for (auto& values : out) values.resize(size_t(batch) * rows * columns * hidden1);
-    cpu::head().downsample({dtype, batch, hidden1, height, width, rows, columns, grad_hidden[0].data(), out[0].data()}, 1);
+    cpu::head().downsample({dtype, batch, hidden1, height, width, rows, columns, grad_hidden[0].data(), out[0].data()},
+                           1);
     emulation::launch(unsigned((count + 255) / 256), 256, cuda::downsample_kernel<T>,
                       static_cast<const T*>(grad_hidden[0].data()), out[1].data(), count, int(vectors), height, width,
                       rows, columns);
@@ -93,10 +90,10 @@ void check_case(DType dtype, int batch, int channels, int height, int width, std
 template <typename T>
 void check_type(DType dtype, double tolerance) {
   for (bool channels_last : {false, true}) {
-    check_case<T>(dtype, 2, 40, 9, 16, {{5, 8}, {3, 4}}, channels_last, 0, tolerance);   // vectors
-    check_case<T>(dtype, 1, 18, 7, 19, {{4, 10}}, channels_last, 0, tolerance);          // odd sizes
-    check_case<T>(dtype, 1, 16, 8, 16, {{4, 8}}, channels_last, 1, tolerance);           // misaligned
-    check_case<T>(dtype, 1, 70, 25, 24, {}, channels_last, 0, tolerance);                // two chunks, two parts
+    check_case<T>(dtype, 2, 40, 9, 16, {{5, 8}, {3, 4}}, channels_last, 0, tolerance);  // vectors
+    check_case<T>(dtype, 1, 18, 7, 19, {{4, 10}}, channels_last, 0, tolerance);         // odd sizes
+    check_case<T>(dtype, 1, 16, 8, 16, {{4, 8}}, channels_last, 1, tolerance);          // misaligned
+    check_case<T>(dtype, 1, 70, 25, 24, {}, channels_last, 0, tolerance);               // two chunks, two parts
   }
   check_case<T>(dtype, 2, 0, 11, 13, {{4, 5}, {11, 13}}, false, 0, tolerance);  // no branch at the output's size
   check_case<T>(dtype, 1, 3, 1, 1, {{1, 1}}, false, 0, tolerance);

@@ -21,7 +21,8 @@ template <typename T>
 void test(DType dtype, int64_t batch, int64_t channels, int64_t pixels, bool channels_last, double unit) {
   const int64_t total = batch * channels * pixels;
   std::vector<T> x(total), grad(total), y(batch * channels), out(total), dx(total), dy(batch * channels);
-  for (int64_t i = 0; i < total; ++i) x[i] = narrow<T>(float(i * 37 % 101) / 50 - 1), grad[i] = narrow<T>(float(i * 53 % 97) / 50 - 1);
+  for (int64_t i = 0; i < total; ++i)
+    x[i] = narrow<T>(float(i * 37 % 101) / 50 - 1), grad[i] = narrow<T>(float(i * 53 % 97) / 50 - 1);
   for (size_t i = 0; i < y.size(); ++i) y[i] = narrow<T>(float(i * 29 % 31) / 31);
   for (const cpu::ReweightKernels* kernels : all_kernels()) {
     for (int threads : {1, 3}) {
@@ -38,7 +39,8 @@ void test(DType dtype, int64_t batch, int64_t channels, int64_t pixels, bool cha
         size[at] += fabs(double(widen(grad[i])) * widen(x[i]));
       }
       // The sum is in the wide type, then rounded once to T.
-      for (size_t i = 0; i < y.size(); ++i) CHECK_NEAR(widen(dy[i]), sum[i], unit * fabs(sum[i]) + 1e-6 * size[i] + 1e-12);
+      for (size_t i = 0; i < y.size(); ++i)
+        CHECK_NEAR(widen(dy[i]), sum[i], unit * fabs(sum[i]) + 1e-6 * size[i] + 1e-12);
     }
   }
 }

@@ -1,10 +1,9 @@
 // The CUDA kernels of reweight, emulated, against the CPU loops (which test_reweight.cpp checks).
-#include "cuda/reweight.cu"
-
 #include <vector>
 
 #include "check.h"
 #include "cpu/reweight.h"
+#include "cuda/reweight.cu"
 
 using namespace dkpnet;
 using namespace dkpnet::cuda;
@@ -57,16 +56,16 @@ void test(DType dtype, unsigned batch, int64_t channels, int64_t pixels, bool ch
     compare();
   } else {
     if (pixels >= V)
-      emulation::launch(count(total, kThreads * V), kThreads, scale_planes_kernel<T, V, int64_t>, from, weights, out.data,
-                        total, pixels);
+      emulation::launch(count(total, kThreads * V), kThreads, scale_planes_kernel<T, V, int64_t>, from, weights,
+                        out.data, total, pixels);
     else  // as the launcher does
       emulation::launch(count(total, kThreads), kThreads, scale_planes_kernel<T, 1, int64_t>, from, weights, out.data,
                         total, pixels);
-    emulation::launch(count(planes, kThreads / 32), kThreads, backward_planes_kernel<T, V, 1>, g, from, weights, dx.data,
-                      dy.data, planes, pixels);
+    emulation::launch(count(planes, kThreads / 32), kThreads, backward_planes_kernel<T, V, 1>, g, from, weights,
+                      dx.data, dy.data, planes, pixels);
     compare();
-    emulation::launch(unsigned(planes), kThreads, backward_planes_kernel<T, V, kThreads / 32>, g, from, weights, dx.data,
-                      dy.data, planes, pixels);
+    emulation::launch(unsigned(planes), kThreads, backward_planes_kernel<T, V, kThreads / 32>, g, from, weights,
+                      dx.data, dy.data, planes, pixels);
     compare();
   }
   for (int64_t i = 0; i < total; ++i) CHECK(widen(out.data[i]) == widen(want_out.data[i]));

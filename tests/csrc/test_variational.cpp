@@ -40,7 +40,8 @@ struct Case {
       for (int64_t i = 0; i < count; ++i) values[i] = narrow<V>(wide_t<V>(value_at(i, salt)));
     };
     const int64_t bd = s.batch * s.dim, nbd = s.samples * bd;
-    fill(mu, bd, 1), fill(logvar, bd, 2), fill(centers, s.domains * s.subs * s.dim, 3), fill(prior, s.domains * s.dim, 4);
+    fill(mu, bd, 1), fill(logvar, bd, 2), fill(centers, s.domains * s.subs * s.dim, 3),
+        fill(prior, s.domains * s.dim, 4);
     fill(eps, nbd, 5), fill(dz, nbd, 6), fill(dkl, s.batch, 7), fill(dlse, s.batch, 8), fill(dlogdet2, s.batch, 9);
     for (int64_t b = 0; b < s.batch; ++b) labels.push_back(b % s.domains);
     z.resize(nbd), workspace.resize(nbd), probabilities.resize(s.samples * s.batch * s.domains);
@@ -49,13 +50,22 @@ struct Case {
   }
 
   void run(DType dtype, const cpu::VariationalKernels& kernels, double dropout, int threads) {
-    const variational::Problem problem{s, dtype, mu.data(), logvar.data(), centers.data(), prior.data(), labels.data(),
-                                       &seed, explicit_noise ? eps.data() : nullptr};
-    kernels.forward({problem, dropout, z.data(), kl.data(), lse.data(), logdet2.data(), selected.data(),
-                     probabilities.data()}, threads);
-    kernels.backward({problem, dz.data(), dkl.data(), dlse.data(), dlogdet2.data(), selected.data(),
-                      probabilities.data(), workspace.data(), dmu.data(), dlogvar.data(), dcenters.data(),
-                      dprior.data()}, threads);
+    const variational::Problem problem{s,
+                                       dtype,
+                                       mu.data(),
+                                       logvar.data(),
+                                       centers.data(),
+                                       prior.data(),
+                                       labels.data(),
+                                       &seed,
+                                       explicit_noise ? eps.data() : nullptr};
+    kernels.forward(
+        {problem, dropout, z.data(), kl.data(), lse.data(), logdet2.data(), selected.data(), probabilities.data()},
+        threads);
+    kernels.backward(
+        {problem, dz.data(), dkl.data(), dlse.data(), dlogdet2.data(), selected.data(), probabilities.data(),
+         workspace.data(), dmu.data(), dlogvar.data(), dcenters.data(), dprior.data()},
+        threads);
   }
 };
 
@@ -160,7 +170,8 @@ void test_selection() {
         std::vector<double> scores;
         for (int64_t i = 0; i < c.s.subs; ++i) {
           double score = 0;
-          for (int64_t j = 0; j < c.s.dim; ++j) score += double(c.mu[b * c.s.dim + j]) * c.centers[(k * c.s.subs + i) * c.s.dim + j];
+          for (int64_t j = 0; j < c.s.dim; ++j)
+            score += double(c.mu[b * c.s.dim + j]) * c.centers[(k * c.s.subs + i) * c.s.dim + j];
           const int64_t element = ((c.s.batch_offset + b) * c.s.domains + k) * c.s.subs + i;
           if (dropout > 0 && !kept(uint64_t(c.seed), uint64_t(element), uint32_t(dropout * 4294967296.0))) score = 0;
           scores.push_back(score);

@@ -1,10 +1,9 @@
 // The CUDA kernels of variational, emulated, against the CPU loops (which test_variational.cpp checks).
-#include "cuda/variational.cu"
-
 #include <vector>
 
 #include "check.h"
 #include "cpu/variational.h"
+#include "cuda/variational.cu"
 
 using namespace dkpnet;
 
@@ -24,9 +23,16 @@ struct Results {
   std::vector<float> kl, lse, logdet2, probabilities, workspace;
   std::vector<int64_t> selected;
   explicit Results(const variational::Sizes& s)
-      : z(s.samples * s.batch * s.dim), dmu(s.batch * s.dim), dlogvar(s.batch * s.dim),
-        dcenters(s.domains * s.subs * s.dim), dprior(s.domains * s.dim), kl(s.batch), lse(s.batch), logdet2(s.batch),
-        probabilities(s.samples * s.batch * s.domains), workspace(s.samples * s.batch * s.dim),
+      : z(s.samples * s.batch * s.dim),
+        dmu(s.batch * s.dim),
+        dlogvar(s.batch * s.dim),
+        dcenters(s.domains * s.subs * s.dim),
+        dprior(s.domains * s.dim),
+        kl(s.batch),
+        lse(s.batch),
+        logdet2(s.batch),
+        probabilities(s.samples * s.batch * s.domains),
+        workspace(s.samples * s.batch * s.dim),
         selected(s.batch * s.domains) {}
   variational::Forward forward(const variational::Problem& problem, double dropout) {
     return {problem, dropout, z.data(), kl.data(), lse.data(), logdet2.data(), selected.data(), probabilities.data()};
@@ -52,13 +58,29 @@ void test(DType dtype, variational::Sizes s, bool explicit_noise, double dropout
   for (int64_t b = 0; b < s.batch; ++b) labels.push_back(b % s.domains);
   if (s.batch > 1 && wrong_label) labels[1] = wrong_label;
   const int64_t seed = -5;
-  const variational::Problem problem{s, dtype, mu.data(), logvar.data(), centers.data(), prior.data(), labels.data(),
-                                     &seed, explicit_noise ? eps.data() : nullptr};
+  const variational::Problem problem{s,
+                                     dtype,
+                                     mu.data(),
+                                     logvar.data(),
+                                     centers.data(),
+                                     prior.data(),
+                                     labels.data(),
+                                     &seed,
+                                     explicit_noise ? eps.data() : nullptr};
   Results<T> got(s), want(s);
   auto backward = [&](Results<T>& r) {
-    return variational::Backward{problem, dz.data(), dkl.data(), dlse.data(), dlogdet2.data(), r.selected.data(),
-                                 r.probabilities.data(), r.workspace.data(), r.dmu.data(), r.dlogvar.data(),
-                                 r.dcenters.data(), r.dprior.data()};
+    return variational::Backward{problem,
+                                 dz.data(),
+                                 dkl.data(),
+                                 dlse.data(),
+                                 dlogdet2.data(),
+                                 r.selected.data(),
+                                 r.probabilities.data(),
+                                 r.workspace.data(),
+                                 r.dmu.data(),
+                                 r.dlogvar.data(),
+                                 r.dcenters.data(),
+                                 r.dprior.data()};
   };
   cpu::variational().forward(want.forward(problem, dropout), 1);
   cpu::variational().backward(backward(want), 1);
@@ -84,8 +106,12 @@ void test(DType dtype, variational::Sizes s, bool explicit_noise, double dropout
 }  // namespace
 
 int main() {
-  const variational::Sizes all_sizes[] = {{1, 1, 1, 1, 1, 0},  {3, 7, 5, 3, 2, 11},  {9, 64, 2, 2, 1, 0},
-                                        {2, 130, 6, 8, 3, 5}, {20, 33, 17, 1, 1, 1000000007}, {0, 9, 2, 1, 1, 0}};
+  const variational::Sizes all_sizes[] = {{1, 1, 1, 1, 1, 0},
+                                          {3, 7, 5, 3, 2, 11},
+                                          {9, 64, 2, 2, 1, 0},
+                                          {2, 130, 6, 8, 3, 5},
+                                          {20, 33, 17, 1, 1, 1000000007},
+                                          {0, 9, 2, 1, 1, 0}};
   for (const variational::Sizes& sizes : all_sizes) {
     for (bool explicit_noise : {true, false}) test<float>(DType::f32, sizes, explicit_noise, 0.3, 0, 1e-5);
     test<bf16>(DType::bf16, sizes, false, 0.0, 0, 0x1p-7);

@@ -1,0 +1,66 @@
+// Where a pixel reads the coarser products: the taps of bilinear upsampling.
+#pragma once
+
+#include "cuda/head.h"
+#include "cuda/runtime.h"
+
+namespace dkpnet::cuda {
+namespace {
+
+using namespace dkpnet::head;
+
+constexpr int kHidden1 = kHeadHidden1, kHidden2 = kHeadHidden2;
+constexpr unsigned kAll = 0xffffffffu;
+
+// Of one pixel in one product. Rows of hidden1 channels, counted in the image's product.
+struct Taps {
+  uint32_t top;     // twice the row of the upper left source; 1 more if the right one is another
+  uint32_t bottom;  // the row of the lower left one
+  float right, down;
+};
+
+__device__ __forceinline__ Taps taps_of(const Problem& problem, const Product& product, int pixel) {
+  const int y = pixel / problem.width, x = pixel - y * problem.width;
+  const Tap row = bilinear_tap(y, product.height, problem.height);
+  const Tap column = bilinear_tap(x, product.width, problem.width);
+  return Taps{2u * uint32_t(row.low * product.width + column.low) + uint32_t(column.high - column.low),
+              uint32_t(row.high * product.width + column.low), column.weight, row.weight};
+}
+
+__device__ __forceinline__ Taps from_lane(const Taps& mine, int lane) {
+  return Taps{__shfl_sync(kAll, mine.top, lane), __shfl_sync(kAll, mine.bottom, lane),
+              __shfl_sync(kAll, mine.right, lane), __shfl_sync(kAll, mine.down, lane)};
+}
+
+// Calls add(i, row, weight) for the four sources of pixels at(0) ... at(Pixels - 1), of the 16 that begin at `first`,
+// in every product; `row` is a pointer to hidden1 channels. A warp works on 16 pixels: for two products at a time, a
+// lane computes the taps of one pixel, and all lanes ask it for them.
+template <typename T, int Pixels, typename At, typename Add>
+__device__ __forceinline__ void gather(const Problem& problem, int64_t image, int first, const At& at, const Add& add) {
+  const int lane = threadIdx.x % 32, last = problem.height * problem.width - 1;
+  const int pixel = first + lane % 16 < last ? first + lane % 16 : last;
+  for (int pair = 0; pair < problem.count; pair += 2) {
+    const int which = pair + lane / 16 < problem.count ? pair + lane / 16 : pair;
+    const Taps mine = taps_of(problem, problem.products[which], pixel);
+#pragma unroll 1
+    for (int j = pair; j < pair + 2 && j < problem.count; ++j) {
+      const Product& product = problem.products[j];
+      const T* data = static_cast<const T*>(product.data) + image * product.height * product.width * kHidden1;
+#pragma unroll
+      for (int i = 0; i < Pixels; ++i) {
+        const Taps taps = from_lane(mine, (j - pair) * 16 + at(i));
+        const T* top = data + int64_t(taps.top / 2) * kHidden1;
+        const T* bottom = data + int64_t(taps.bottom) * kHidden1;
+        const int next = int(taps.top % 2) * kHidden1;
+        const float left = 1.0f - taps.right, up = 1.0f - taps.down;
+        add(i, top, up * left);
+        add(i, top + next, up * taps.right);
+        add(i, bottom, taps.down * left);
+        add(i, bottom + next, taps.down * taps.right);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace dkpnet::cuda
