@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from ptxas import ROOT, find_nvcc, plain_name, toolkit
+from ptxas import parse as ptxas_entries
 
 
 def find_cuobjdump() -> str | None:
@@ -45,8 +46,8 @@ def opcode(instruction: str) -> str:
     return re.sub(r"^/\*\w+\*/\s+(@!?U?P\w+\s+)?", "", instruction).split()[0]
 
 
-def disassemble(source: Path, arch: str) -> dict[str, list[str]]:
-    """Demangled kernel name -> instructions, of `source` for sm_<arch>."""
+def inspect(source: Path, arch: str) -> dict[str, tuple[dict, list[str]]]:
+    """Kernel -> what ptxas reports (see ptxas.parse) and its instructions, of `source` for sm_<arch>."""
     nvcc, cuobjdump = find_nvcc(), find_cuobjdump()
     if not nvcc or not cuobjdump:
         raise RuntimeError("needs nvcc and cuobjdump")
@@ -57,14 +58,23 @@ def disassemble(source: Path, arch: str) -> dict[str, list[str]]:
             "-std=c++17",
             "-O3",
             "--expt-relaxed-constexpr",
+            "-Xptxas",
+            "-v",
             f"-I{ROOT / 'csrc'}",
             "-cubin",
-            f"-arch=sm_{arch}",
         ]
-        subprocess.run([*command, str(source), "-o", cubin], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, f"-arch=sm_{arch}", str(source), "-o", cubin], check=True, capture_output=True, text=True
+        )
         text = subprocess.run([cuobjdump, "-sass", cubin], check=True, capture_output=True, text=True).stdout
-    kernels = parse(text)
-    return dict(zip(plain_name(list(kernels)), kernels.values(), strict=True))
+    figures = {entry["kernel"]: entry for entry in ptxas_entries(done.stdout + done.stderr, source.name)}
+    code = parse(text)
+    return {name: (figures[m], code[m]) for name, m in zip(plain_name(list(code)), code, strict=True)}
+
+
+def disassemble(source: Path, arch: str) -> dict[str, list[str]]:
+    """Kernel -> its instructions, of `source` for sm_<arch>."""
+    return {name: instructions for name, (_, instructions) in inspect(source, arch).items()}
 
 
 CLASSES = {

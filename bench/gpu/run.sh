@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, on a bare machine, without a network:
 #
-#     bash bench/gpu/run.sh [OUT [STAGE...]]      # OUT: bench/results/gpu-<name of the GPU>; STAGE: all of them
+#     bash bench/gpu/run.sh --list                # the stages in the order in which they run, nothing else
+#     bash bench/gpu/run.sh [OUT [STAGE...]]      # OUT: bench/results/gpu-<name of the GPU>; STAGE: all but reproduce
 #
 #   build     the compiled module for this GPU (nvcc), and what it says of itself      at most 300 s
-#   test      tests/ops: all backends against the float64 reference, CUDA graphs        at most 480 s
-#   sanitize  compute-sanitizer memcheck and racecheck on small sizes                   at most 200 s each
+#   sanitize  compute-sanitizer memcheck and racecheck on small sizes, and Triton's     at most 120 s each
+#             own checker of races where the installed Triton has it (consan)
 #   bench     the benchmarks of operators and inference                                 at most 400 s
+#   predict   predictions from the machine code beside what bench measured              at most 100 s
+#   test      tests/ops: all backends against the float64 reference, CUDA graphs        at most 480 s
 #   train     training steps of hrnet_w40: eager, captured; compiled                    at most 280 s each
 #   reproduce tables 2 to 4 on real images, three seeds side by side                    at most 540 s; calling again goes on
 #
-# A stage that fails or runs out of time does not stop the others, and keeps what it measured until then. Where a call has
+# All together end within 25 minutes ($DKPNET_MINUTES): what is left of them limits every stage; `reproduce` runs only where it is
+# named. A stage that fails or runs out of time does not stop the others, and keeps what it measured until then. Where a call has
 # ten minutes: `OUT build test`, `OUT build sanitize`, `OUT build bench`, `OUT build train`, `OUT build`, `OUT reproduce`.
 #
 # reproduce takes its images from $DKPNET_IMAGES, a folder that pack.py wrote (SHA, SHB and BRT take 60 MB), and EfficientNet-Lite0's
@@ -25,6 +29,11 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 2
 
+all_stages=(build sanitize bench predict test train)
+if [ "${1:-}" = --list ]; then
+    printf '%s\n' "${all_stages[@]}" reproduce
+    exit 0
+fi
 python="${PYTHON:-python3}"
 gpu="$("$python" -c 'import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else "")')" || exit 2
 if [ -n "$gpu" ]; then
@@ -38,15 +47,17 @@ else
 fi
 shift || true
 stages=("$@")
-[ ${#stages[@]} -gt 0 ] || stages=(build test sanitize bench train reproduce)
+[ ${#stages[@]} -gt 0 ] || stages=("${all_stages[@]}")
 mkdir -p "$out" && out="$(cd "$out" && pwd)" || exit 2
 site="${TMPDIR:-/tmp}/dkpnet_ext-site"
 export PYTHONPATH="$site:$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export DKPNET_COMMIT="${DKPNET_COMMIT:-$(git rev-parse HEAD 2>/dev/null)}"
 
 limited() { # an interrupt first: pytest then ends with what it has
-    local seconds="$1"
+    local seconds="$1" left=$((${DKPNET_MINUTES:-25} * 60 - 40 - SECONDS)) # 40: the last kill and the summary
     shift
+    [ "$left" -gt 0 ] || return 124
+    [ "$seconds" -le "$left" ] || seconds="$left"
     timeout --signal=INT --kill-after=20 "$seconds" "$@"
 }
 
@@ -83,7 +94,7 @@ stage_test() {
 
 stage_sanitize() {
     # First without the tools, which slow compilers down: Triton then finds its kernels in its cache.
-    limited 200 "$python" bench/gpu/exercise.py "${exercised[@]}" || return
+    limited 120 "$python" bench/gpu/exercise.py "${exercised[@]}" || return
     if [ -z "$gpu" ]; then
         echo "no GPU: compute-sanitizer did not run"
         return
@@ -92,9 +103,15 @@ stage_sanitize() {
     for tool in memcheck racecheck; do
         echo "-- compute-sanitizer --tool $tool"
         # Without PyTorch's caching allocator a tensor ends where its allocation ends.
-        PYTORCH_NO_CUDA_MEMORY_CACHING=1 limited 200 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+        PYTORCH_NO_CUDA_MEMORY_CACHING=1 limited 120 compute-sanitizer --tool "$tool" --error-exitcode 1 \
             --target-processes application-only "$python" bench/gpu/exercise.py "${exercised[@]}" || failed=1
     done
+    if "$python" -c 'from triton import knobs; knobs.compilation.instrumentation_mode' 2>/dev/null; then
+        echo "-- Triton's concurrency sanitizer"
+        TRITON_INSTRUMENTATION_MODE=consan TRITON_ALWAYS_COMPILE=1 limited 120 "$python" bench/gpu/exercise.py triton || failed=1
+    else
+        echo "this Triton has no checker of races"
+    fi
     return $failed
 }
 
@@ -107,6 +124,12 @@ benchmarks() { # seconds, file, pytest's arguments
 
 stage_bench() {
     benchmarks 400 bench.json bench --ignore=bench/test_step.py
+}
+
+stage_predict() {
+    local measured=()
+    [ ! -f "$out/bench.json" ] || measured=("$out/bench.json")
+    limited 100 "$python" bench/gpu/predict.py "${measured[@]}" | tee "$out/predictions.md"
 }
 
 stage_train() {
@@ -172,7 +195,7 @@ main() {
 }
 
 for stage in "${stages[@]}"; do
-    declare -F "stage_$stage" >/dev/null || { echo "$stage: no such stage; there are build, test, sanitize, bench, train, reproduce" && exit 2; }
+    declare -F "stage_$stage" >/dev/null || { echo "$stage: no such stage; there are ${all_stages[*]} reproduce" && exit 2; }
 done
 main 2>&1 | tee "$out/log.txt"
 exit "${PIPESTATUS[0]}"

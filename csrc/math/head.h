@@ -25,16 +25,18 @@ DKPNET_HD Tap bilinear_tap(int position, int in, int out) {
   return Tap{low, low + 1 < in ? low + 1 : in - 1, float(shifted - uint32_t(low) * step) / float(step)};
 }
 
-// The output positions [begin, end) that may read source position `source`.
+// The output positions [begin, end) that read source position `source` with a weight above 0, or are clamped to it.
 struct Reach {
   int begin, end;
 };
 
 DKPNET_HD Reach bilinear_reach(int source, int in, int out) {
   // source - 1 < (position + 1/2) * in / out - 1/2 < source + 1; the first and last source also take what is clamped.
-  const int64_t first = (int64_t(out) * (2 * source - 1)) / (2 * in) - 1;
-  const int64_t last = (int64_t(out) * (2 * source + 3)) / (2 * in);
-  return Reach{source == 0 || first < 0 ? 0 : int(first), source == in - 1 || last >= out ? out : int(last) + 1};
+  const uint32_t first = uint32_t(out) * uint32_t(2 * source - 1), last = uint32_t(out) * uint32_t(2 * source + 3);
+  const uint32_t size = uint32_t(in);
+  return Reach{
+      source == 0 || first < size ? 0 : int((first - size) / (2 * size)) + 1,
+      source == in - 1 || (last + size - 1) / (2 * size) >= uint32_t(out) ? out : int((last + size - 1) / (2 * size))};
 }
 
 // The weight with which output `position` reads `source`: that of bilinear_tap, without an integer division.
