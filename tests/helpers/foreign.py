@@ -298,6 +298,45 @@ def list_of_any_name(root: Path) -> Found:
     return {"train": found}
 
 
+def json_dictionary(root: Path) -> Found:
+    found = _pictures(root)
+    _json(root / "points.json", {name: [{"x": x, "y": y} for x, y in points] for name, points in found.items()})
+    return {"train": found}
+
+
+def semicolons(root: Path) -> Found:
+    found = {name: points for name, points in _pictures(root).items() if points}
+    rows = [f"{name};{x};{y}\n" for name, points in found.items() for x, y in points]
+    (root / "points.csv").write_text("image;x;y\n" + "".join(rows))
+    return {"train": found}
+
+
+def text_folders(root: Path) -> Found:
+    """A line 'x y' per head, in JHU-Crowd++'s folders."""
+    found: Found = {}
+    for split, numbers in (("train", "123"), ("test", "4")):
+        found[split] = _pictures(root / split / "images", numbers=numbers)
+        (root / split / "gt").mkdir()
+        for name, points in found[split].items():
+            (root / split / "gt" / name.replace(".jpg", ".txt")).write_text("".join(f"{x} {y}\n" for x, y in points))
+    return found
+
+
+def yolo_with_lists(root: Path) -> Found:
+    found = yolo(root)
+    (root / "train.txt").write_text("./images/train/1.jpg\n./images/train/2.jpg\n./images/train/3.jpg\n")
+    return found
+
+
+def via_folders(root: Path) -> Found:
+    found = via_project(root)
+    for path in [*root.glob("*.jpg"), *root.glob("*.json")]:
+        folder = root / ("images" if path.suffix == ".jpg" else "annotations")
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / path.name)
+    return found
+
+
 def json_lines(root: Path) -> Found:
     found = {"train": _pictures(root, numbers="123"), "test": _pictures(root, numbers="4")}
     for split, names in found.items():

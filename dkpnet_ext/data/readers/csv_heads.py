@@ -73,9 +73,14 @@ def _columns(first: list[str]) -> dict[str, list[int]] | None:
     return {"image": [found[0]], "corners": found[1], "label": found[2], "sized": found[3], "header": []}
 
 
+def _delimiter(path: Path) -> str:
+    """Spreadsheets of many countries write semicolons."""
+    first = "".join(peek_lines(path, 1))
+    return next((mark for mark in ",;\t" if mark in first), ",")
+
+
 def _first(path: Path) -> list[str]:
-    lines = peek_lines(path, 1)
-    return next(csv.reader(lines), []) if lines else []
+    return next(csv.reader(peek_lines(path, 1), delimiter=_delimiter(path)), [])
 
 
 def is_heads_csv(path: Path) -> bool:
@@ -88,7 +93,8 @@ def _rows(path: Path) -> Iterator[Labelled]:
     assert where is not None
     pictures, shapes = Pictures(picture_root(path)), dict[str, list[Shape]]()
     split = split_of_file(path)
-    for number, row in enumerate(csv.reader(io.StringIO(read_text(path), newline="")), 1):
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=_delimiter(path))
+    for number, row in enumerate(lines, 1):
         if not row or (number == 1 and where["header"]):
             continue
         try:

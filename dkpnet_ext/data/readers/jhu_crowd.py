@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ..images import BadFile
-from .base import Entry, Layout, as_points, has, pairs, read_text
+from .base import Entry, Layout, as_points, files, has, pairs, read_text
+from .tree import PEEKED, peek_lines
 
 
 def read_jhu_text(path: Path) -> np.ndarray:
@@ -37,4 +38,13 @@ def _entries(root: Path) -> Iterator[Entry]:
         yield from pairs(split, root / split / "images", root / split / "gt", "*.txt", read_jhu_text)
 
 
-LAYOUT = Layout("jhu-crowd", lambda root: has(root, "train/gt", "val/gt", "test/gt"), _entries)
+def _recognise(root: Path) -> bool:
+    """Text files in gt, but not those with a line 'x y' per head."""
+    if not has(root, "train/gt", "val/gt", "test/gt"):
+        return False
+    some = [path for split in ("train", "val", "test") for path in files(root / split / "gt", "*.txt")[:PEEKED]]
+    lines = [line for path in some for line in peek_lines(path, 1)]
+    return not lines or any(len(line.split()) > 3 for line in lines)
+
+
+LAYOUT = Layout("jhu-crowd", _recognise, _entries)

@@ -2,9 +2,10 @@
 
     train.csv     val.csv     test.csv     (or .json, .jsonl; of any name; or one such file)
 
-CSV with the columns image,points, or JSON ``[{"image": ..., "points": [[x, y], ...]}, ...]``, or JSON Lines of such
-objects: paths relative to the list, points in pixels of the upright image; points may also name a CSV file with the
-columns x,y. A list whose name tells no split is train; one that is named itself, not its folder, is test.
+CSV with the columns image,points, or JSON ``[{"image": ..., "points": [[x, y], ...]}, ...]`` (also JSON Lines of such
+objects, ``{image: points, ...}``, and points {x, y}): paths relative to the list, points in pixels of the upright image;
+points may also name a CSV file with the columns x,y. A list whose name tells no split is train; one that is named
+itself, not its folder, is test.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..images import BadFile
+from ..images import IMAGE_SUFFIXES, BadFile
 from .base import Entry, Layout, as_points, fail, files, has, read_json, read_rows, read_xy_csv
 from .tree import peek_json, peek_lines, read_json_lines, split_of
 
@@ -49,7 +50,8 @@ def list_points(value: Any, path: Path, where: str, owners: dict[Path, str]) -> 
                 raise BadFile(path, "points are not a JSON list") from None
         if not isinstance(value, list):
             raise BadFile(path, "points are not pairs of numbers")
-        return as_points(value, path)
+        pairs = [[p["x"], p["y"]] if isinstance(p, dict) and {"x", "y"} <= set(p) else p for p in value]
+        return as_points(pairs, path)
     except BadFile as bad:
         if bad.path != path:
             raise
@@ -71,6 +73,8 @@ def _is_list(path: Path) -> bool:
         return "image" in names and "points" in names
     if path.suffix.lower() == ".json":
         content = peek_json(path)
+        if _is_dictionary(content):
+            return True
         rows = content[:1] if isinstance(content, list) else []
     else:
         try:
@@ -78,6 +82,12 @@ def _is_list(path: Path) -> bool:
         except ValueError:
             return path.suffix.lower() in SUFFIXES
     return any(isinstance(row, dict) and "points" in row and _image(row) is not None for row in rows)
+
+
+def _is_dictionary(content: Any) -> bool:
+    """Whether a JSON file holds ``{image: [[x, y], ...], ...}``."""
+    named = isinstance(content, dict) and bool(content) and all(isinstance(v, list) for v in content.values())
+    return named and all(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in content)
 
 
 def _image(row: Any) -> str | None:
@@ -111,6 +121,8 @@ def read_list(split: str, path: Path, seen: dict[Path, str]) -> Iterator[Entry]:
             rows = read_json_lines(path)
         else:
             content = read_json(path)
+            if _is_dictionary(content):
+                content = [{"image": image, "points": points} for image, points in content.items()]
             if not isinstance(content, list):
                 raise BadFile(path, 'not a list of {"image": ..., "points": [[x, y], ...]}')
             rows = [(f"entry {number}", row) for number, row in enumerate(content)]

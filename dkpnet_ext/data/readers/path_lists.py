@@ -78,4 +78,9 @@ def _entries(root: Path) -> Iterator[Entry]:
                 yield Entry(split, f"line {number}", path, partial(fail, bad.path, str(bad)))
 
 
-LAYOUT = Layout("path-list", lambda root: bool(_lists(root)), _entries)
+def _recognise(root: Path) -> bool:
+    """Lists of which an image has an annotation: YOLO's train.txt names images, too."""
+    return any(isinstance(entry.points, partial) and entry.points.func is read_annotation for entry in _entries(root))
+
+
+LAYOUT = Layout("path-list", _recognise, _entries)

@@ -25,6 +25,7 @@ from .tree import (
     from_shapes,
     peek_json,
     peek_lines,
+    picture_root,
     relative,
     split_folders,
     split_of,
@@ -99,7 +100,7 @@ def _rows(root: Path) -> Iterator[Labelled]:
                 regions = list(regions.values()) if isinstance(regions, dict) else regions  # of version 1
                 picture = path.parent / image["filename"]  # where an URL or a subfolder may stand
                 if not picture.is_file():
-                    base = folder if folder not in path.parents else path.parent
+                    base = picture_root(path)
                     picture = known.setdefault(base, Pictures(base)).find(image["filename"], split)
                 yield Labelled(split, relative(picture, folder), picture, path, [_shape(region) for region in regions])
         except (KeyError, TypeError, ValueError, AttributeError):
