@@ -99,6 +99,26 @@ def check_backbone(name: str) -> None:
         raise UserError(f"backbone {name}: timm knows no such model; near it: {', '.join(near) or 'none'}")
 
 
+def stages(backbone: TruncatedHRNet | TimmFeatures) -> list[list[nn.Module]]:
+    """The backbone's modules in the order in which an image passes them; the first is the stem."""
+    parts = dict((backbone.net if isinstance(backbone, TimmFeatures) else backbone).named_children())
+    if isinstance(backbone, TruncatedHRNet):
+        names = [_HRNET_PARTS[:6], ("layer1",), ("transition1", "stage2"), ("transition2", "stage3")]
+        return [[parts[name] for name in group] for group in names]
+    blocks = parts.pop("blocks", None)
+    stem = list(parts.values())
+    if isinstance(blocks, nn.Module):
+        return [stem, *([block] for block in blocks.children())]
+    return [[part] for part in stem]
+
+
+def freeze_stages(backbone: TruncatedHRNet | TimmFeatures, count: int) -> None:
+    """The first stages keep their weights: no gradient, and none of its cost."""
+    for stage in stages(backbone)[:count]:
+        for module in stage:
+            module.requires_grad_(False)
+
+
 def create_backbone(name: str, weights: str | Path | None = None) -> TruncatedHRNet | TimmFeatures:
     """Build a backbone by timm name and load its weights.
 

@@ -60,6 +60,13 @@ class DataConfig:
     """Probability of a horizontal flip."""
     jitter: Annotated[float, Range(0, 0.5)] = 0.2
     """Strength of the colour jitter (brightness, contrast, saturation, hue)."""
+    crops: Literal["uniform", "covering"] = "uniform"
+    """Where crops lie: uniform where they fit (paper; borders are seen rarely), or so that every pixel is seen as often, with
+    their colours changed by a matrix and a tenth of them gray."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Lowest and highest magnification of covering crops."""
+    negatives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="drawn|FOLDER ...", help_behavior_hint="")] = ()
+    """Pictures without people, a tenth of every batch: `drawn` textures, folders of real pictures, or both."""
     sampling: Literal["natural", "balanced"] = "natural"
     """How a batch mixes the domains: as many as there are, or equally many of each."""
     ratio: Annotated[tuple[Weight, ...], tyro.conf.arg(metavar="SHARE ...", help_behavior_hint="")] = ()
@@ -85,7 +92,10 @@ class ModelConfig:
     """d: dimensions of the latent space."""
     num_samples: Annotated[int, Range(1, 64)] = 1
     """Latent samples per image in training."""
-    out_stride: Literal[2, 4] = 4
+    neck: Literal["paper", "fpn"] = "paper"
+    """paper: linear, all branches; fpn: depthwise convolutions on the features at 1/8 and 1/16 (out-stride 8). System mb
+    always has the paper's, with an out-stride of 4 in place of 8."""
+    out_stride: Literal[2, 4, 8] = 4
     """Pixels per density cell."""
     density_scale: Annotated[float, Range(1e-6, 1e6)] = 1.0
     """The network predicts density times this; the density loss grows with its square (1 is the paper's)."""
@@ -109,8 +119,12 @@ class ClusterConfig:
 class LossConfig:
     """Weights of the terms of Eq. 9; the paper's are all 1."""
 
+    loss: Literal["mse", "poisson"] = "mse"
+    """mse: squared error of blurred counts (paper); poisson: likelihood of exact counts in blocks of 8, 16 and 32 pixels,
+    with an exponential link."""
     w_density: Annotated[float, Range(0, 1e6, above=True)] = 1.0
-    """On 1/(2B) sum of squared errors; the authors' released baseline equals 2B here."""
+    """On 1/(2B) sum of squared errors (the authors' released baseline equals 2B here), or on the mean negative
+    log-likelihood of an image."""
     w_kl: Weight = 1.0
     """On the KL divergence (Eq. 3)."""
     w_lse: Weight = 1.0
@@ -134,14 +148,25 @@ class OptimConfig:
     accumulate: Annotated[int, Range(1, 65536)] = 1
     """Split each step into this many passes to save memory."""
     lr: Annotated[float, Range(0, 10, above=True)] = 5e-5
-    """Learning rate (of onecycle, the highest)."""
+    """Learning rate (of onecycle and cosine, the highest)."""
+    backbone_lr: Annotated[float, Range(0, 100)] = 1.0
+    """Learning rate of the backbone, in units of `lr`."""
+    beta2: Annotated[float, Range(0.5, 0.99999)] = 0.999
+    """Decay of Adam's second moment."""
+    clip: Annotated[float, Range(0, 1e6)] = 0.0
+    """Longest gradient; a longer one is shortened to it. 0: no limit."""
+    ema: Annotated[float, Range(0, 0.99999)] = 0.0
+    """Decay of the average of the weights that is validated and kept; 0: the weights themselves."""
     weight_decay: Annotated[float, Range(0, 10)] = 0.0
     """Above 0 the optimiser is AdamW, else Adam."""
-    schedule: Literal["step", "onecycle"] = "step"
-    """step: lr / 2.5 at 250/450 of the epochs (paper); onecycle: warm-up over a tenth, then cosine to zero."""
-    batch_norm: Literal["train", "recalibrated", "frozen"] = "train"
+    schedule: Literal["step", "onecycle", "cosine"] = "step"
+    """step: lr / 2.5 at 250/450 of the epochs (paper); onecycle: warm-up over a tenth, then cosine to zero; cosine: warm-up
+    over 3 %, then cosine to 0.002 of lr."""
+    batch_norm: Literal["train", "recalibrated", "frozen", "folded"] = "train"
     """The backbone's statistics in prediction: running averages (paper), those of 64 training batches, measured anew before
-    every validation, or ImageNet's, in training too."""
+    every validation, or ImageNet's, in training too: frozen, or folded into the convolutions, which is faster."""
+    frozen_stages: Annotated[int, Range(0, 100)] = 0
+    """Stages of the backbone that keep their weights, the stem counted as one."""
     bn_momentum: Annotated[float, Range(0, 1, above=True)] = 0.01
     """Share of a new batch in batch norm's running statistics."""
     sync_batch_norm: bool = False
@@ -187,6 +212,16 @@ class Config:
             raise UserError(f"--min-side {data.min_side}: is above --max-side {data.max_side}")
         if data.ratio and not any(data.ratio):
             raise UserError(f"--ratio {_shown(data.ratio)}: at least one share must be above 0")
+        if not 0.05 <= data.scale[0] <= data.scale[1] <= 20:
+            raise UserError(
+                f"--scale {_shown(data.scale)}: give two magnifications from 0.05 to 20, the lower one first"
+            )
+        if data.crops == "uniform" and data.scale != (1, 1):
+            raise UserError(f"--scale {_shown(data.scale)}: needs --crops covering")
+        if (self.model.neck == "fpn") != (self.model.out_stride == 8):
+            raise UserError(
+                f"--neck {self.model.neck} with --out-stride {self.model.out_stride}: fpn has cells of 8 pixels, paper of 2 or 4"
+            )
         if optim.batch % optim.accumulate:
             raise UserError(
                 f"--batch {optim.batch}: cannot be split into {optim.accumulate} passes (--accumulate); choose a multiple"

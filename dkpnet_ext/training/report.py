@@ -92,6 +92,8 @@ def results(rows: Mapping[str, Metrics], domains: Sequence[Domain]) -> str:
 def judge(rows: Mapping[str, Metrics], name: str) -> str:
     """In words: is a data set counted better than by the two counters that look at no person?"""
     model = rows[name].mae
+    if not rows[name + MEAN].mae and np.isnan(rows[name].nae):
+        return f"- {name}: {model:.2f} heads on average on a picture without people."
     trivial = {
         "always its training mean": rows[name + MEAN].mae,
         "a regression on image statistics": rows[name + RIDGE].mae,

@@ -15,6 +15,7 @@ import numpy as np
 from lightning.fabric import Fabric
 
 from ..data import Domain, Item, load_domains, split_validation
+from ..data.negatives import load_negatives
 from ..device import pick_device, pick_precision
 from ..errors import UserError, say
 from ..evaluation.inference import attention_vectors
@@ -69,6 +70,9 @@ def train(
                     config.data.data, cache=config.data.cache, min_side=config.data.min_side,
                     max_side=config.data.max_side, on_bad=config.data.on_bad, progress=fabric.is_global_zero,
                 )  # fmt: skip
+        if config.data.negatives:
+            with fabric.rank_zero_first():
+                domains = [*domains, negatives_of(config, fabric.is_global_zero)]
         train_items, val_items, labels = split(domains, config)
         check_data(domains, train_items, config)
         fabric.seed_everything(config.seed, verbose=False)
@@ -113,6 +117,12 @@ def _settle(config: Config, domains: Sequence[Domain] | None) -> tuple[Config, P
     if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise UserError(f"weights {weights}: no such file")
     return config, folder, resuming
+
+
+def negatives_of(config: Config, progress: bool) -> Domain:
+    """The data set of pictures without people."""
+    d = config.data
+    return load_negatives(d.negatives, cache=d.cache, min_side=d.min_side, max_side=d.max_side, progress=progress)
 
 
 def is_finished(folder: Path) -> bool:
@@ -174,8 +184,9 @@ def check_data(domains: Sequence[Domain], train_items: Sequence[Item], config: C
     names = [d.name for d in domains]
     if len(set(names)) < len(names):
         raise UserError(f"two data sets have the same name ({', '.join(names)}); give each its own")
-    if config.data.ratio and len(config.data.ratio) != len(domains):
-        raise UserError(f"ratio has {len(config.data.ratio)} shares for {len(domains)} domains; give one for each")
+    counted = len(domains) - bool(config.data.negatives)  # the negatives' share is fixed
+    if config.data.ratio and len(config.data.ratio) != counted:
+        raise UserError(f"ratio has {len(config.data.ratio)} shares for {counted} domains; give one for each")
     clusters = config.cluster.num_clusters
     if registry.get(config.model.system).two_stage and len(train_items) < clusters:
         raise UserError(
@@ -201,8 +212,11 @@ def build_model(config: Config, stage: int, domains: list[str]) -> CrowdCounter:
         num_sub=config.cluster.num_sub,
         latent_dim=m.latent_dim,
         num_samples=m.num_samples,
-        out_stride=m.out_stride,
+        out_stride=4 if m.system == "mb" and m.neck == "fpn" else m.out_stride,
         density_scale=m.density_scale,
+        link="exp" if config.loss.loss == "poisson" else "relu",
+        fold_norms=config.optim.batch_norm == "folded",
+        neck=m.neck,
         head=m.head,
         min_side=config.data.min_side,
         max_side=config.data.max_side,

@@ -7,24 +7,32 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from .. import ops
 from ..data import Batch, CrowdDataset, Item, MixSampler, TrainTransform, collate
+from ..data.crops import CoveringCrops
+from ..data.negatives import SHARE as NEGATIVE_SHARE
 from ..errors import UserError
+from ..memory import keep_freed_memory
 from ..models import CounterOutput, CrowdCounter
+from ..models.backbones import freeze_stages
+from .average import averaged
 from .batch_norm import recalibrate, set_train_mode
 from .checkpoint import belongs, fingerprint, load_state, restore, restore_rng, save_model, save_state
-from .config import Config
+from .config import Config, DataConfig
+from .convolutions import speed_up_convolutions
 from .interruption import Interrupted, Stop
 from .log import Record, say_beside_bar
-from .losses import loss_terms
+from .losses import count_cells, loss_terms
 from .monitor import LatentMonitor
 from .schedule import learning_rate
 from .validation import validate
@@ -56,6 +64,7 @@ class Stage:
     wrapped: Any  # the model as Fabric runs it: precision, several processes
     optimizer: Any  # torch.optim.Optimizer, as Fabric wraps it
     mark: str  # of the data that the state belongs to
+    average: AveragedModel | None = None  # of the weights, where there is one
     epoch: int = 0
     batch: int = 0  # of the epoch
     best: float = float("inf")  # lowest validation error
@@ -64,6 +73,11 @@ class Stage:
     def name(self) -> str:
         """``stage1`` or ``stage2``."""
         return self.folder.name
+
+    @property
+    def result(self) -> CrowdCounter:
+        """What is validated and kept: the averaged weights where there are such."""
+        return self.model if self.average is None else cast(CrowdCounter, self.average.module)
 
     @property
     def images(self) -> int:
@@ -77,6 +91,8 @@ class Stage:
                 "stage": self.name, "epoch": self.epoch, "batch": self.batch, "best": self.best, "fingerprint": self.mark,
                 "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
             }  # fmt: skip
+            if self.average is not None:
+                values["average"] = self.average.state_dict()
             save_state(self.folder / "state.pt", values)
 
 
@@ -125,12 +141,12 @@ def validate_epoch(stage: Stage, bar: tqdm, loss: float) -> dict[str, float]:
     fabric, config = stage.fabric, stage.config
     if config.optim.batch_norm == "recalibrated":
         stage.sampler.set_epoch(stage.epoch)
-        recalibrate(fabric, stage.model, itertools.islice(stage.loader, _CALIBRATION))
-    errors = validate(fabric, stage.model, stage.data.val, config.precision)
+        recalibrate(fabric, stage.result, itertools.islice(stage.loader, _CALIBRATION))
+    errors = validate(fabric, stage.result, stage.data.val, config.precision)
     before, stage.best = stage.best, min(stage.best, errors["val"])
     if fabric.is_global_zero:
         if stage.best < before:
-            save_model(stage.model, stage.folder / "best")
+            save_model(stage.result, stage.folder / "best")
         bar.set_postfix_str(f"loss {loss:.3g}, val {errors['val']:.3f}, best {stage.best:.3f}")
         say_beside_bar(validation_line(stage, errors))
     return errors
@@ -153,10 +169,14 @@ def open_stage(fabric: Fabric, model: CrowdCounter, data: StageData, config: Con
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    if config.precision == "bf16" and fabric.device.type == "cpu":
-        depthwise_in_float32(model)
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
+        speed_up_convolutions(model, config)
+    freeze_stages(model.backbone, config.optim.frozen_stages)
     mark = fingerprint([*data.train, *data.val])
     stage = Stage(fabric, config, folder, data, loader, sampler, model, model, build_optimizer(model, config), mark)
+    if config.optim.ema:
+        stage.average = averaged(model, config.optim.ema)
     file = folder / "state.pt"
     state = load_state(file) if file.exists() else None
     if state is not None:
@@ -165,6 +185,8 @@ def open_stage(fabric: Fabric, model: CrowdCounter, data: StageData, config: Con
                 f"{file}: was trained on other data (images, points or split have changed since); start a new run"
             )
         restore(file, state, model, stage.optimizer)
+        if stage.average is not None:
+            stage.average.load_state_dict(state["average"])
         stage.epoch, stage.batch, stage.best = state["epoch"], state["batch"], state["best"]
     stage.wrapped, stage.optimizer = fabric.setup(model, stage.optimizer)
     if state is not None:
@@ -180,11 +202,12 @@ def build_sampler(fabric: Fabric, sources: Sequence[int], config: Config) -> Mix
             f"batch {optim.batch} cannot be split over {fabric.world_size} processes x {optim.accumulate} passes; "
             "choose a multiple"
         )
+    ratio = shares(sources, data)
     sampler = MixSampler(
         sources,
         optim.batch // optim.accumulate,
-        mode="ratio" if data.ratio else data.sampling,
-        ratio=data.ratio or None,
+        mode="ratio" if ratio else data.sampling,
+        ratio=ratio or None,
         block=optim.batch,  # accumulated passes make up the very batch that one pass would be
         seed=config.seed,
         rank=fabric.global_rank,
@@ -194,11 +217,23 @@ def build_sampler(fabric: Fabric, sources: Sequence[int], config: Config) -> Mix
     return sampler
 
 
+def shares(sources: Sequence[int], data: DataConfig) -> tuple[float, ...]:
+    """The data sets' shares of a batch, where they are not `sampling`'s; the last one's are the negatives, if there are any."""
+    if not data.negatives:
+        return data.ratio
+    counts = np.bincount(sources)[:-1]
+    wanted = np.array(data.ratio or (counts if data.sampling == "natural" else np.ones(len(counts))), float)
+    return (*(wanted / wanted.sum() * (1 - NEGATIVE_SHARE)).tolist(), NEGATIVE_SHARE)
+
+
 def build_loader(fabric: Fabric, data: StageData, sampler: MixSampler, config: Config) -> DataLoader:
     """Batches of crops."""
     d = config.data
+    transform: TrainTransform | CoveringCrops = TrainTransform(d.crop, d.flip, d.jitter)
+    if d.crops == "covering":
+        transform = CoveringCrops(d.crop, d.flip, d.jitter, d.scale)
     return DataLoader(
-        CrowdDataset(data.train, data.labels, TrainTransform(d.crop, d.flip, d.jitter), seed=config.seed),
+        CrowdDataset(data.train, data.labels, transform, seed=config.seed),
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=d.workers,
@@ -207,10 +242,18 @@ def build_loader(fabric: Fabric, data: StageData, sampler: MixSampler, config: C
     )
 
 
-def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """Adam, or AdamW where there is weight decay."""
-    kind = torch.optim.AdamW if config.optim.weight_decay > 0 else torch.optim.Adam
-    return kind(model.parameters(), lr=config.optim.lr, weight_decay=config.optim.weight_decay)
+def build_optimizer(model: CrowdCounter, config: Config) -> torch.optim.Optimizer:
+    """Adam, or AdamW where there is weight decay; the backbone is a group with a rate of its own."""
+    optim = config.optim
+    kind = torch.optim.AdamW if optim.weight_decay > 0 else torch.optim.Adam
+    backbone = set(model.backbone.parameters())
+    groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+    if optim.backbone_lr != 1:
+        groups = [
+            {"params": [p for p in model.parameters() if p not in backbone]},
+            {"params": [p for p in model.parameters() if p in backbone], "factor": optim.backbone_lr},
+        ]
+    return kind(groups, lr=optim.lr, betas=(0.9, optim.beta2), weight_decay=optim.weight_decay)
 
 
 def train_epoch(stage: Stage, bar: tqdm, stop: Stop) -> Record:
@@ -235,9 +278,13 @@ def train_epoch(stage: Stage, bar: tqdm, stop: Stop) -> Record:
             done = stage.epoch * passes + step + 1 - optim.accumulate  # before this optimiser step
             rate = learning_rate(optim, done / (optim.epochs * passes))
             for group in stage.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("factor", 1.0)
+            if optim.clip:
+                stage.fabric.clip_gradients(stage.wrapped, stage.optimizer, max_norm=optim.clip)
             stage.optimizer.step()
             stage.optimizer.zero_grad()
+            if stage.average is not None:
+                stage.average.update_parameters(stage.model)
         monitor.add(stage.model, output, labels)
         for key, value in terms.items():
             sums[key] = sums.get(key, 0) + value.detach()
@@ -269,13 +316,17 @@ def forward_backward(
     images, labels, points, offsets = (
         t.to(fabric.device, non_blocking=True) for t in (batch.images, batch.labels, batch.points, batch.offsets)
     )
-    sigma = config.loss.sigma or ops.knn_sigma(points, offsets)
     height, width = images.shape[-2:]
-    target = ops.density(points, offsets, (height, width), stride=config.model.out_stride, sigma=sigma)
+    stride = stage.model.out_stride
+    if config.loss.loss == "poisson":
+        target = count_cells(points, offsets, (height, width), stride)
+    else:
+        sigma = config.loss.sigma or ops.knn_sigma(points, offsets)
+        target = ops.density(points, offsets, (height, width), stride=stride, sigma=sigma)
     batch_offset = fabric.global_rank * (stage.images // fabric.world_size)
     with fabric.no_backward_sync(stage.wrapped, enabled=not last):
         output = stage.wrapped(images, labels, batch_offset=batch_offset)
-        terms = loss_terms(output, target, labels, stage.model.density_scale, config.loss)
+        terms = loss_terms(output, target, labels, stage.model.density_scale, config.loss, stride)
         fabric.backward(terms["total"] / config.optim.accumulate)
     if not bool(torch.isfinite(terms["total"])):
         parts = ", ".join(f"{k} {float(v):.4g}" for k, v in terms.items())
@@ -283,22 +334,3 @@ def forward_backward(
             f"{stage.name}, epoch {stage.epoch}: the loss is not finite ({parts}) on {', '.join(batch.names)}"
         )
     return labels, output, terms
-
-
-def depthwise_in_float32(model: nn.Module) -> None:
-    """Let depthwise convolutions leave bfloat16 autocast on a CPU, in place.
-
-    oneDNN's backward pass of them is 2 to 20 times slower in bfloat16 than in float32 (torch 2.15, AVX-512 BF16): a step of
-    EfficientNet-Lite0, 12 crops of 256 px on two cores, takes 0.46 s with this and 0.64 s without.
-    """
-
-    def in_float32(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
-        def run(x: torch.Tensor) -> torch.Tensor:
-            with torch.autocast("cpu", enabled=False):
-                return forward(x.float()).to(x.dtype)
-
-        return run
-
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.forward = in_float32(module.forward)  # type: ignore[method-assign, assignment]

@@ -32,7 +32,10 @@ def predict_all(fabric: Fabric, model: CrowdCounter, items: Sequence[Item], prec
 
 
 def validate(fabric: Fabric, model: CrowdCounter, val: Sequence[Item], precision: Precision) -> dict[str, float]:
-    """MAE of each data set as ``val/NAME``, and under ``val`` the mean over the data sets of MAE over mean count."""
+    """MAE of each data set as ``val/NAME``, and under ``val`` the mean over the data sets of MAE over mean count.
+
+    Data sets without people have no part in ``val``.
+    """
     counts = predict_all(fabric, model, val, precision)
     result: dict[str, float] = {}
     relative = []
@@ -41,5 +44,6 @@ def validate(fabric: Fabric, model: CrowdCounter, val: Sequence[Item], precision
         annotated = np.array([val[i].count for i in mine])
         mae = summarize(counts[mine], annotated).mae
         result[f"val/{domain}"] = mae
-        relative.append(mae / max(float(annotated.mean()), 1.0))
+        if annotated.any():
+            relative.append(mae / max(float(annotated.mean()), 1.0))
     return {"val": float(np.mean(relative)), **result}
