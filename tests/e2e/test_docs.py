@@ -85,10 +85,8 @@ def run(folder, tmp_path_factory, monkeypatch, capfd):
     monkeypatch.setattr(BaseWSGIServer, "serve_forever", lambda self: self.server_close())
     serve = webpage.serve
     monkeypatch.setattr(webpage, "serve", lambda page, host, port: serve(page, host, 0))
-    monkeypatch.setattr(
-        "dkpnet_ext.data.negatives._SIZES", {"train": 4, "test": 2}
-    )  # drawing 670 takes most of a minute
-    monkeypatch.setattr(BaseWSGIServer, "serve_forever", lambda self: self.server_close())  # docs/demo.md
+    # Drawing all 670 takes most of a minute.
+    monkeypatch.setattr("dkpnet_ext.data.negatives._SIZES", {"train": 4, "test": 2})
 
     def run(line: str) -> None:
         python, *words = shlex.split(line, comments=True)
