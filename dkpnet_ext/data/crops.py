@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+NATIVE = 0.5
+"""Share of crops at scale 1. Whole pictures are counted unresized: a network that sees every crop resized is less at home
+there (measured: crops of ShanghaiTech B counted 6 % too low at scale 1, 2 % too high over all scales)."""
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
 
 
@@ -56,7 +59,7 @@ class CoveringCrops:
         crop: side of the result in pixels.
         flip: probability of a mirror image.
         jitter: strength of the colour change; 0 leaves the colours alone.
-        scale: lowest and highest magnification, log-uniform between them.
+        scale: lowest and highest magnification, log-uniform between them; half of the crops stay at 1 (`NATIVE`).
         gray: probability of a picture without colour.
     """
 
@@ -76,6 +79,8 @@ class CoveringCrops:
         empty = len(points) == 0
         lowest, highest = self.scale[0] / (2 if empty else 1), self.scale[1]
         zoom = math.exp(_uniform(math.log(lowest), math.log(highest)))
+        if self.scale != (1, 1) and float(torch.rand(())) < NATIVE:
+            zoom = 1.0
         side = min(round(self.crop / zoom), height, width)
         top, left = covering_start(height, side), covering_start(width, side)
         pixels = torch.from_numpy(np.array(image[top : top + side, left : left + side])).permute(2, 0, 1)
