@@ -40,8 +40,9 @@ __device__ __forceinline__ uint4 to_vector(const float (&sum)[16 / sizeof(T)]) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(256) downsample_kernel(const T* __restrict__ grad, T* __restrict__ out, int64_t count,
-                                                         int vectors, int height, int width, int rows, int columns) {
+__global__ void __launch_bounds__(256, 4)
+    downsample_kernel(const T* __restrict__ grad, T* __restrict__ out, int64_t count, int vectors, int height,
+                      int width, int rows, int columns) {
   constexpr int kChunk = 4;  // columns whose weights are in registers while the rows go by
   const int64_t index = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (index >= count) return;
