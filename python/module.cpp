@@ -29,6 +29,16 @@ PYBIND11_MODULE(_dkpnet_ext, module) {
   build["cuda_missing"] = DKPNET_CUDA_MISSING;
   module.attr("build_info") = build;
 
+#ifdef DKPNET_CUDA
+  module.def(
+      "cuda_probe",
+      [](int device) {
+        const int error = dkpnet::cuda::probe(device);
+        return error ? dkpnet::cuda::error_string(error) : "";
+      },
+      "Why the CUDA kernels do not run on this device; empty if they do.");
+#endif
+
 #define STEM(name) dkpnet::bind_##name(module);
 #include "stems.inc"
 #undef STEM

@@ -9,19 +9,34 @@
 //                        }
 #pragma once
 
+#ifdef DKPNET_X86_LEVELS
+#include <cpuid.h>
+#endif
+
 namespace dkpnet::cpu {
 
 enum class Isa { baseline, avx2, avx512 };
 
+#ifdef DKPNET_X86_LEVELS
+// All that -march=x86-64-v3 and -v4 let the compiler use. __builtin_cpu_supports also asks whether the system saves the
+// wide registers; the features that not every compiler's has a name for are read from cpuid.
+inline bool has_x86_64_v3() {
+  unsigned a, b, c = 0, d, extended = 0;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !__get_cpuid(0x80000001, &a, &b, &extended, &d)) return false;
+  const bool movbe = c & (1u << 22), f16c = c & (1u << 29), cx16 = c & (1u << 13), lzcnt = extended & (1u << 5);
+  return movbe && f16c && cx16 && lzcnt && __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("sse4.2") &&
+         __builtin_cpu_supports("avx") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("fma");
+}
+inline bool has_x86_64_v4() {
+  return has_x86_64_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd");
+}
+#endif
+
 inline Isa detected_isa() {
 #ifdef DKPNET_X86_LEVELS
-  static const Isa isa =
-      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd")
-          ? Isa::avx512
-      : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")
-          ? Isa::avx2
-          : Isa::baseline;
+  static const Isa isa = has_x86_64_v4() ? Isa::avx512 : has_x86_64_v3() ? Isa::avx2 : Isa::baseline;
   return isa;
 #else
   return Isa::baseline;

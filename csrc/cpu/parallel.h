@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include <exception>
 #include <thread>
 
 namespace dkpnet::cpu {
@@ -21,10 +22,24 @@ static void parallel_for(int64_t count, int64_t grain, int threads, const Body& 
     return;
   }
   std::thread workers[most];
-  for (int64_t p = 1; p < parts; ++p)
-    workers[p] = std::thread([&body, p, parts, count] { body(count * p / parts, count * (p + 1) / parts); });
-  body(int64_t(0), count / parts);
-  for (int64_t p = 1; p < parts; ++p) workers[p].join();
+  std::exception_ptr failures[most];  // a part never throws: every thread that was started is joined
+  const auto run = [&](int64_t p) noexcept {
+    try {
+      body(count * p / parts, count * (p + 1) / parts);
+    } catch (...) {
+      failures[p] = std::current_exception();
+    }
+  };
+  int64_t started = 1;
+  try {
+    for (; started < parts; ++started) workers[started] = std::thread(run, started);
+  } catch (...) {  // a limit on threads or memory: the caller does the rest
+  }
+  run(0);
+  for (int64_t p = started; p < parts; ++p) run(p);
+  for (int64_t p = 1; p < started; ++p) workers[p].join();
+  for (int64_t p = 0; p < parts; ++p)
+    if (failures[p]) std::rethrow_exception(failures[p]);
 }
 
 }  // namespace dkpnet::cpu

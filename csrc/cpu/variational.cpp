@@ -74,8 +74,8 @@ static wide_t<B> dot(const A* a, const B* b, int64_t count) {
 
 // sum_d Lambda_cd; its square and its gradient multiply any error, and it costs next to nothing in double.
 template <typename T>
-static wide_t<T> log_determinant(const T* prior, int64_t dim) {
-  return wide_t<T>(sum_of<double>(dim, [=](int64_t j) { return double(widen(prior[j])); }));
+static double log_determinant(const T* prior, int64_t dim) {
+  return sum_of<double>(dim, [=](int64_t j) { return double(widen(prior[j])); });
 }
 
 // Eq. 8 for one image: the first of the sub-components with the greatest score, of every domain.
@@ -114,7 +114,8 @@ static void forward_image(const va::Forward& args, int64_t b) {
   const bool valid = va::valid_label(label, args.domains);
   auto center = [&](int64_t c) { return centers + (c * args.subs + selected[c]) * args.dim; };
 
-  W kl = NAN, logdet = NAN, lse = valid ? W(0) : W(NAN);
+  double logdet = NAN;
+  W kl = NAN, lse = valid ? W(0) : W(NAN);
   if (valid) {
     const T *own = center(label), *prior = static_cast<const T*>(args.prior_logvar) + label * args.dim;
     kl = sum_of<W>(args.dim,
@@ -148,7 +149,7 @@ static void forward_image(const va::Forward& args, int64_t b) {
   }
   static_cast<W*>(args.kl)[b] = kl;
   static_cast<W*>(args.lse)[b] = lse / W(args.samples);
-  static_cast<W*>(args.logdet2)[b] = logdet * logdet;
+  static_cast<W*>(args.logdet2)[b] = W(logdet * logdet);
 }
 
 // dmu and dlogvar of one image, and its z in the wide type for the gradients of the parameters.
@@ -210,7 +211,7 @@ static void backward_center(const va::Backward& args, int64_t c, int64_t i) {
   const T *mu = static_cast<const T*>(args.mu), *logvar = static_cast<const T*>(args.logvar);
   const T* prior = static_cast<const T*>(args.prior_logvar) + c * args.dim;
   const W *p = static_cast<const W*>(args.probabilities), *z = static_cast<const W*>(args.workspace);
-  const W logdet = i == 0 ? log_determinant(prior, args.dim) : W(0);
+  const double logdet = i == 0 ? log_determinant(prior, args.dim) : 0;
 
   for (int64_t j = 0; j < args.dim; j += kChunk) {
     const int64_t count = args.dim - j < kChunk ? args.dim - j : kChunk;
@@ -232,7 +233,7 @@ static void backward_center(const va::Backward& args, int64_t c, int64_t i) {
       if (own && (chosen == i || i == 0)) {
         const T* u = static_cast<const T*>(args.centers) + (c * args.subs + chosen) * args.dim + j;
         const W to_center = chosen == i ? W(1) : W(0);
-        const W shift = W(2) * static_cast<const W*>(args.dlogdet2)[b] * logdet;
+        const W shift = W(2) * static_cast<const W*>(args.dlogdet2)[b] * W(logdet);
 #pragma omp simd
         for (int64_t q = 0; q < count; ++q) {
           const va::KlGradient<W> g = va::kl_gradient(dkl, widen(m[q]), widen(v[q]), widen(u[q]), widen(prior[j + q]));

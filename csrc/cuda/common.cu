@@ -3,6 +3,19 @@
 #include "cuda/common.h"
 
 namespace dkpnet::cuda {
+namespace {
+
+__global__ void probe_kernel() {}
+
+}  // namespace
+
+int probe(int device) {
+  DeviceGuard guard(device);
+  cudaFuncAttributes attributes;
+  const int error = guard.error ? guard.error : int(cudaFuncGetAttributes(&attributes, probe_kernel));
+  cudaGetLastError();  // the answer is given: nobody else shall find the error
+  return error;
+}
 
 const char* error_string(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
 

@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(va::Forward args, 
   if (threadIdx.x == 0) {
     static_cast<W*>(args.kl)[b] = valid ? kl : W(NAN);
     static_cast<W*>(args.lse)[b] = lse / W(args.samples);
-    static_cast<W*>(args.logdet2)[b] = valid ? logdet * logdet : W(NAN);
+    static_cast<W*>(args.logdet2)[b] = valid ? W(logdet * logdet) : W(NAN);
   }
 }
 

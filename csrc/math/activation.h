@@ -32,9 +32,12 @@ struct ActivationConstant {
 template <typename Body>
 static inline void with_activation(Activation activation, const Body& body) {
   switch (activation) {
-    case Activation::relu: return body(ActivationConstant<Activation::relu>{});
-    case Activation::relu6: return body(ActivationConstant<Activation::relu6>{});
-    default: return body(ActivationConstant<Activation::none>{});
+    case Activation::relu:
+      return body(ActivationConstant<Activation::relu>{});
+    case Activation::relu6:
+      return body(ActivationConstant<Activation::relu6>{});
+    default:
+      return body(ActivationConstant<Activation::none>{});
   }
 }
 

@@ -1,6 +1,6 @@
-// Depthwise convolution, channels last: out[y, x] = act(bias + sum_ij weight[i, j] * in[stride y - top + i, stride x - left + j])
-// for every channel alone. Its data gradient gathers: in[v, u] has met weight[i, j] for out[(v + top - i) / stride, ...],
-// so of every kernel row only those with i = (v + top) mod stride, and so for columns.
+// Depthwise convolution, channels last: out[y, x] = act(bias + sum_ij weight[i, j] * in[stride y - top + i, stride x -
+// left + j]) for every channel alone. Its data gradient gathers: in[v, u] has met weight[i, j] for out[(v + top - i) /
+// stride, ...], so of every kernel row only those with i = (v + top) mod stride, and so for columns.
 #pragma once
 
 #include "math/activation.h"
@@ -32,7 +32,8 @@ struct Backward {
   const void *in, *out, *grad_out;
   const float* weight;
   void* grad_in;    // null where nobody needs it
-  float* partials;  // [batch, kernel * kernel + 1, channels]: the gradients of weight and bias; null where nobody needs them
+  float* partials;  // [batch, kernel * kernel + 1, channels]: the gradients of weight and bias; null where nobody needs
+                    // them
   float* scratch;
 };
 

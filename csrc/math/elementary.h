@@ -7,6 +7,16 @@
 
 namespace dkpnet {
 
+// (e^x - 1 - x) / x^2 for |x| <= ln(2) / 2, within 1e-6.
+DKPNET_HD float exp_tail_over_square(float x) {
+  float p = 1.9875691500e-4f;
+  p = p * x + 1.3981999507e-3f;
+  p = p * x + 8.3334519073e-3f;
+  p = p * x + 4.1665795894e-2f;
+  p = p * x + 1.6666665459e-1f;
+  return p * x + 5.0000001201e-1f;
+}
+
 // e^x within 1 ulp, for every x: subnormal results, overflow to infinity, NaN.
 DKPNET_HD float exp_of(float x) {
   x = x < -104.0f ? -104.0f : x;  // below: 0; a comparison with NaN keeps NaN
@@ -15,13 +25,7 @@ DKPNET_HD float exp_of(float x) {
   const float shifted = x * 1.44269504f + 12582912.0f;
   const float n = shifted - 12582912.0f;
   const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;  // n times the first constant is exact
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
+  const float p = exp_tail_over_square(r) * (r * r) + r + 1.0f;
   // 2^n in two factors, since n reaches from -150 to 128.
   const int32_t exponent = bit_cast<int32_t>(shifted) - 0x4b400000;
   const int32_t half = exponent >> 1;
@@ -31,6 +35,19 @@ DKPNET_HD float exp_of(float x) {
   return p * bit_cast<float>(low) * bit_cast<float>(high);
 }
 DKPNET_HD double exp_of(double x) { return exp(x); }
+
+// e^x - 1 and e^x - 1 - x, with their relative accuracy kept near 0, where the latter is x^2 / 2.
+DKPNET_HD float exp_minus_1(float x) {
+  const float near = exp_tail_over_square(x) * (x * x) + x, far = exp_of(x) - 1.0f;
+  return fabsf(x) < 0.34f ? near : far;
+}
+DKPNET_HD double exp_minus_1(double x) { return expm1(x); }
+
+DKPNET_HD float exp_minus_1_minus_x(float x) {
+  const float near = exp_tail_over_square(x) * (x * x), far = exp_of(x) - 1.0f - x;
+  return fabsf(x) < 0.34f ? near : far;
+}
+DKPNET_HD double exp_minus_1_minus_x(double x) { return expm1(x) - x; }
 
 DKPNET_HD float log_of(float x) { return logf(x); }
 DKPNET_HD double log_of(double x) { return log(x); }

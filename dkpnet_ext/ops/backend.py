@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from . import native
 
 BACKENDS = ("cuda", "triton", "cpp", "reference")
@@ -38,11 +39,17 @@ def _known(name: str) -> str:
     return name
 
 
-_forced = _known(os.environ["DKPNET_BACKEND"]) if os.environ.get("DKPNET_BACKEND") else ""
+_forced = os.environ.get("DKPNET_BACKEND", "")
 
 
 def forced() -> str:
-    """The backend that is forced at present, "" for the automatic choice."""
+    """The backend that is forced at present, "" for the automatic choice.
+
+    Raises:
+        UserError: DKPNET_BACKEND names no backend (asked for here, so that a command can say it in one line).
+    """
+    if _forced and _forced not in BACKENDS:
+        raise UserError(f"DKPNET_BACKEND: unknown backend {_forced!r}: choose one of {', '.join(BACKENDS)}")
     return _forced
 
 
@@ -110,14 +117,15 @@ def choose(op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit
     Raises:
         RuntimeError: the forced backend cannot run; the message says why.
     """
+    name = forced()
     # PyTorch does not let torch.func (grad, vmap, ...) through the autograd of a registered operator.
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        if _forced not in ("", "reference"):
-            raise RuntimeError(f"dkpnet_ext: {op} runs on 'reference' only under torch.func, not on {_forced!r}")
+        if name not in ("", "reference"):
+            raise RuntimeError(f"dkpnet_ext: {op} runs on 'reference' only under torch.func, not on {name!r}")
         return "reference"
-    if _forced:
-        require(_forced, op, device, dtype, limit)
-        return _forced
+    if name:
+        require(name, op, device, dtype, limit)
+        return name
     kind = device if isinstance(device, str) else device.type
     skipped = ""
     for name in ORDER.get(kind, ("reference",)):

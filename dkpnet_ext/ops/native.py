@@ -6,6 +6,7 @@ compiled CUDA kernels (None: they are there). The module knows nothing of torch:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from pathlib import Path
@@ -70,7 +71,25 @@ module, missing, cuda_missing = _load()
 
 def cuda_refusal(index: int | None) -> str | None:
     """Why the compiled kernels do not run on GPU ``index`` (None: the current one); None if they do."""
-    return cuda_missing
+    if cuda_missing:
+        return cuda_missing
+    if not torch.cuda.is_available():
+        return "no usable GPU"
+    return _probe(torch.cuda.current_device() if index is None else index)
+
+
+cuda_refusal._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result
+
+
+@functools.cache
+def _probe(index: int) -> str | None:
+    """Asked once per device: that there are kernels does not mean that they are for this GPU and driver."""
+    error = module.cuda_probe(index)
+    if not error:
+        return None
+    name, (major, minor) = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+    built = module.build_info["cuda_archs"]
+    return f"its kernels do not run on cuda:{index}, {name}, sm_{major}{minor} ({error}); they are built for {built}"
 
 
 def run(function: str, where: Tensor, **arguments: Any) -> None:

@@ -78,11 +78,13 @@ def variational(
     undefined = torch.where(valid, 0.0, torch.nan).to(wide) * (mu + logvar).sum(-1)
 
     precision = torch.exp(-own_logvar)
-    kl = 0.5 * (own_logvar - logvar - 1.0 + torch.exp(logvar - own_logvar) + (own - mu).square() * precision).sum(-1)
+    # e^x - 1 - x, which is x^2 / 2 near the prior: in float64, since it cancels.
+    x = (logvar - own_logvar).double()
+    kl = 0.5 * ((torch.expm1(x) - x).to(wide) + (own - mu).square() * precision).sum(-1)
     logits = torch.einsum("nbd,bcd->nbc", z, chosen)
     target = safe.expand(num_samples, batch).unsqueeze(-1)
     lse = (torch.logsumexp(logits, -1) - logits.gather(-1, target).squeeze(-1)).mean(0)
-    logdet2 = own_logvar.sum(-1).square()
+    logdet2 = own_logvar.double().sum(-1).square().to(wide)  # its summands cancel
     kl, lse, logdet2 = (torch.where(valid, term, undefined) for term in (kl, lse, logdet2))
     return z.to(dtype), kl, lse, logdet2, selected
 

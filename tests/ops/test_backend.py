@@ -84,7 +84,7 @@ def test_falling_back_is_said_once(monkeypatch):
 
 def test_order_of_the_automatic_choice(monkeypatch):
     monkeypatch.setattr(native, "missing", None)
-    monkeypatch.setattr(native, "cuda_missing", None)
+    monkeypatch.setattr(native, "cuda_refusal", lambda index: None)
     monkeypatch.setattr(backend, "_TRITON_INSTALLED", True)
     monkeypatch.setattr(backend, "_warned", set())
     assert choose("reweight", "cpu", torch.float32) == "cpp"
@@ -94,7 +94,7 @@ def test_order_of_the_automatic_choice(monkeypatch):
         assert choose("reweight", "cuda", torch.float32, limit) == "triton"
     with use_backend("cuda"), pytest.raises(RuntimeError, match="'cuda': too wide"):
         choose("reweight", "cuda", torch.float32, limit)
-    monkeypatch.setattr(native, "cuda_missing", "no toolkit")
+    monkeypatch.setattr(native, "cuda_refusal", lambda index: "no toolkit")
     monkeypatch.setattr(backend, "_TRITON_INSTALLED", False)
     with pytest.warns(UserWarning, match="'reference'. cuda: no toolkit. triton: the package triton is not installed"):
         assert choose("reweight", "cuda", torch.float32) == "reference"
@@ -105,6 +105,50 @@ def test_environment_variable_forces():
     assert python(code, DKPNET_BACKEND="reference").stdout.strip() == "reference"
     wrong = python(code, DKPNET_BACKEND="metal")
     assert wrong.returncode != 0 and "unknown backend 'metal': choose one of cuda, triton" in wrong.stderr
+
+
+def test_a_wrong_environment_variable_is_one_line_in_a_command():
+    command = [sys.executable, "-m", "dkpnet_ext.info"]
+    done = subprocess.run(command, env=os.environ | {"DKPNET_BACKEND": "metal"}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: DKPNET_BACKEND: unknown backend 'metal'")
+    assert "Traceback" not in done.stderr
+
+
+class FakeModule:
+    """A module whose kernels run on GPU 0 and not on GPU 1."""
+
+    build_info = {"cuda_archs": "80-real 90-real"}
+
+    def __init__(self):
+        self.asked: list[int] = []
+
+    def cuda_probe(self, device: int) -> str:
+        self.asked.append(device)
+        return "" if device == 0 else "no kernel image is available for execution on the device"
+
+
+def test_a_gpu_that_the_kernels_are_not_built_for_is_asked_once_and_refused(monkeypatch):
+    fake = FakeModule()
+    monkeypatch.setattr(native, "module", fake)
+    monkeypatch.setattr(native, "cuda_missing", None)
+    monkeypatch.setattr(backend, "_TRITON_INSTALLED", True)
+    monkeypatch.setattr(backend, "_warned", set())
+    for name, value in (("is_available", True), ("current_device", 1), ("get_device_name", "Tesla T4")):
+        monkeypatch.setattr(torch.cuda, name, lambda *a, value=value: value)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 5))
+    native._probe.cache_clear()
+    try:
+        assert choose("reweight", torch.device("cuda", 0), torch.float32) == "cuda"
+        with pytest.warns(
+            UserWarning, match="reweight on cuda runs on 'triton'. cuda: its kernels do not run on cuda:1"
+        ):
+            assert choose("reweight", torch.device("cuda", 1), torch.float32) == "triton"
+        reason = can_run("cuda", "reweight", "cuda")
+        assert "Tesla T4, sm_75 (no kernel image" in reason and "built for 80-real 90-real" in reason
+        assert fake.asked == [0, 1]
+    finally:
+        native._probe.cache_clear()
 
 
 def test_stale_or_absent_module_has_a_reason(tmp_path):

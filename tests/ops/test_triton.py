@@ -22,11 +22,13 @@ from triton.compiler import ASTSource
 
 from dkpnet_ext.ops import density, philox, reference, reweight, use_backend, variational
 from dkpnet_ext.ops.triton import density as triton_density
+from dkpnet_ext.ops.triton import head as triton_head
 from dkpnet_ext.ops.triton import philox as triton_philox
 from dkpnet_ext.ops.triton import reweight as triton_reweight
 from dkpnet_ext.ops.triton import variational as triton_variational
 
 from .conftest import runs_the_interpreter
+from .test_variational import check_kl_near_the_prior
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -201,6 +203,12 @@ def test_variational_ties_labels_and_empty_batches():
     assert all((grad == 0).all() for grad in grads) and grads[2].shape == (2, 2, 8)
 
 
+@runs_kernels
+@pytest.mark.parametrize("difference", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_kl_near_the_prior(difference):
+    check_kl_near_the_prior("triton", difference, DEVICE)
+
+
 # ---- reweight ------------------------------------------------------------------------------------------------------
 
 
@@ -279,6 +287,74 @@ def test_the_operators_reach_the_kernels():
         loss = terms.z.square().sum() + (terms.kl + terms.lse + terms.logdet2).sum() + scaled.square().sum()
         outcomes.append([target, loss, *torch.autograd.grad(loss, leaves)])
     torch.testing.assert_close(*outcomes, rtol=1e-4, atol=1e-5)
+
+
+# ---- grids ---------------------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """Stands for a kernel: kernel[grid](...) notes the grid."""
+
+    def __init__(self):
+        self.grids: list[tuple[int, ...]] = []
+
+    def __getitem__(self, grid):
+        self.grids.append(grid)
+        return lambda *arguments, **options: None
+
+
+def check_grids(recorder: Recorder) -> None:
+    assert recorder.grids
+    for grid in recorder.grids:
+        assert 0 < grid[0] < 2**31 and all(0 < side <= 65535 for side in grid[1:]), grid
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("shape", [(1, 70000, 4, 4), (1, 64, 2**13, 2**13), (70000, 3, 2, 2)], ids=str)
+def test_grids_of_reweight(monkeypatch, shape, layout):
+    recorder = Recorder()
+    for kernel in ("forward_kernel", "backward_kernel"):
+        monkeypatch.setattr(triton_reweight, kernel, recorder)
+    x = torch.empty(shape, device="meta").contiguous(memory_format=layout)
+    attention = torch.empty(shape[:2], device="meta")
+    triton_reweight.forward(x, attention)
+    triton_reweight.backward(x, x, attention)
+    check_grids(recorder)
+
+
+def test_grids_of_variational(monkeypatch):
+    recorder = Recorder()
+    for kernel in ("forward_kernel", "backward_images_kernel", "backward_parameters_kernel"):
+        monkeypatch.setattr(triton_variational, kernel, recorder)
+    for batch, dim, domains in ((70000, 8, 2), (2, 70000, 2), (2, 8, 70000)):
+        mu, centers = torch.empty(batch, dim, device="meta"), torch.empty(domains, 1, dim, device="meta")
+        labels = torch.empty(batch, dtype=torch.int64, device="meta")
+        inputs = mu, mu, centers, centers[:, 0], labels, labels[:1], None
+        *out, selected, probabilities = triton_variational.forward(*inputs, 1, 0.0, 0)
+        triton_variational.backward(*out, *inputs, selected, probabilities, 0)
+    check_grids(recorder)
+
+
+def test_grids_of_head(monkeypatch):
+    recorder = Recorder()
+    for kernel in ("forward_kernel", "backward_kernel", "downsample_kernel"):
+        monkeypatch.setattr(triton_head, kernel, recorder)
+    side, meta = 2**13, {"device": "meta"}
+    fine, weight = torch.empty(1, 40, side, side, **meta), torch.empty(1, 40, 64, **meta)
+    products = [torch.empty(1, side // 2, side // 2, 64, **meta)]
+    tail = torch.empty(1, 64, **meta), torch.empty(32, 64, **meta), *(torch.empty(32, **meta) for _ in range(3))
+    triton_head.forward(fine, weight, products, *tail, side, side)
+    grad_hidden, _ = triton_head.backward(fine[:, :1], fine, weight, products, *tail, side, side)
+    triton_head.downsample(grad_hidden, side // 2, side // 2)
+    check_grids(recorder)
+
+
+def test_grids_of_density(monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setattr(triton_density, "density_kernel", recorder)
+    points, offsets = torch.empty(9, 2, device="meta"), torch.empty(3, dtype=torch.int64, device="meta")
+    triton_density.forward(points, offsets, None, 4.0, 1.75, 2**13, 2**13, 1)
+    check_grids(recorder)
 
 
 # ---- compilation ---------------------------------------------------------------------------------------------------

@@ -383,6 +383,39 @@ def test_a_wrong_label_spoils_its_own_image_only(name, bad):
     torch.testing.assert_close(grads[2:], without_grads[2:])
 
 
+@pytest.mark.parametrize("difference", [1e-2, 1e-3, 1e-4, 1e-5])
+@pytest.mark.parametrize(
+    "name", ["reference", "cpp", *(pytest.param(name, marks=pytest.mark.gpu) for name in ("cuda", "triton"))]
+)
+def test_kl_near_the_prior(name, difference):
+    """A collapsed posterior: KL is half the square of small differences, which a sum of its terms loses."""
+    device = "cuda" if name in ("cuda", "triton") else "cpu"
+    check_kl_near_the_prior(name, difference, device)
+
+
+def near_the_prior(difference, device="cpu"):
+    generator = torch.Generator().manual_seed(1)
+    prior = torch.randn(2, 16, generator=generator)
+    centers, labels = torch.randn(2, 1, 16, generator=generator), torch.tensor([0, 1, 1])
+    shift = difference * (1 + torch.rand(3, 16, generator=generator))
+    leaves = centers[labels, 0], prior[labels] + shift, centers, prior
+    return [t.to(device).requires_grad_() for t in leaves], labels.to(device)
+
+
+def check_kl_near_the_prior(name, difference, device="cpu"):
+    leaves, labels = near_the_prior(difference, device)
+    exact = [t.detach().double().requires_grad_() for t in leaves]
+    eps = torch.zeros(1, 3, 16, device=device)
+    with use_backend(name):
+        kl = variational(*leaves, labels, eps=eps).kl
+        grads = torch.autograd.grad(kl.sum(), (leaves[1], leaves[3]))
+    x = exact[1] - exact[3][labels]
+    truth = 0.5 * (torch.expm1(x) - x).sum(1)
+    torch.testing.assert_close(kl.double(), truth, rtol=1e-4, atol=0)
+    for got, want in zip(grads, torch.autograd.grad(truth.sum(), (exact[1], exact[3]))):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=0)
+
+
 def loss_of(*tensors, seed):
     out = variational(*tensors, seed=seed, dropout=0.2, num_samples=2)
     return out.z.square().sum() + out.kl.sum() + out.lse.sum() + out.logdet2.sum()

@@ -74,7 +74,8 @@ def _hidden(
         sum1 += (down * over)[:, None] * tl.load(data + (bottom + right)[:, None] * H1, inside, 0.0)
     for start in range(0, channels, DEPTH):
         channel = start + tl.arange(0, DEPTH)
-        here = fine + image * channels * pixels + pixel[:, None] * fine_pixel + channel[None, :] * fine_channel
+        here = fine + image * channels * pixels + pixel.to(tl.int64)[:, None] * fine_pixel
+        here += channel.to(tl.int64)[None, :] * fine_channel
         values = tl.load(here, inside & (channel < channels)[None, :], 0.0)
         rows = fine_weight + image * fine_weight_batch + channel[:, None] * H1 + across
         weights = tl.load(rows, (channel < channels)[:, None], 0.0)

@@ -28,6 +28,19 @@ def _exp(x):
 
 
 @triton.jit
+def _exp_minus_1(x):
+    """e^x - 1, and e^x - 1 - x, with their relative accuracy kept near 0 (csrc/math/elementary.h)."""
+    p = 1.9875691500e-4 * x + 1.3981999507e-3
+    p = p * x + 8.3334519073e-3
+    p = p * x + 4.1665795894e-2
+    p = p * x + 1.6666665459e-1
+    p = (p * x + 5.0000001201e-1) * (x * x)
+    is_small = tl.abs(x) < 0.34
+    far = _exp(x) - 1.0
+    return tl.where(is_small, p + x, far), tl.where(is_small, p, far - x)
+
+
+@triton.jit
 def _noise(seed, eps, b, n, j, here, batch, dim, samples, batch_offset):
     """eps [dim] of image b's sample n, float32."""
     if eps is None:
@@ -75,7 +88,7 @@ def forward_kernel(
     # Eq. 8 for every domain. The scale 1 / (1 - p) of what dropout keeps is left out: it moves no maximum.
     chosen = tl.zeros([BLOCK_C], tl.int64)
     for domain in range(domains):
-        tile = centers + (domain * subs + i[:, None]) * dim + j[None, :]
+        tile = centers + (domain * subs + i[:, None]).to(tl.int64) * dim + j[None, :]
         inside = (i[:, None] < subs) & here[None, :]
         score = tl.sum(tl.load(tile, mask=inside, other=0.0).to(tl.float32) * mean[None, :], axis=1)
         if DROPOUT:
@@ -91,7 +104,8 @@ def forward_kernel(
     center = tl.load(centers + own_center * dim + j, mask=here, other=0.0).to(tl.float32)
     prior = tl.load(prior_logvar + own * dim + j, mask=here, other=0.0).to(tl.float32)
     distance = center - mean
-    term = prior - spread - 1.0 + _exp(spread - prior) + distance * distance * _exp(-prior)
+    _, excess = _exp_minus_1(spread - prior)
+    term = excess + distance * distance * _exp(-prior)
     undefined = tl.where(valid, 0.0, float("nan"))
     tl.store(kl + b, 0.5 * tl.sum(tl.where(here, term, 0.0), axis=0) + undefined)
     log_det = tl.sum(prior.to(tl.float64), axis=0)  # its summands cancel
@@ -156,7 +170,8 @@ def backward_images_kernel(
     from_lse = tl.load(dlse + b) / samples
 
     mean_grad = from_kl * (mean - center) * _exp(-prior)
-    spread_grad = 0.5 * from_kl * (_exp(spread - prior) - 1.0)
+    growth, _ = _exp_minus_1(spread - prior)
+    spread_grad = 0.5 * from_kl * growth
     deviation = _exp(0.5 * spread)
     for n in range(samples):
         noise = _noise(seed, eps, b, n, j, here, batch, dim, samples, batch_offset)
@@ -228,15 +243,17 @@ def backward_parameters_kernel(
             distance = center[None, :] - mean
             pull = from_kl * distance * precision[None, :]
             center_grad += tl.sum(tl.where(inside, pull, 0.0), axis=0)
-            ratio = _exp(spread - prior[None, :])
-            term = 0.5 * (from_kl * (1.0 - ratio) - pull * distance)
+            growth, _ = _exp_minus_1(spread - prior[None, :])
+            term = -0.5 * (from_kl * growth + pull * distance)
             prior_grad += tl.sum(tl.where(inside, term, 0.0), axis=0)
             prior_grad += 2.0 * log_det * tl.sum(tl.load(dlogdet2 + b, mask=own, other=0.0), axis=0)
             from_lse = tl.load(dlse + b, mask=mine, other=0.0) / samples
             for n in range(samples):
                 p = tl.load(probabilities + (n * batch + b) * domains + domain, mask=mine, other=0.0)
                 share = from_lse * tl.where(own, p - 1.0, p)
-                sample = tl.load(z + n * batch * dim + tile, mask=mine[:, None] & here[None, :], other=0.0)
+                sample = tl.load(
+                    z + (n * batch + b)[:, None] * dim + j[None, :], mask=mine[:, None] & here[None, :], other=0.0
+                )
                 center_grad += tl.sum(tl.where(mine[:, None], share[:, None] * sample, 0.0), axis=0)
         tl.store(dcenters + (domain * subs + sub) * dim + j, center_grad.to(dcenters.dtype.element_ty), mask=here)
     tl.store(dprior_logvar + domain * dim + j, prior_grad.to(dprior_logvar.dtype.element_ty), mask=here)
