@@ -118,9 +118,8 @@ def test_a_wrong_environment_variable_is_one_line_in_a_command():
 class FakeModule:
     """A module whose kernels run on GPU 0 and not on GPU 1."""
 
-    build_info = {"cuda_archs": "80-real 90-real"}
-
     def __init__(self):
+        self.build_info = {"cuda_archs": "80-real 90-real"}
         self.asked: list[int] = []
 
     def cuda_probe(self, device: int) -> str:
