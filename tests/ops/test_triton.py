@@ -193,7 +193,7 @@ def test_variational_ties_labels_and_empty_batches():
         case[4] = good
         keep = torch.tensor([1.0, 0.0, 1.0], device=DEVICE)
         quiet = [upstream[0], *(u * keep for u in upstream[1:])]
-        expected = triton_backward(case, quiet, selected, probabilities)[2:]
+        expected = triton_backward(case, quiet, selected, probabilities.nan_to_num())[2:]
         torch.testing.assert_close((dcenters, dprior), expected, rtol=0, atol=0)
 
     empty = variational_case(0, 8, 2, 2, 1, 0.0, False, 0, torch.float32)
