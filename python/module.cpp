@@ -32,11 +32,11 @@ PYBIND11_MODULE(_dkpnet_ext, module) {
 #ifdef DKPNET_CUDA
   module.def(
       "cuda_probe",
-      [](int device) {
-        const int error = dkpnet::cuda::probe(device);
+      [] {
+        const int error = dkpnet::cuda::probe();
         return error ? dkpnet::cuda::error_string(error) : "";
       },
-      "Why the CUDA kernels do not run on this device; empty if they do.");
+      "Why the CUDA kernels do not run on the current device; empty if they do.");
 #endif
 
 #define STEM(name) dkpnet::bind_##name(module);

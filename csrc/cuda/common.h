@@ -7,7 +7,7 @@ namespace dkpnet::cuda {
 
 const char* error_string(int error);
 
-// Whether this build's kernels run on `device` (its architecture, the driver), as a cudaError_t; launches nothing.
-int probe(int device);
+// Whether this build's kernels run on the current device (its architecture, the driver); launches nothing.
+int probe();
 
 }  // namespace dkpnet::cuda

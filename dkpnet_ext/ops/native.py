@@ -84,7 +84,8 @@ cuda_refusal._dynamo_marked_constant = True  # type: ignore[attr-defined]  # tor
 @functools.cache
 def _probe(index: int) -> str | None:
     """Asked once per device: that there are kernels does not mean that they are for this GPU and driver."""
-    error = module.cuda_probe(index)
+    with torch.cuda.device(index):
+        error = module.cuda_probe()
     if not error:
         return None
     name, (major, minor) = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -122,9 +123,12 @@ class FakeModule:
         self.build_info = {"cuda_archs": "80-real 90-real"}
         self.asked: list[int] = []
 
-    def cuda_probe(self, device: int) -> str:
-        self.asked.append(device)
-        return "" if device == 0 else "no kernel image is available for execution on the device"
+    def device(self, index: int) -> contextlib.nullcontext:
+        self.asked.append(index)
+        return contextlib.nullcontext()
+
+    def cuda_probe(self) -> str:
+        return "" if self.asked[-1] == 0 else "no kernel image is available for execution on the device"
 
 
 def test_a_gpu_that_the_kernels_are_not_built_for_is_asked_once_and_refused(monkeypatch):
@@ -136,6 +140,7 @@ def test_a_gpu_that_the_kernels_are_not_built_for_is_asked_once_and_refused(monk
     for name, value in (("is_available", True), ("current_device", 1), ("get_device_name", "Tesla T4")):
         monkeypatch.setattr(torch.cuda, name, lambda *a, value=value: value)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 5))
+    monkeypatch.setattr(torch.cuda, "device", fake.device)
     native._probe.cache_clear()
     try:
         assert choose("reweight", torch.device("cuda", 0), torch.float32) == "cuda"
