@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(va::Forward args, 
     }
   }
   kl = block_sum(kl, partial);
-  const W logdet = W(block_sum(sum_of_prior, partial_logdet));
+  const double logdet = block_sum(sum_of_prior, partial_logdet);
 
   for (int64_t n = 0; n < args.samples; ++n) {
     for (int64_t j = threadIdx.x; j < args.dim; j += kThreads) {
