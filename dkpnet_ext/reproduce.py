@@ -15,14 +15,39 @@ from .cli import program, run_command
 from .errors import UserError
 from .train import quiet
 from .training import PRESETS, Config
+from .training.config import ModelConfig
+
+
+@dataclasses.dataclass
+class Model(ModelConfig):
+    """The network; the tables decide on the system."""
+
+    system: tyro.conf.Suppress[str] = "dkpnet"
+
+
+@dataclasses.dataclass
+class Settings(Config):
+    """A run's settings, without those that the tables decide on."""
+
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = Path("reproduction")
+    """Folder of the runs and of the tables."""
+    resume: tyro.conf.Suppress[Path | None] = None
+    seed: tyro.conf.Suppress[int] = 0
+    model: Model = dataclasses.field(default_factory=Model)
+
+    @staticmethod
+    def of(preset: str) -> Settings:
+        """The settings of a preset."""
+        values = vars(copy.deepcopy(PRESETS[preset][1]))
+        return Settings(**values | {"model": Model(**vars(values["model"])), "output": Path("reproduction")})
 
 
 @dataclasses.dataclass
 class Arguments:
     """The command line after the names of tables."""
 
-    config: Config
-    """The runs' settings; --output is the folder of runs and tables, --epochs are those of a stage."""
+    config: Settings
+    """The runs' settings; --epochs are those of a stage."""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="SEED ...")] = (0,)
     """Every system is trained once with each."""
 
@@ -53,9 +78,12 @@ def parse(arguments: list[str]) -> tuple[list[str], Arguments]:
         description="Train what the paper's tables and figures need, each run once, and write them with a verdict for every "
         "claim.\n\nSystems without a second stage train twice the epochs. A run that was cut off goes on where it was.\n\n"
         f"Tables, or all:\n{pages}\n\nThe defaults below are those of the preset {preset}.",
-        default=Arguments(copy.deepcopy(PRESETS[preset][1])),
+        default=Arguments(Settings.of(preset)),
         args=arguments,
     )
+    if not parsed.seeds or not all(0 <= seed < 2**32 - 1 for seed in parsed.seeds):
+        raise UserError("--seeds: give at least one, each from 0 to 4294967294")
+    parsed.config.check()
     return list(dict.fromkeys(names)), parsed
 
 
@@ -66,10 +94,6 @@ def main() -> None:
     from .training.interruption import Interrupted
 
     config = args.config
-    if config.resume is not None:
-        raise UserError("--resume is for one run; this command goes on by itself when it is started again")
-    if not args.seeds:
-        raise UserError("--seeds: give at least one")
     try:
         page = reproduce(names, config, args.seeds, config.output or Path("reproduction"))
     except Interrupted:

@@ -1,1 +1,1 @@
-"""The paper's tables and figures on any data: which runs they need (plan), what is read off them (analysis), pages (tables)."""
+"""The paper's tables and figures on any data: systems, their runs, analysis of models, verdicts, the pages (tables/)."""

@@ -14,10 +14,12 @@ import torch
 from .._version import __version__
 from ..data import load_domains
 from ..device import pick_device, pick_precision
-from ..files import output_folder, writing
+from ..errors import UserError
+from ..files import output_folder, write_atomically, writing
 from ..training.config import Config
 from ..training.run import split
-from .runs import execute, systems
+from .runs import execute
+from .systems import systems
 from .tables import PAGES, Context
 
 
@@ -31,7 +33,6 @@ def reproduce(names: Sequence[str], config: Config, seeds: Sequence[int], output
     Raises:
         UserError: bad settings or data; training.interruption.Interrupted: stopped, calling again goes on.
     """
-    output_folder(output)
     device = pick_device(config.device, config.precision)
     config.precision = pick_precision(config.precision, device)
     sets = load_domains(
@@ -39,6 +40,9 @@ def reproduce(names: Sequence[str], config: Config, seeds: Sequence[int], output
         on_bad=config.data.on_bad,
     )  # fmt: skip
     domains = [d.name for d in sets]
+    if untested := [d.name for d in sets if not d.test]:
+        raise UserError(f"no test images in {', '.join(untested)}; the tables compare errors on test images")
+    output_folder(output)
     specs = {d.name: f"{d.name}={d.root}:{d.layout}" for d in sets}
     known = systems(domains, config)
     needs = {name: PAGES[name].needs(known) for name in names}
@@ -64,7 +68,7 @@ def reproduce(names: Sequence[str], config: Config, seeds: Sequence[int], output
         for name in names:
             say(f"writing {name}")
             body = PAGES[name].write(context, name, needs[name]) if needs[name] else "Needs at least three data sets."
-            (output / f"{name}.md").write_text(f"# {PAGES[name].title}\n\n{body}\n", encoding="utf-8")
+            write_atomically(output / f"{name}.md", f"# {PAGES[name].title}\n\n{body}\n")
             parts.append(f"## {PAGES[name].title}\n\n{body}")
-        page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        write_atomically(page, "\n\n".join(parts) + "\n")
     return page

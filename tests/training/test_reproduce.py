@@ -5,17 +5,25 @@ import csv
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from counters import alive
 
-from dkpnet_ext.models import DKPNet, tiling
+from dkpnet_ext.data import Domain
+from dkpnet_ext.errors import UserError
+from dkpnet_ext.models import DKPNet, registry, tiling
+from dkpnet_ext.reproduce import parse
 from dkpnet_ext.reproduction import analysis
-from dkpnet_ext.reproduction.runs import configure, digest, systems
-from dkpnet_ext.reproduction.tables import PAGES, spread, verdict
+from dkpnet_ext.reproduction.runs import Run, configure, digest, read_counts
+from dkpnet_ext.reproduction.systems import systems
+from dkpnet_ext.reproduction.tables import PAGES, Context
+from dkpnet_ext.reproduction.verdict import spread, verdict
 from dkpnet_ext.training import PRESETS
+from dkpnet_ext.training.checkpoint import save_model
+from dkpnet_ext.training.clustering import save_clusters
 
 from .conftest import ARGUMENTS
 
@@ -104,6 +112,46 @@ def test_levels():
     assert rows[0] == (2, 2.0) and rows[2] == (1, 50.0) and rows[4] == (1, 1000.0) and rows[1][0] == 0
 
 
+def test_every_page_is_written_from_untrained_runs(tmp_path):
+    """All pages but the one that needs three data sets, in seconds: models are random, counts made up."""
+    rng = np.random.default_rng(0)
+    sets = [
+        Domain.from_arrays(
+            name, [(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), rng.uniform(0, 32, (i % 4 + 1, 2))) for i in range(7)],
+            test=[(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), [[3, 4]])] * 1, min_side=32, max_side=64,
+        )
+        for name in ("a", "b")
+    ]  # fmt: skip
+    items = [item for d in sets for item in d.train]
+    config = copy.deepcopy(BASE)
+    config.cluster.num_clusters = 2
+    runs = []
+    for i, system in enumerate(systems(["a", "b"], config).values()):
+        name = dict(system.changes)["model.system"]
+        settings = {"backbone": "resnet18", "channels": 8, "latent_dim": 4, "domains": system.domains, "num_domains": 2}
+        model = registry.create(name, 2 if system.two_stage else 1, num_sub=2, **settings)
+        for seed in (0, 1):
+            folder = tmp_path / "runs" / f"{i}-{seed}"
+            if seed == 0 or name in ("va", "se", "dkpnet"):
+                save_model(alive(model), folder / "model")
+            folder.mkdir(parents=True, exist_ok=True)
+            if system.two_stage:
+                save_clusters(folder / "clusters.json", items, np.arange(len(items)) % 2)
+            counts = {d: np.array([[1.0, rng.uniform(0, 3)]]) for d in system.domains}
+            runs.append(Run(system, seed, folder, counts))
+    output = tmp_path / "out"
+    output.mkdir()
+    context = Context(runs, ["a", "b"], {d.name: d.train for d in sets}, {d.name: d.test for d in sets}, config, output)
+    known = systems(["a", "b"], config)
+    for name, page in PAGES.items():
+        if needs := page.needs(known):
+            text = page.write(context, name, needs)
+            assert text.startswith(("| ", "![", "Not drawn")), (name, text)
+    written = {path.name for path in output.iterdir()}
+    assert written >= {"table1.csv", "table6.csv", "table6.png", "table7.csv", "table9.csv", "fig4.png", "levels.csv"}
+    assert not [name for name in written if ".tmp" in name]
+
+
 def test_tables_end_to_end(domains, environment, tmp_path):
     output = tmp_path / "out"
     tables = ["table2", "table4", "table6", "table7", "table9", "fig4", "fig6", "latent", "attention", "levels"]
@@ -136,9 +184,46 @@ def test_tables_end_to_end(domains, environment, tmp_path):
     assert (output / "README.md").read_text() == page
 
 
-def test_bad_names_are_one_line(environment):
-    for words, message in (([], "which table?"), (["table99"], "table99: neither a table nor a preset")):
-        done = subprocess.run(
-            [sys.executable, "-m", "dkpnet_ext.reproduce", *words], env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 2 and done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ([], "which table?"),
+        (["table99"], "table99: neither a table nor a preset"),
+        (["table1", "--system", "va"], "Unrecognized options: --system"),
+        (["table1", "--seed", "3"], "--seed"),
+        (["table1", "--seeds"], "--seeds"),
+        (["table1", "--seeds", "-1"], "--seeds"),
+        (["table1", "--resume", "x"], "Unrecognized options: --resume"),
+        (["table1", "--crop", "0"], "--crop 0: must be"),
+    ],
+)
+def test_bad_arguments_are_one_line(words, message):
+    with pytest.raises(UserError) as error:
+        parse(words)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_help_shows_the_defaults_that_count(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    shown = " ".join(re.sub("[│|]", " ", capsys.readouterr().out).split())
+    assert "(default: reproduction)" in shown and "PRESET-DATE-TIME" not in shown
+    assert not re.search(r"--(system|resume|seed) ", shown)
+    assert parse(["table1"])[1].config.output == Path("reproduction")
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "domain,annotated,predicted\n", "a\n1\n", "domain,annotated,predicted\nx,y,1\n"]
+)
+def test_damaged_counts_are_one_line(tmp_path, text):
+    path = tmp_path / "counts.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match="counts.csv: damaged") as error:
+        read_counts(path)
+    assert "\n" not in str(error.value)
+
+
+def test_pages_are_in_the_papers_order():
+    assert list(PAGES)[:9] == [f"table{i}" for i in range(1, 10)]
+    assert set(PAGES) >= {"clustering", "fig4", "fig5", "fig6", "latent", "attention", "levels", "unseen"}

@@ -1,0 +1,119 @@
+"""Tables 1 to 5 and 8, footnote 3: errors of systems, with claims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..systems import MAIN, System
+from ..verdict import spread, verdict
+from .base import Context, errors, named, new_figure, page, save_figure, write_csv
+
+# MAE that others report, beside ours where a data set has their name. Full official test sets, HRNet-W40, four data sets.
+PUBLISHED: dict[str, dict[str, float]] = {
+    "JT": {"SHA": 59.85, "SHB": 8.99, "QNRF": 91.11, "NWPU": 73.17},  # the authors' released baseline checkpoint
+    MAIN: {"SHA": 55.6, "SHB": 6.6, "QNRF": 81.4, "NWPU": 61.8},  # the paper
+}
+
+
+def individual(context: Context, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """As `errors`, with the individually trained models (IT) as one row."""
+    table = errors(context, names)
+    own = [name for name in names if name.startswith("IT on ")]
+    if own:
+        it = np.stack([table.pop(f"IT on {d}")[:, i] for i, d in enumerate(context.domains)], axis=1)
+        table = {"IT": it} | table
+    return table
+
+
+def comparison(claims: Sequence[tuple[str, str, str]]) -> Callable[[Context, str, list[str]], str]:
+    """A table of errors by system and data set, with claims (text, the better system, the worse one)."""
+
+    def write(context: Context, name: str, systems: list[str]) -> str:
+        systems = [system for system in systems if context.of(system)]
+        mae = individual(context, systems)
+        published = any(d in PUBLISHED[MAIN] for d in context.domains)
+        lines = [
+            "| System | " + " | ".join(f"{d} MAE" for d in context.domains) + " | mean |",
+            "|---|" + "---:|" * (len(context.domains) + 1),
+        ]
+        for system, values in mae.items():
+            cells = [spread(values[:, i]) for i in range(len(context.domains))] + [spread(np.nanmean(values, axis=1))]
+            lines.append(f"| {system} | {' | '.join(cells)} |")
+            if published and system in PUBLISHED:
+                cells = [f"{PUBLISHED[system][d]:.1f}" if d in PUBLISHED[system] else "-" for d in context.domains]
+                lines.append(f"| {system}, published (HRNet-W40, full schedule) | {' | '.join(cells)} | - |")
+        lines.append("")
+        for text, better, worse in claims:
+            text = text.format(c=context.config.cluster.num_clusters)
+            better = better.format(c=context.config.cluster.num_clusters)
+            worse = worse.format(c=context.config.cluster.num_clusters)
+            if better in mae and worse in mae:
+                lines.append(f"- {text}: **{verdict(mae[better], mae[worse], context.domains)}**")
+        bars(mae, context.domains, context.output / f"{name}.png")
+        errors_csv(context, systems, context.output / f"{name}.csv")
+        return "\n".join(lines)
+
+    return write
+
+
+def errors_csv(context: Context, systems: Sequence[str], path: Path) -> None:
+    """Errors of every run and data set."""
+    rows: list[Sequence[Any]] = [["system", "seed", "domain", "images", "mae", "rmse", "nae"]]
+    for system in systems:
+        for run in context.of(system):
+            for domain in context.domains:
+                if domain in run.counts:
+                    m = run.metrics(domain)
+                    rows.append([system, run.seed, domain, m.images, *(f"{v:.4f}" for v in (m.mae, m.rmse, m.nae))])
+    write_csv(path, rows)
+
+
+def bars(mae: Mapping[str, np.ndarray], domains: Sequence[str], path: Path) -> None:
+    """Errors relative to the first system's, a group of bars per data set; the lines are standard deviations."""
+    figure = new_figure(2 + 1.6 * len(domains), 3.5)
+    axis = figure.subplots()
+    base = np.nanmean(next(iter(mae.values())), axis=0)
+    width = 0.8 / len(mae)
+    for i, (system, values) in enumerate(mae.items()):
+        mean = np.nanmean(values, axis=0) / base
+        deviation = np.nanstd(values, axis=0, ddof=1) / base if len(values) > 1 else None
+        axis.bar(np.arange(len(domains)) + (i - (len(mae) - 1) / 2) * width, mean, width, yerr=deviation, label=system)
+    axis.set_xticks(range(len(domains)), domains)
+    axis.set_ylabel(f"MAE / {next(iter(mae))}'s")
+    axis.legend(fontsize="small")
+    save_figure(figure, path)
+
+
+def _inva(systems: Mapping[str, System]) -> list[str]:
+    return ["JT", "VA", *(s for s in systems if s.startswith("InVA(")), MAIN]
+
+
+page("table1", "Table 1: individual (IT) and joint training (JT)", named("IT on *", "JT"))(
+    comparison([("Joint training alone beats individual training", "JT", "IT")])
+)
+page("table2", "Table 2: all systems", named("IT on *", "JT", "MB", MAIN))(
+    comparison([(f"{MAIN} beats {other}", MAIN, other) for other in ("IT", "JT", "MB")])
+)
+page("table3", "Table 3: attention", named("SE", MAIN))(comparison([(f"{MAIN} beats SE", MAIN, "SE")]))
+page("table4", "Table 4: from VA to InVA", _inva)(
+    comparison(
+        [
+            ("VA beats JT", "VA", "JT"),
+            ("Clusters beat data sets as labels: InVA({c}) beats VA", "InVA({c})", "VA"),
+            ("Sub-components help: DKPNet beats InVA({c})", MAIN, "InVA({c})"),
+        ]
+    )
+)
+page("table5", "Table 5: number of clusters c and of sub-components k", named(MAIN, "DKPNet, c=*", "DKPNet, k=*"))(
+    comparison([])
+)
+page("table8", "Table 8: without the log-sum-exp regulariser", named("DKPNet, no L_reg", MAIN))(
+    comparison([("The regulariser helps", MAIN, "DKPNet, no L_reg")])
+)
+page("clustering", "Footnote 3: how the attention is clustered", named(MAIN, "DKPNet, k-means", "DKPNet, DBSCAN"))(
+    comparison([("The mixture is as good as k-means", MAIN, "DKPNet, k-means")])
+)

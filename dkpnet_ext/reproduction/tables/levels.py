@@ -1,0 +1,31 @@
+"""Beyond the paper: errors by density level."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..analysis import LEVELS, level_errors
+from ..systems import MAIN
+from ..verdict import spread
+from .base import Context, named, page, write_csv
+
+
+@page("levels", "Errors by density level", named("JT", "SE", "MB", "VA", MAIN))
+def levels(context: Context, name: str, systems: list[str]) -> str:
+    """Beyond the paper: errors by density level, over all data sets."""
+    titles = [f"{low}-{high - 1:.0f}" if np.isfinite(high) else f"{low} and more" for low, high in LEVELS]
+    rows = {}
+    for system in systems:
+        per_seed = [level_errors(np.concatenate(list(run.counts.values()))) for run in context.of(system)]
+        images = [level[0] for level in per_seed[0]]
+        rows[system] = np.array([[level[1] for level in seed] for seed in per_seed])
+    lines = [
+        "| Heads in the image | " + " | ".join(titles) + " |",
+        "|---|" + "---:|" * len(titles),
+        "| images | " + " | ".join(str(n) for n in images) + " |",
+    ]
+    for system, values in rows.items():
+        lines.append(f"| {system} | " + " | ".join(spread(values[:, i]) for i in range(len(titles))) + " |")
+    figures = [[system, *values.mean(0)] for system, values in rows.items() if values.size]
+    write_csv(context.output / f"{name}.csv", [["system", *titles], *figures])
+    return "\n".join(lines)

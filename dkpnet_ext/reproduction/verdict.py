@@ -1,0 +1,38 @@
+"""Figures over several seeds, and what they say about a claim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def spread(values: np.ndarray) -> str:
+    """Mean and, over several seeds, standard deviation."""
+    if np.isnan(values).all():
+        return "-"
+    text = f"{np.nanmean(values):.2f}"
+    return text if len(values) < 2 else f"{text} ± {np.nanstd(values, ddof=1):.2f}"
+
+
+def verdict(better: np.ndarray, worse: np.ndarray, domains: Sequence[str]) -> str:
+    """Does ``better`` [seeds, domains] have lower errors than ``worse``?
+
+    Judged by the mean over data sets of the logarithm of the ratio of errors, paired by seed: it *holds* if the mean over
+    seeds lies more than two standard errors below zero and no data set got worse on average, *holds on average* if some
+    did, *does not hold* if it lies as far above, and is *within noise* else. One seed gives no verdict.
+    """
+    ratio = np.log(better / worse)
+    per_seed = np.nanmean(ratio, axis=1)
+    change = 100 * (np.exp(per_seed.mean()) - 1)
+    lost = [d for d, r in zip(domains, np.nanmean(ratio, axis=0), strict=True) if r > 0]
+    figures = f"{change:+.1f} % in MAE over the data sets" + (f"; worse on {', '.join(lost)}" if lost else "")
+    if len(per_seed) < 2:
+        return f"one seed, no verdict ({figures})"
+    error = per_seed.std(ddof=1) / np.sqrt(len(per_seed))
+    figures += f", {len(per_seed)} seeds, standard error {100 * error:.1f} %"
+    if abs(per_seed.mean()) <= 2 * error:
+        return f"within noise ({figures})"
+    if per_seed.mean() > 0:
+        return f"does not hold ({figures})"
+    return f"{'holds on average' if lost else 'holds'} ({figures})"
