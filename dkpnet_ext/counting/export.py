@@ -11,6 +11,7 @@ import json
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from ..models import CrowdCounter, DKPNet
 from ..models.fpn import FPNHead
 from ..models.head import AttendedHead
 from ..models.network import IMAGENET_MEAN, IMAGENET_STD
+from ..models.published import PublishedNetwork
 
 OPSET = 18
 FORMATS = (".onnx", ".pt2")
@@ -49,13 +51,13 @@ def _fix_padding(module: nn.Module) -> None:
 
 
 class ExportGraph(nn.Module):
-    """A DKPNet in evaluation, written with plain operators whose shapes a symbolic trace can follow.
+    """A DKPNet, or a published network, in evaluation, written with plain operators whose shapes a symbolic trace can follow.
 
     The folded head of `ops.attended_head`. The pooled features are the branches' plain means: bilinear upsampling by
     a whole factor (align_corners=False) keeps the mean exactly.
     """
 
-    def __init__(self, model: DKPNet) -> None:
+    def __init__(self, model: DKPNet | PublishedNetwork) -> None:
         super().__init__()
         self.model = copy.deepcopy(model)
         _fix_padding(self.model.backbone)
@@ -65,14 +67,20 @@ class ExportGraph(nn.Module):
         """images uint8 [B, 3, H, W] -> density [B, 1, h, w], count [B]."""
         model = self.model
         height, width = images.shape[-2:]
-        multiple = max(model.backbone.reductions)
+        multiple = model.multiple
         x = (images.to(torch.float32) / 255 - model.pixel_mean) / model.pixel_std
         # Written so that the padded size is visibly a multiple: every layer's size then stays a short expression.
         # And no -a // b, which ONNX rounds differently.
         bottom, right = (multiple * ((side + multiple - 1) // multiple) - side for side in (height, width))
         branches = model.backbone(F.pad(x, (0, right, 0, bottom)))
-        head = model.head
-        output = self._fpn(head, branches) if isinstance(head, FPNHead) else self._paper(head, branches)
+        head: Any = model.head
+        if isinstance(model, PublishedNetwork):
+            (x,) = branches
+            if model.attention is not None:
+                x = x * model.attention(x.mean((2, 3))).attention[:, :, None, None]
+            output = head(x)
+        else:
+            output = self._fpn(head, branches) if isinstance(head, FPNHead) else self._paper(head, branches)
         density = model.unscale(output)
         # Not a slice: whether that is contiguous would become a condition on the image's size.
         rows = torch.arange((height + self.stride - 1) // self.stride, device=density.device)
@@ -131,13 +139,15 @@ def export_model(model: CrowdCounter, path: Path) -> None:
     """
     if path.suffix not in FORMATS:
         raise UserError(f"{path}: choose a name that ends in {' or '.join(FORMATS)}")
-    if not isinstance(model, DKPNet):
-        raise UserError("only DKPNet models can be exported")
+    if isinstance(model, PublishedNetwork) and not model.exports:
+        raise UserError(f"system {model.system}: cannot be exported, its operations depend on the image's size")
+    if not isinstance(model, DKPNet | PublishedNetwork):
+        raise UserError(f"system {model.system}: cannot be exported; dkpnet, va, se and jt can")
     graph = ExportGraph(model).eval()
     example = torch.zeros(2, 3, 96, 128, dtype=torch.uint8, device=model.pixel_mean.device)
     Dim = torch.export.Dim
     # A single cell of the coarsest branch is what a trace takes for a constant.
-    least = max(model.backbone.reductions) + 1
+    least = model.multiple + 1
     shapes = {0: Dim.DYNAMIC, 2: Dim("height", min=least), 3: Dim("width", min=least)}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporters' own deprecations

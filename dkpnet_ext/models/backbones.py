@@ -149,7 +149,7 @@ def load_backbone_weights(backbone: nn.Module, name: str, weights: str | Path) -
                 f"weights of {name}: cannot be fetched ({type(error).__name__}); give a local file with --weights"
             ) from None
     else:
-        state = _read_weights(Path(weights))
+        state = read_weights(Path(weights))
     target = backbone.net if isinstance(backbone, TimmFeatures) else backbone
     known = set(timm.create_model(name, pretrained=False).state_dict())
     own = target.state_dict()
@@ -163,7 +163,8 @@ def load_backbone_weights(backbone: nn.Module, name: str, weights: str | Path) -
     target.load_state_dict({k: state[k] for k in own if k in state}, strict=False)
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, without ``module.`` before them. Raises `UserError`; code is never run."""
     if not path.is_file():
         raise UserError(f"weights {path}: no such file")
     try:

@@ -116,12 +116,16 @@ class CrowdCounter(SavedNetwork):
         pixels = to_tensor(image) if as_is else self.prepare(image)
         with self.evaluating():
             if pixels.shape[-2] * pixels.shape[-1] > tiling.LIMIT:
-                output = tiling.predict(self, pixels)
+                output = self.tiled(pixels)
             else:
                 output = self(pixels.unsqueeze(0).to(self.pixel_mean.device))
         if not bool(torch.isfinite(output.density).all()):
             raise UserError("the density is not finite: damaged weights, or numbers too large for fp16")
         return output
+
+    def tiled(self, pixels: Tensor) -> CounterOutput:
+        """One large image uint8 [3, H, W] in bounded memory, by default as `tiling.predict`; in evaluation mode."""
+        return tiling.predict(self, pixels)
 
     @overload
     def density(self, image: Picture, *, as_is: bool = ...) -> Tensor: ...

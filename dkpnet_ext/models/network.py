@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones import TimmFeatures, TruncatedHRNet, create_backbone, load_backbone_weights
+from .backbones import create_backbone, load_backbone_weights
 from .checks import check_choice, check_names, check_number
 from .folding import fold_batch_norms
 from .fpn import FPNHead
@@ -20,7 +20,8 @@ from .head import AttendedHead
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Link = Literal["relu", "exp"]
+Backbone = TypeVar("Backbone", bound=nn.Module)
+Link = Literal["relu", "exp", "abs"]
 _EXPECTED, _CAP = -3.0, 3.0  # log of an untrained network's heads per 8 x 8 pixels, and of the most that it can say
 
 
@@ -50,12 +51,13 @@ class Network(nn.Module):
     """Normalisation, padding and backbone, and the three steps from features to density that a system fills in.
 
     Args:
-        backbone: a timm name; ``hrnet_*`` is truncated after stage 3.
+        backbone: a timm name, of which ``hrnet_*`` is truncated after stage 3; or a network of its own with ``name``,
+            ``reductions`` and ``channels``.
         channels: K, width after the neck.
         domains: names of the domains, in label order.
-        out_stride: pixels per density cell and axis, 2, 4 or 8.
+        out_stride: pixels per density cell and axis, 2, 4 or 8 (of a network of its own 1, too).
         density_scale: the head predicts density times this; `unscale` divides by it.
-        link: from the head's output to density, ``relu`` or ``exp``, see `unscale`.
+        link: from the head's output to density, ``relu``, ``exp`` or ``abs``, see `unscale`.
         fold_norms: the backbone's batch norms are part of its convolutions, whose weights and biases are trained.
         min_side, max_side: limits in pixels that images were resized to for training; evaluation keeps to them.
 
@@ -69,7 +71,7 @@ class Network(nn.Module):
 
     def __init__(
         self,
-        backbone: str,
+        backbone: str | nn.Module,
         *,
         channels: int,
         domains: Sequence[str],
@@ -81,25 +83,32 @@ class Network(nn.Module):
         max_side: int,
     ) -> None:
         super().__init__()
-        if not isinstance(backbone, str):
+        own = isinstance(backbone, nn.Module)
+        if not isinstance(backbone, str | nn.Module):
             raise ValueError(f"backbone is {backbone!r}; a name of timm is expected")
         check_names("domains", domains)
         check_number("channels", channels, 1, 8192)
         check_number("density_scale", density_scale, 1e-6, 1e6, whole=False)
         check_number("min_side", min_side, 1, 100_000)
         check_number("max_side", max_side, min_side, 100_000)
-        check_choice("out_stride", out_stride, (2, 4, 8))
-        check_choice("link", link, ("relu", "exp"))
+        check_choice("out_stride", out_stride, (1, 2, 4, 8) if own else (2, 4, 8))
+        check_choice("link", link, ("relu", "exp", "abs"))
         check_choice("fold_norms", fold_norms, (False, True))
-        self.backbone_name, self.channels, self.out_stride = backbone, channels, out_stride
+        self.backbone_name = backbone if isinstance(backbone, str) else str(backbone.name)
+        self.backbone: Any = create_backbone(backbone) if isinstance(backbone, str) else backbone
+        self.channels, self.out_stride = channels, out_stride
         self.domains, self.density_scale = tuple(domains), density_scale
         self.link, self.fold_norms = link, fold_norms
         self.min_side, self.max_side = min_side, max_side
-        self.backbone = create_backbone(backbone)
         if fold_norms:
             self.backbone = _folded(self.backbone)
         self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def multiple(self) -> int:
+        """Pixels that height and width are padded to a multiple of."""
+        return max(self.backbone.reductions)
 
     def load_backbone(self, weights: str | Path) -> None:
         """Load ImageNet weights into the backbone: ``"imagenet"`` or a file (see `create_backbone`)."""
@@ -128,7 +137,7 @@ class Network(nn.Module):
         else:
             _check_range(images)
         images = (images - self.pixel_mean) / self.pixel_std
-        multiple = max(self.backbone.reductions)
+        multiple = self.multiple
         pad_h, pad_w = -height % multiple, -width % multiple
         if pad_h or pad_w:
             images = F.pad(images, (0, pad_w, 0, pad_h))  # zero is the mean colour
@@ -145,8 +154,10 @@ class Network(nn.Module):
         A density is never negative. ``relu`` is the authors' released baseline's; in training it leaks 1 %, or a head that
         once fell below zero everywhere would stay there. ``exp`` makes the output the logarithm of a density, which is
         positive and whose errors are relative: the link of Poisson regression. An output of zero is 0.05 heads per 8 x 8
-        pixels, and 20 are the most.
+        pixels, and 20 are the most. ``abs`` is the Bayesian loss's.
         """
+        if self.link == "abs":
+            return output.abs() / self.density_scale
         if self.link == "exp":
             cells = 2 * math.log(self.out_stride / 8)
             return ((output.float() + _EXPECTED).clamp(max=_CAP) + cells).exp() / self.density_scale
@@ -187,7 +198,7 @@ def _check_range(images: Tensor) -> None:
         raise ValueError(f"float images range from {low:.4g} to {high:.4g}; [0, 1] is expected (or uint8)")
 
 
-def _folded(backbone: TruncatedHRNet | TimmFeatures) -> TruncatedHRNet | TimmFeatures:
+def _folded(backbone: Backbone) -> Backbone:
     """The backbone in training mode with its batch norms folded, biases trained too (PyTorch adds them without gradient)."""
     return fold_batch_norms(backbone).train().requires_grad_()
 

@@ -52,7 +52,7 @@ def reach(model: Network) -> int:
 
     Measured on noise: a strip with and without its ends. A multiple of the backbone's coarsest reduction.
     """
-    multiple = max(model.backbone.reductions)
+    multiple = model.multiple
     cut, width = 16 * multiple, 8 * multiple
     length = 2 * (cut + MAX_REACH + multiple)
     generator = torch.Generator().manual_seed(0)
@@ -105,6 +105,50 @@ def _pieces(model: Network, image: Tensor, tiles: list[tuple[Tile, Tile]]) -> It
         )
 
 
+def _overlap(model: Network) -> int:
+    """The reach; says so where the backbone looks further than is possible."""
+    overlap = reach(model)
+    if overlap >= MAX_REACH:
+        warnings.warn(
+            f"{model.backbone_name} looks further than {MAX_REACH} px (squeeze-and-excitation or attention over the "
+            "whole image?): the density of an image above the tile limit is approximate",
+            stacklevel=6,
+        )
+    return overlap
+
+
+def assemble(model: Network, image: Tensor) -> list[Tensor]:
+    """The backbone's features of a whole image, as if untiled, put together from tiles.
+
+    For heads that must see all of them; the features' memory grows with the image, the backbone's own does not.
+
+    Args:
+        image: uint8 [3, H, W] on any device; only tiles of it go to the model's.
+
+    Returns:
+        branches [1, C_j, H_j, W_j] of the padded image.
+    """
+    multiple, reductions = model.multiple, model.backbone.reductions
+    overlap = _overlap(model)
+    height, width = (side + -side % multiple for side in image.shape[-2:])
+    whole: list[Tensor] = []
+    for rows in split(height, overlap, multiple):
+        for columns in split(width, overlap, multiple):
+            cut = image[None, :, rows.first : rows.last, columns.first : columns.last].to(model.pixel_mean.device)
+            branches = model.features(cut)[0]
+            if not whole:
+                whole = [
+                    b.new_empty(1, b.shape[1], height // r, width // r)
+                    for b, r in zip(branches, reductions, strict=True)
+                ]
+            piece = _Piece(branches, rows, columns)
+            for target, branch, r in zip(whole, branches, reductions, strict=True):
+                target[..., rows.start // r : rows.end // r, columns.start // r : columns.end // r] = _own(
+                    branch, piece, r
+                )
+    return whole
+
+
 def predict(model: Network, image: Tensor) -> CounterOutput:
     """Evaluate one image tile by tile; the model is in evaluation mode.
 
@@ -116,13 +160,7 @@ def predict(model: Network, image: Tensor) -> CounterOutput:
     """
     reductions, stride, head = model.backbone.reductions, model.out_stride, model.pooling_head
     multiple = max(reductions)
-    overlap = reach(model)
-    if overlap >= MAX_REACH:
-        warnings.warn(
-            f"{model.backbone_name} looks further than {MAX_REACH} px (squeeze-and-excitation or attention over the "
-            "whole image?): the density of an image above the tile limit is approximate",
-            stacklevel=4,
-        )
+    overlap = _overlap(model)
     overlap += head.coarse_cells * multiple  # for the margin
     height, width = image.shape[-2:]
     padded = (height + -height % multiple, width + -width % multiple)

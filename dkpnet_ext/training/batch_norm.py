@@ -1,4 +1,4 @@
-"""The backbone's batch norm in training: running averages, recalibrated statistics, or frozen ones."""
+"""Batch norm in training: running averages, recalibrated statistics, or frozen ones."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..models import CrowdCounter
 from .config import OptimConfig
 
 
-def norms(model: CrowdCounter) -> list[nn.modules.batchnorm._BatchNorm]:
-    """The backbone's batch norms."""
-    return [m for m in model.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+def norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The batch norms of a network or of a part of it."""
+    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 def set_train_mode(model: CrowdCounter, optim: OptimConfig) -> None:
@@ -23,15 +23,18 @@ def set_train_mode(model: CrowdCounter, optim: OptimConfig) -> None:
     model.train()
     for norm in norms(model):
         norm.momentum = optim.bn_momentum
+    for norm in norms(model.backbone):
         norm.train(optim.batch_norm != "frozen")
 
 
 def recalibrate(fabric: Fabric, model: CrowdCounter, batches: Iterable[Batch]) -> None:
-    """Set the backbone's batch norm to the mean statistics of ``batches``, over all processes.
+    """Set all batch norms to the mean statistics of ``batches``, over all processes.
 
     Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021. Running averages over batches of a few crops are too noisy:
     bench/results/remedies.md.
     """
+    if not norms(model):
+        return
     model.eval()
     for norm in norms(model):
         norm.reset_running_stats()

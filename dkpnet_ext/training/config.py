@@ -80,8 +80,9 @@ class ModelConfig:
     """The network."""
 
     system: str = "dkpnet"
-    """dkpnet: both stages; va: stage I alone; the paper's comparisons are se, jt (no attention; on one data set IT)
-    and mb (a branch per data set)."""
+    """dkpnet: both stages; va: stage I alone; the paper's comparisons are se, jt (no attention; on one data set IT),
+    mb (a branch per data set), and csrnet, canet, sfcn, dssinet, vgg19 and mcnn, which have backbones and strides of
+    their own; all of these but dssinet with -se, -va or -inva behind for attention."""
     backbone: str = "hrnet_w40"
     """A timm name; hrnet_* is truncated after stage 3."""
     weights: Annotated[str | None, tyro.conf.arg(metavar="imagenet|FILE|None")] = "imagenet"

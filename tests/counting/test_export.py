@@ -130,7 +130,7 @@ def test_the_example_runs_without_the_package(model, onnx_file, tmp_path):
 def test_refusals(model, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"\.onnx or \.pt2"):
         export_model(model, tmp_path / "counter.pt")
-    with pytest.raises(UserError, match="only DKPNet"):
+    with pytest.raises(UserError, match="mb: cannot be exported"):
         export_model(make(MultiBranch), tmp_path / "counter.onnx")
     for package, call in (("onnx", export_model), ("onnxruntime", lambda m, p: run_exported(p, images(SIZES[0])))):
         with monkeypatch.context() as patch:

@@ -1,0 +1,78 @@
+"""SFCN: ResNet-101, dilated convolutions and a spatial encoder (Wang, Gao, Lin and Yuan, CVPR 2019)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .published import PublishedNetwork, dilated, initialise, named, register_network
+
+
+class ResNet101(nn.Module):
+    """timm's ResNet-101 up to layer3, whose stride is 1: 1024 features at 1/8. Parameters have timm's names."""
+
+    name, reductions, channels = "resnet101", (8,), (1024,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        import timm
+
+        net: Any = timm.create_model("resnet101", pretrained=False, num_classes=0)
+        net.layer3[0].conv2.stride = net.layer3[0].downsample[0].stride = (1, 1)
+        for part in ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3"):
+            self.add_module(part, getattr(net, part))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x [B, 3, H, W] -> one [B, 1024, H/8, W/8]."""
+        for part in self.children():
+            x = part(x)
+        return [x]
+
+
+class Sweep(nn.Module):
+    """Messages along one axis, there and back: each row takes ReLU(conv(the row before)) in (SCNN, Pan et al., AAAI 2018).
+
+    Args:
+        axis: 2 passes them down and up, by a (1, 9) convolution; 3 right and left, by a (9, 1) one.
+    """
+
+    def __init__(self, channels: int, axis: int) -> None:
+        super().__init__()
+        kernel, padding = ((1, 9), (0, 4)) if axis == 2 else ((9, 1), (4, 0))
+        self.axis, self.conv = axis, nn.Conv2d(channels, channels, kernel, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] -> the same shape; every cell may depend on every other one."""
+        for _ in range(2):
+            rows = list(x.split(1, self.axis))
+            for i in range(1, len(rows)):
+                rows[i] = rows[i] + F.relu(self.conv(rows[i - 1]))
+            x = torch.cat(rows[::-1], self.axis)
+        return x  # turned twice
+
+
+@register_network("SFCN: ResNet-101, dilated convolutions and a spatial encoder")
+class SFCN(PublishedNetwork):
+    """SFCN: 38,596,801 parameters, predicts at 1/8 and repeats each value 8 x 8 times: cells of one pixel.
+
+    arXiv 1903.03303; constants from the C^3 framework (MIT). An attention weighs ResNet-101's 1024 features before the
+    dilated convolutions. The arguments are `PublishedNetwork`'s. Published with Adam 1e-5 and `density_scale` 100.
+    """
+
+    network, cell, pretrained = "sfcn", 1, "resnet101"
+    exports = False  # its sweeps are loops over the rows of an image
+
+    @classmethod
+    def build(cls) -> tuple[Any, nn.Module]:
+        """See `PublishedNetwork.build`."""
+        head = named(
+            backend=dilated(1024),
+            vertical=initialise(Sweep(64, 2)),
+            horizontal=initialise(Sweep(64, 3)),
+            output=initialise(nn.Conv2d(64, 1, 1)),
+            upsample=nn.Upsample(scale_factor=8, mode="nearest"),
+        )
+        return ResNet101(), head
