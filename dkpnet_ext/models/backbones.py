@@ -99,8 +99,10 @@ def check_backbone(name: str) -> None:
         raise UserError(f"backbone {name}: timm knows no such model; near it: {', '.join(near) or 'none'}")
 
 
-def stages(backbone: TruncatedHRNet | TimmFeatures) -> list[list[nn.Module]]:
-    """The backbone's modules in the order in which an image passes them; the first is the stem."""
+def stages(backbone: Any) -> list[list[nn.Module]]:
+    """The backbone's modules in the order in which an image passes them; the first is the stem. Others have their own."""
+    if not isinstance(backbone, TruncatedHRNet | TimmFeatures):
+        return backbone.stages()
     parts = dict((backbone.net if isinstance(backbone, TimmFeatures) else backbone).named_children())
     if isinstance(backbone, TruncatedHRNet):
         names = [_HRNET_PARTS[:6], ("layer1",), ("transition1", "stage2"), ("transition2", "stage3")]
@@ -112,7 +114,7 @@ def stages(backbone: TruncatedHRNet | TimmFeatures) -> list[list[nn.Module]]:
     return [[part] for part in stem]
 
 
-def freeze_stages(backbone: TruncatedHRNet | TimmFeatures, count: int) -> None:
+def freeze_stages(backbone: Any, count: int) -> None:
     """The first stages keep their weights: no gradient, and none of its cost."""
     for stage in stages(backbone)[:count]:
         for module in stage:

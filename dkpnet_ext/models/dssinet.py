@@ -69,6 +69,10 @@ class Pyramid(nn.Module):
         for part in (self.messages, self.corrections, self.decoders):
             initialise(part)
 
+    def stages(self) -> list[list[nn.Module]]:
+        """VGG16's."""
+        return self.front.stages()
+
     def block(self, x: Tensor, number: int, last: bool = False) -> Tensor:
         """A block of VGG16 with the pooling before it; its last convolution without activation unless ``last``."""
         if number:

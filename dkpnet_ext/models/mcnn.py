@@ -26,6 +26,10 @@ class Columns(nn.Module):
         self.columns = nn.ModuleList(_column(*column) for column in _COLUMNS)
         initialise(self, None)
 
+    def stages(self) -> list[list[nn.Module]]:
+        """None that is pretrained."""
+        return []
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """x [B, 3, H, W] -> one [B, 30, H/4, W/4]."""
         return [torch.cat([column(x) for column in self.columns], 1)]

@@ -94,7 +94,8 @@ class PublishedNetwork(CrowdCounter):
     def build(cls) -> tuple[Any, nn.Module]:
         """The backbone and the head, with random weights.
 
-        The backbone has ``name``, ``reductions`` (r,) and ``channels`` (C,), and gives a list of one [B, C, H/r, W/r];
+        The backbone has ``name``, ``reductions`` (r,), ``channels`` (C,) and ``stages()`` (see `backbones.stages`; empty
+        where nothing is pretrained), and gives a list of one [B, C, H/r, W/r];
         the head makes [B, 1, H/cell, W/cell] of it.
         """
         raise NotImplementedError
@@ -187,6 +188,14 @@ class VGG(nn.Module):
         self.reductions = (2 ** _VGG[name].count(0),)
         self.features = nn.Sequential(*layers)
         initialise(self, None)
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The convolutions between the poolings."""
+        blocks: list[list[nn.Module]] = [[]]
+        for layer in self.features:
+            blocks += [[]] if isinstance(layer, nn.MaxPool2d) else []
+            blocks[-1].append(layer)
+        return blocks
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """x [B, 3, H, W] -> one [B, 512, H/r, W/r]."""

@@ -25,6 +25,11 @@ class ResNet101(nn.Module):
         for part in ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3"):
             self.add_module(part, getattr(net, part))
 
+    def stages(self) -> list[list[nn.Module]]:
+        """Stem and layers."""
+        stem, layers = list(self.children())[:4], list(self.children())[4:]
+        return [stem, *([layer] for layer in layers)]
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """x [B, 3, H, W] -> one [B, 1024, H/8, W/8]."""
         for part in self.children():

@@ -20,6 +20,7 @@ from dkpnet_ext.models import (
     registry,
     tiling,
 )  # fmt: skip
+from dkpnet_ext.models.backbones import freeze_stages
 from dkpnet_ext.models.released import convert_released
 
 NETWORKS = [
@@ -153,6 +154,14 @@ def test_backbones_take_vgg_weights_by_name(tmp_path, monkeypatch):
     other.load_backbone("imagenet")
     assert asked == [(other.backbone.front, "vgg16", "imagenet")]
     assert other.backbone.front.state_dict().keys() == state.keys()
+
+
+@pytest.mark.parametrize("kind, frozen", [(CSRNet, 260_160), (DSSINet, 260_160), (MCNN, 0)])
+def test_frozen_stages_are_vggs_blocks(kind, frozen):
+    """The first two blocks: 64, 64, 128 and 128 channels."""
+    model = kind()
+    freeze_stages(model.backbone, 2)
+    assert sum(p.numel() for p in model.parameters() if not p.requires_grad) == frozen
 
 
 def test_folded_for_inference_counts_the_same():
