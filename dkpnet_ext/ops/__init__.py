@@ -1,17 +1,21 @@
 """The operators: each stem's module registers it with PyTorch and chooses a backend (`backend.use_backend`)."""
 
 from .backend import use_backend
+from .bayesian import bayesian
 from .density import density, knn_sigma
 from .depthwise import depthwise
 from .head import attended_head, head
 from .pointwise import pointwise
 from .pool import pool, pooled_features
 from .reweight import reweight
+from .transport import TransportOutput, transport
 from .variational import VariationalOutput, variational
 
 __all__ = [
+    "TransportOutput",
     "VariationalOutput",
     "attended_head",
+    "bayesian",
     "density",
     "depthwise",
     "head",
@@ -20,6 +24,7 @@ __all__ = [
     "pool",
     "pooled_features",
     "reweight",
+    "transport",
     "use_backend",
     "variational",
 ]

@@ -65,7 +65,7 @@ def density(
     """
     height, width = size
     sigmas, sigma = (sigma.detach(), 0.0) if isinstance(sigma, Tensor) else (None, sigma)
-    _check(points, offsets, "density")
+    check_heads(points, offsets, "density")
     _check_stamps(points, sigmas, sigma, truncate, height, width, stride)
     backend = choose("density", points.device, points.dtype)
     return torch.ops.dkpnet.density(
@@ -93,7 +93,8 @@ def knn_sigma(points: Tensor, offsets: Tensor, *, k: int = 3, beta: float = 0.3,
     return torch.ops.dkpnet.knn_sigma(points.detach(), offsets, k, float(beta), float(default))
 
 
-def _check(points: Tensor, offsets: Tensor, op: str) -> None:
+def check_heads(points: Tensor, offsets: Tensor, op: str) -> None:
+    """Raises what does not fit the heads of a batch, by shapes, dtypes and devices."""
     if points.dim() != 2 or points.shape[1] != 2 or offsets.dim() != 1 or len(offsets) < 1:
         raise ValueError(
             f"{op}: needs points [M, 2] and offsets [B + 1], got {list(points.shape)} and {list(offsets.shape)}"
@@ -122,7 +123,8 @@ def _check_stamps(
         )
 
 
-def _check_offsets(points: Tensor, offsets: Tensor, op: str) -> None:
+def check_offsets(points: Tensor, offsets: Tensor, op: str) -> None:
+    """Raises if the offsets do not share out the points; waits for a GPU."""
     if offsets[0] != 0 or offsets[-1] != len(points) or (offsets[1:] < offsets[:-1]).any():
         raise ValueError(
             f"{op}: offsets must rise from 0 to the number of points, {len(points)}; got {offsets.tolist()}"
@@ -144,11 +146,11 @@ def _density(
     stride: int,
     backend: str,
 ) -> Tensor:
-    _check(points, offsets, "density")
+    check_heads(points, offsets, "density")
     _check_stamps(points, sigmas, sigma, truncate, height, width, stride)
     require(backend, "density", points.device, points.dtype)
     if not points.is_cuda:
-        _check_offsets(points, offsets, "density")
+        check_offsets(points, offsets, "density")
     if backend == "reference":
         spread = sigma if sigmas is None else sigmas
         return reference.density(points, offsets, (height, width), stride=stride, sigma=spread, truncate=truncate)
@@ -170,14 +172,14 @@ def _density(
 
 
 def _knn_sigma(points: Tensor, offsets: Tensor, k: int, beta: float, default: float) -> Tensor:
-    _check(points, offsets, "knn_sigma")
+    check_heads(points, offsets, "knn_sigma")
     if k < 1:
         raise ValueError(f"knn_sigma: k must be at least 1, got {k}")
     if points.is_cuda:
         return reference.knn_sigma(points, offsets, k, beta, default)
     from scipy.spatial import cKDTree
 
-    _check_offsets(points, offsets, "knn_sigma")
+    check_offsets(points, offsets, "knn_sigma")
     sigmas = torch.full((len(points),), default, dtype=torch.float32)
     finite = points.isfinite().all(1)
     bounds = offsets.tolist()

@@ -7,6 +7,7 @@ Equation numbers are those of the DKPNet paper (ICCV 2021).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -219,3 +220,81 @@ def depthwise(
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
     """1x1 convolution; see `dkpnet_ext.ops.pointwise`."""
     return _activated(F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype)), activation)
+
+
+def transport(
+    density: Tensor,
+    points: Tensor,
+    offsets: Tensor,
+    stride: int,
+    scale: tuple[float, float],
+    regularisation: float,
+    iterations: int,
+) -> tuple[Tensor, Tensor]:
+    """Sinkhorn's iterations in the separable form, in float64; see `dkpnet_ext.ops.transport`.
+
+    K_n,(i,j) = down_ni across_nj: K^T u is one matrix product, K v a product and a row sum; N x H x W is never stored.
+    ``scale``: of distances in pixels along x and y, before they are squared.
+    """
+    guard, (height, width) = 1e-16, density.shape[2:]
+    objective = density.new_zeros(len(density), dtype=torch.float64)
+    potential = density.new_zeros(density.shape, dtype=torch.float64)
+
+    def axis(coordinates: Tensor, cells: int, scale: float) -> Tensor:
+        centers = (torch.arange(cells, device=points.device, dtype=torch.float64) + 0.5) * stride
+        return torch.exp(-((coordinates[:, None] - centers) * scale).square() / regularisation)
+
+    for image, (begin, end) in enumerate(pairwise(offsets.tolist())):
+        if begin == end:
+            continue
+        heads, a = points[begin:end].double(), 1.0 / (end - begin)
+        across, down = axis(heads[:, 0], width, scale[0]), axis(heads[:, 1], height, scale[1])
+        b = density[image, 0].double()
+        b = b / (b.sum() + 1e-6)
+        ktu = down.T @ (a * across)
+        for iteration in range(1, iterations + 1):
+            v = b / (ktu + guard)
+            u = a / (((down @ v) * across).sum(1, keepdim=True) + guard)
+            ktu = down.T @ (u * across)
+            if iteration % 10 == 0 and (b - ktu * v).square().sum() <= 1e-9:
+                break
+        potential[image, 0] = regularisation * torch.log(v + guard)
+        objective[image] = (b * potential[image, 0]).sum()
+    return objective.to(density.dtype), potential.to(density.dtype)
+
+
+def bayesian(
+    density: Tensor,
+    points: Tensor,
+    offsets: Tensor,
+    targets: Tensor | None,
+    sides: Tensor,
+    stride: int,
+    sigma: float,
+    form: str,
+    ratio: float,
+) -> tuple[Tensor, Tensor]:
+    """The Bayesian loss [B] and its derivative by the density, in float64; see `dkpnet_ext.ops.bayesian`."""
+    height, width = density.shape[2:]
+    y, x = (
+        (torch.arange(n, device=density.device, dtype=torch.float64) + 0.5) * stride for n in (height, width)
+    )  # centres of the cells
+    cells = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).view(-1, 2)
+    losses, slopes = [], []
+    for image, (begin, end) in enumerate(pairwise(offsets.tolist())):
+        mass = density[image].double().flatten()
+        if begin == end:
+            losses.append(mass.sum().abs())
+            slopes.append(mass.sum().sign().expand_as(mass))
+            continue
+        distance = (points[begin:end, None].double() - cells).square().sum(-1)  # [N, h w]
+        nearest, reach = distance.amin(0), ratio * sides[image].double()
+        ground = reach**2 / (nearest + 1e-5) if form == "2021" else (reach - nearest.sqrt()) ** 2
+        posterior = torch.softmax(torch.cat([distance, ground[None]]) / (-2 * sigma**2), 0)
+        wanted = mass.new_ones(end - begin) if targets is None else targets[begin:end].double()
+        excess = posterior @ mass - F.pad(wanted, (0, 1))  # the background's last, of which nothing is wanted
+        losses.append(excess.abs().sum())
+        slopes.append(excess.sign() @ posterior)
+    if not losses:
+        return density.new_zeros(0), torch.zeros_like(density)
+    return torch.stack(losses).to(density.dtype), torch.stack(slopes).to(density.dtype).view_as(density)
