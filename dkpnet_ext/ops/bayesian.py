@@ -93,7 +93,9 @@ def _check(
     if form not in FORMS:
         raise ValueError(f"bayesian: unknown form {form!r}: choose one of {', '.join(FORMS)}")
     if not (math.isfinite(sigma) and sigma > 0 and math.isfinite(ratio) and ratio >= 0) or stride < 1:
-        raise ValueError(f"bayesian: needs sigma > 0, ratio >= 0 and a stride of at least 1, got {sigma}, {ratio}, {stride}")
+        raise ValueError(
+            f"bayesian: needs sigma > 0, ratio >= 0 and a stride of at least 1, got {sigma}, {ratio}, {stride}"
+        )
     for name, tensor, length in (("side", sides, len(density)), ("targets", targets, len(points))):
         if tensor is not None and (
             tensor.shape != (length,) or tensor.dtype != torch.float32 or tensor.device != density.device
