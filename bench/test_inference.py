@@ -14,6 +14,7 @@ from PIL import Image
 
 import dkpnet_ext
 from dkpnet_ext.models import DKPNet, load_model
+from dkpnet_ext.models.fpn import FPNHead
 
 STARTER = Path(dkpnet_ext.__file__).parent / "assets" / "starter"
 
@@ -35,6 +36,13 @@ def scene(tiny: bool) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].contiguous()
 
 
+def plain_density(model: DKPNet, images: torch.Tensor) -> torch.Tensor:
+    """The paper's network step by step; a model with the fpn neck, which has no other form, as it is."""
+    if isinstance(model.head, FPNHead):
+        return model.eval()(images).density
+    return baselines.network(model, images)[0] / model.density_scale
+
+
 def contenders(model: DKPNet, images: torch.Tensor) -> tuple[dict, dict]:
     """Functions without arguments that return density maps."""
     device = images.device.type
@@ -53,7 +61,7 @@ def contenders(model: DKPNet, images: torch.Tensor) -> tuple[dict, dict]:
 
         def run():
             with torch.inference_mode():
-                return baselines.network(model, pixels)[0] / model.density_scale
+                return plain_density(model, pixels)
 
         return run
 
@@ -93,7 +101,7 @@ def run_contest(compare, row, model, images, where, tiny, count):
         torch.set_float32_matmul_precision("high")
     own, plain = contenders(model, images)
     with torch.inference_mode():
-        truth = baselines.network(copy.deepcopy(model).double(), images.to(where))[0].double() / model.density_scale
+        truth = plain_density(copy.deepcopy(model).double(), images.to(where)).double()
     columns: dict[str, dict] = {}
     for name, run in (own | plain).items():
         difference = run().double() - truth

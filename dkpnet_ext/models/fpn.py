@@ -65,4 +65,4 @@ class FPNHead(nn.Module):
             x = ops.reweight(x, attention)
         x = self.act(self.project(x))
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round every cell's count to 3 digits
-            return F.conv2d(x.float(), self.out.weight, self.out.bias)
+            return self.out(x.to(self.out.weight.dtype))

@@ -160,7 +160,8 @@ class Network(nn.Module):
             return output.abs() / self.density_scale
         if self.link == "exp":
             cells = 2 * math.log(self.out_stride / 8)
-            return ((output.float() + _EXPECTED).clamp(max=_CAP) + cells).exp() / self.density_scale
+            output = output.to(torch.promote_types(output.dtype, torch.float32))
+            return ((output + _EXPECTED).clamp(max=_CAP) + cells).exp() / self.density_scale
         return F.leaky_relu(output, 0.01 if self.training else 0.0) / self.density_scale
 
     def forward(self, images: Tensor, labels: Tensor | None = None, batch_offset: int = 0) -> CounterOutput:

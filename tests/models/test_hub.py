@@ -57,7 +57,7 @@ def test_packaged_starter(monkeypatch, tmp_path):
         pytest.skip("the starter model is not part of this tree")
     monkeypatch.chdir(tmp_path)
     model = load_model()
-    assert isinstance(model, DKPNet) and model.system == "dkpnet" and model.domains == ("SHA", "SHB", "BRT")
+    assert isinstance(model, DKPNet) and model.system == "jt" and model.domains == ("SHA", "SHB", "BRT", "negatives")
     image = torch.arange(3 * 64 * 64, dtype=torch.uint8).view(3, 64, 64)
     counts = [m.count(image) for m in (model, load_model("starter"), DKPNet.from_pretrained(STARTER))]
     assert counts[0] == counts[1] == counts[2]
