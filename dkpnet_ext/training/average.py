@@ -15,7 +15,9 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
             soon forgotten.
     """
 
-    def update(average: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
+    def update(
+        average: tuple[Tensor, ...] | list[Tensor], current: tuple[Tensor, ...] | list[Tensor], steps: Tensor | int
+    ) -> None:
         n = int(steps)
         with torch.no_grad():
             torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
