@@ -128,7 +128,7 @@ def test_multi_branch_refuses_labels_that_are_no_domains():
         {"num_domains": -1},
         {"latent_dim": 0},
         {"channels": 0},
-        {"out_stride": 8},
+        {"out_stride": 3},
         {"max_side": 31},
     ],
     ids=str,

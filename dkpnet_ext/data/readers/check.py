@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from ...errors import UserError
+from ...errors import UserError, printable
 from ..images import BadFile, ImageInfo, inspect_image, turn_points
 from ..regions import inside_region, turn_region
 from .base import MALFORMED, Entry, Heads, Layout, as_points
@@ -89,9 +89,10 @@ def bad_lines(bad: Sequence[tuple[Path, str]], of_file: int = 3, most: int = 20)
         reasons.setdefault(path, []).append(reason)
     lines = []
     for path, all_of_it in reasons.items():
-        lines += [f"  BAD {path}: {reason}" for reason in all_of_it[:of_file]]
+        name = printable(str(path))  # a damaged list may name anything
+        lines += [f"  BAD {name}: {reason}" for reason in all_of_it[:of_file]]
         if len(all_of_it) > of_file:
-            lines.append(f"  BAD {path}: {len(all_of_it) - of_file} more like these")
+            lines.append(f"  BAD {name}: {len(all_of_it) - of_file} more like these")
     return lines if len(lines) <= most else [*lines[:most], f"  BAD: {len(lines) - most} more lines like these"]
 
 
