@@ -85,8 +85,7 @@ class Direction {
     Args args{};
     for (const auto& [field, set] : fields_) set(args, take(given, field));
     const bool on_cuda = given.contains("stream");
-    if (given.size() != fields_.size() + 1)
-      throw py::type_error(std::string(name_) + ": unknown argument");
+    if (given.size() != fields_.size() + 1) throw py::type_error(std::string(name_) + ": unknown argument");
     if (on_cuda) {
       void* stream = reinterpret_cast<void*>(take(given, py::str("stream")).template cast<uintptr_t>());
       run_on_cuda(args, stream);

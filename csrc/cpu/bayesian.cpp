@@ -1,6 +1,6 @@
-// Bayesian loss on the CPU: the rows of a map, then the heads, then the rows again are shared out to the threads; nothing
-// of the size heads x cells is stored. Distances are in double, for their squares nearly cancel; a head looks only at the
-// cells that can be within its reach. Every sum has one order, whatever the number of threads.
+// Bayesian loss on the CPU: the rows of a map, then the heads, then the rows again are shared out to the threads;
+// nothing of the size heads x cells is stored. Distances are in double, for their squares nearly cancel; a head looks
+// only at the cells that can be within its reach. Every sum has one order, whatever the number of threads.
 #include "cpu/bayesian.h"
 
 #include "cpu/parallel.h"
@@ -13,11 +13,11 @@ using namespace bayesian;
 constexpr int kGroup = 8;  // cells at a time
 
 struct Map {
-  int padded;              // cells of a row: whole groups
-  double *shift, *scale;   // per cell: smallest squared distance, head or background; 1 / sum of the weights
-  double *mass, *ground;   // per cell: density * scale, 0 in the padding; posterior of the background
-  double* farthest;        // per row: largest shift
-  double* signs;           // per head of the image
+  int padded;             // cells of a row: whole groups
+  double *shift, *scale;  // per cell: smallest squared distance, head or background; 1 / sum of the weights
+  double *mass, *ground;  // per cell: density * scale, 0 in the padding; posterior of the background
+  double* farthest;       // per row: largest shift
+  double* signs;          // per head of the image
 };
 
 // Weights relative to the cell's largest of the groups of a row that a head can reach: body(first cell, weights).
@@ -27,7 +27,8 @@ static inline void visit(const Forward& args, const Map& map, int row, const flo
   const double x = point[0], dy = (row + 0.5) * args.stride - point[1];
   const double left = map.farthest[row] + reach - dy * dy;
   if (!(left > 0.0)) return;
-  const double radius = sqrt(left), first = floor((x - radius) / args.stride - 0.5), last = ceil((x + radius) / args.stride);
+  const double radius = sqrt(left), first = floor((x - radius) / args.stride - 0.5),
+               last = ceil((x + radius) / args.stride);
   if (!(last >= 0.0 && first < map.padded)) return;
   const int begin = first > 0.0 ? static_cast<int>(first) / kGroup * kGroup : 0;
   const int end = last < map.padded ? static_cast<int>(last) + 1 : map.padded;
@@ -127,7 +128,8 @@ static void one_image(const Forward& args, const Map& map, int64_t image, int th
     for (int64_t row = begin; row < end; ++row) normalise_row(args, map, image, static_cast<int>(row));
   });
   parallel_for(heads, 64, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t head = begin; head < end; ++head) map.signs[head] = expected(args, map, args.points + 2 * (first + head));
+    for (int64_t head = begin; head < end; ++head)
+      map.signs[head] = expected(args, map, args.points + 2 * (first + head));
   });
   double loss = 0.0, ground = 0.0;
   for (int64_t head = 0; head < heads; ++head) {

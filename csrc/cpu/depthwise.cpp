@@ -1,6 +1,6 @@
-// One image and kGroup channels at a time. Rows are widened to float once, into a ring of as many rows as the kernel has,
-// with zeros for the padding: the inner loops know no borders, and what they read stays in the caches. A ring's row is
-// [block of kLanes channels][column][kLanes].
+// One image and kGroup channels at a time. Rows are widened to float once, into a ring of as many rows as the kernel
+// has, with zeros for the padding: the inner loops know no borders, and what they read stays in the caches. A ring's
+// row is [block of kLanes channels][column][kLanes].
 #include "cpu/depthwise.h"
 
 #include "cpu/parallel.h"
@@ -238,8 +238,11 @@ struct Constant {
 template <typename Body>
 static void with_shape(const Shape& s, const Body& body) {
   const auto with_sizes = [&](auto type, auto kind) {
-    if (s.kernel == 3) return s.stride == 1 ? body(type, Constant<3>{}, Constant<1>{}, kind) : body(type, Constant<3>{}, Constant<2>{}, kind);
-    return s.stride == 1 ? body(type, Constant<5>{}, Constant<1>{}, kind) : body(type, Constant<5>{}, Constant<2>{}, kind);
+    if (s.kernel == 3)
+      return s.stride == 1 ? body(type, Constant<3>{}, Constant<1>{}, kind)
+                           : body(type, Constant<3>{}, Constant<2>{}, kind);
+    return s.stride == 1 ? body(type, Constant<5>{}, Constant<1>{}, kind)
+                         : body(type, Constant<5>{}, Constant<2>{}, kind);
   };
   with_activation(s.activation, [&](auto kind) {
     if (s.dtype == DType::bf16) return with_sizes(bf16{}, kind);

@@ -1,6 +1,6 @@
 // Optimal transport on the CPU: images in parallel. An iteration is one pass over the cells (v) and one over the heads,
-// which gathers K v of a head's window and at once adds the new u to K^T u: 8 x 8 cells at stride 8, one vector a row. All
-// arithmetic is in double, since u and v span 32 orders of magnitude. Heads are taken in their order: the same bits
+// which gathers K v of a head's window and at once adds the new u to K^T u: 8 x 8 cells at stride 8, one vector a row.
+// All arithmetic is in double, since u and v span 32 orders of magnitude. Heads are taken in their order: the same bits
 // every run.
 #include "cpu/transport.h"
 
@@ -42,7 +42,8 @@ static inline void scatter(double u, double* ktu, const double* down, const doub
   for (int column = 0; column < shape.columns; column += 8) {
     const Eight share = u * *reinterpret_cast<const LooseEight*>(across + column);
     double* cell = ktu + column;
-    for (int row = 0; row < shape.rows; ++row, cell += shape.stride) *reinterpret_cast<LooseEight*>(cell) += down[row] * share;
+    for (int row = 0; row < shape.rows; ++row, cell += shape.stride)
+      *reinterpret_cast<LooseEight*>(cell) += down[row] * share;
   }
 }
 
@@ -77,9 +78,8 @@ static void prepare(const Forward& args, const Shape& shape, int64_t image, cons
     for (int row = 0; row < shape.rows; ++row)
       down[row] = factor(y, top + row, args.regularisation, args.scale_y, args.stride);
     for (int column = 0; column < shape.columns; ++column)
-      across[column] = left + column < args.width
-                           ? factor(x, left + column, args.regularisation, args.scale_x, args.stride)
-                           : 0.0;
+      across[column] =
+          left + column < args.width ? factor(x, left + column, args.regularisation, args.scale_x, args.stride) : 0.0;
     const int64_t window = int64_t(top) * shape.stride + left;
     grid.windows[head] = static_cast<double>(window);
     scatter(1.0 / heads, grid.ktu + window, down, across, shape);  // of the first u
@@ -138,7 +138,8 @@ static void forward(const Forward& args, int threads) {
       double* own = args.workspace + 3 * image * cells;
       const int64_t first = args.offsets[image];
       one_image(args, shape, image,
-                {own, own + cells, own + 2 * cells, down + first * shape.rows, across + first * shape.columns, windows + first});
+                {own, own + cells, own + 2 * cells, down + first * shape.rows, across + first * shape.columns,
+                 windows + first});
     }
   });
 }

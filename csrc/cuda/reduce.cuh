@@ -11,8 +11,8 @@ static __device__ __forceinline__ W warp_sum(W value) {
   return value;
 }
 
-// Every thread gets the sum; blockDim.x is a multiple of 32 and all threads take part. `shared`: one W per warp, for this
-// sum alone (a second use needs a barrier before it).
+// Every thread gets the sum; blockDim.x is a multiple of 32 and all threads take part. `shared`: one W per warp, for
+// this sum alone (a second use needs a barrier before it).
 template <typename W>
 static __device__ __forceinline__ W block_sum(W value, W* shared) {
   value = warp_sum(value);

@@ -1,8 +1,8 @@
 // Bayesian loss (Ma et al., ICCV 2019): every cell of a density map belongs to the heads of its image, and to a
 // background, with the posterior p_nm = softmax over n of -distance^2 / (2 sigma^2).
 //
-// All exponents of a cell are taken relative to its largest, so that the sum is at least 1: a head whose squared distance is
-// kReach * 2 sigma^2 beyond the smallest one of the cell weighs less than 2e-11 and is left out.
+// All exponents of a cell are taken relative to its largest, so that the sum is at least 1: a head whose squared
+// distance is kReach * 2 sigma^2 beyond the smallest one of the cell weighs less than 2e-11 and is left out.
 #pragma once
 
 #include <math.h>
@@ -26,8 +26,8 @@ struct Forward {
   double stride;      // pixels per cell
   double sigma, ratio;
   Form form;
-  float* loss;   // [batch]
-  float* slope;  // [batch, height, width], the loss's derivative
+  float* loss;        // [batch]
+  float* slope;       // [batch, height, width], the loss's derivative
   double* workspace;  // of the CPU: workspace(...) doubles, uninitialised
 };
 

@@ -2,8 +2,9 @@
 // NeurIPS 2020): Sinkhorn's iterations over the few cells that a head reaches.
 //
 // K_nm = exp(-cost_nm / regularisation) is a product of one factor per axis, so a head needs two short vectors. The
-// iterations add 1e-16 to every denominator, which bounds u and v by 1e16: entries of K below exp(-kReach) add less than
-// 1e-28 to a sum that is at least 1e-16, and are left out. In pixels, with regularisation 10, that is beyond 32 px.
+// iterations add 1e-16 to every denominator, which bounds u and v by 1e16: entries of K below exp(-kReach) add less
+// than 1e-28 to a sum that is at least 1e-16, and are left out. In pixels, with regularisation 10, that is beyond 32
+// px.
 #pragma once
 
 #include <math.h>
@@ -12,24 +13,24 @@
 
 namespace dkpnet::transport {
 
-constexpr double kReach = 102.0;      // -ln K of the farthest cell of a window
-constexpr double kGuard = 1e-16;       // added to K^T u, to K v, and to v in the potential
-constexpr double kStop = 1e-9;         // squared error of the cells' marginal, looked at
-constexpr int kLooked = 10;            // every so many iterations
-constexpr double kMassGuard = 1e-6;    // added to a map's sum
+constexpr double kReach = 102.0;     // -ln K of the farthest cell of a window
+constexpr double kGuard = 1e-16;     // added to K^T u, to K v, and to v in the potential
+constexpr double kStop = 1e-9;       // squared error of the cells' marginal, looked at
+constexpr int kLooked = 10;          // every so many iterations
+constexpr double kMassGuard = 1e-6;  // added to a map's sum
 
 struct Forward {
   const float* density;    // [batch, height, width], heads per cell, not negative
   const float* points;     // [num_points, 2], (x, y) in pixels, finite, image after image
   const int64_t* offsets;  // [batch + 1], image b owns points offsets[b] ... offsets[b + 1] - 1
   int64_t batch, num_points;
-  int height, width;                // cells
-  double stride;                    // pixels per cell
-  double scale_x, scale_y;          // of a distance in pixels, before it is squared
+  int height, width;        // cells
+  double stride;            // pixels per cell
+  double scale_x, scale_y;  // of a distance in pixels, before it is squared
   double regularisation;
   int iterations;
-  float* objective;  // [batch], sum over the cells of normalised density * potential; 0 without heads
-  float* potential;  // [batch, height, width], regularisation * ln v; 0 without heads
+  float* objective;   // [batch], sum over the cells of normalised density * potential; 0 without heads
+  float* potential;   // [batch, height, width], regularisation * ln v; 0 without heads
   double* workspace;  // of the CPU: shape(args).size doubles, uninitialised
 };
 
@@ -55,7 +56,8 @@ static inline Shape shape(const Forward& args) {
 }
 
 // First cell of the window of `count` cells, within [0, cells - count], that holds all cells that the head reaches.
-DKPNET_HD int window_begin(double coordinate, double regularisation, double scale, double stride, int count, int cells) {
+DKPNET_HD int window_begin(double coordinate, double regularisation, double scale, double stride, int count,
+                           int cells) {
   const double radius = sqrt(kReach * regularisation) / scale;
   const double first = ceil((coordinate - radius) / stride - 0.5), last = cells - count;
   return first > 0.0 ? static_cast<int>(first < last ? first : last) : 0;
