@@ -47,12 +47,12 @@ def bayesian(
     form: Form = "paper",
     ratio: float | None = None,
 ) -> Tensor:
-    """The Bayesian loss of every image: sum over its heads of |t_n - e_n|, plus |e_background|.
+    """The Bayesian loss of every image: sum over its heads of abs(t_n - e_n), plus abs(e_background).
 
     A cell m with centre x_m belongs to head n with posterior p_nm, the softmax over the heads and a background of
-    -|x_m - z_n|^2 / (2 sigma^2), and e_n = sum_m p_nm D_m. With d_m the distance to the nearest head and S the side, the
+    -norm(x_m - z_n)^2 / (2 sigma^2), and e_n = sum_m p_nm D_m. With d_m the distance to the nearest head and S the side, the
     background's squared distance is (ratio S - d_m)^2 in the form "paper", and (ratio S)^2 / (d_m^2 + 1e-5) in the form
-    "2021", that of the authors' code since July 2021. An image without heads has the loss |sum D|.
+    "2021", that of the authors' code since July 2021. An image without heads has the loss abs(sum D).
 
     Args:
         density: [B, 1, h, w], heads per cell; float64 computes in plain PyTorch, other dtypes are taken as float32.
