@@ -83,6 +83,8 @@ def test_signals_end_a_command_in_one_line(number, capsys):
             kept.append("results")
 
     before = signal.getsignal(number)
+    if before is signal.SIG_IGN:
+        pytest.skip(f"{number.name} is ignored here, as under nohup, and stays so")
     with pytest.raises(SystemExit) as ended:
         cli.run_command(main)
     assert ended.value.code == 128 + number and kept == ["results"]
