@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -80,8 +81,10 @@ def command(domains, environment) -> Callable[..., subprocess.Popen]:
     def call(*arguments, prefix: tuple[str, ...] = ("-m",)) -> subprocess.Popen:
         words = [sys.executable, *prefix, "dkpnet_ext.train", *ARGUMENTS, *domains, *map(str, arguments)]
         return subprocess.Popen(
-            words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
-        )
+            words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+            # A suite in the background or under nohup ignores some signals, and its children would inherit that.
+            preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGHUP)],
+        )  # fmt: skip
 
     return call
 
