@@ -82,14 +82,16 @@ def test_signals_end_a_command_in_one_line(number, capsys):
             os.kill(os.getpid(), number)  # a second one does not keep results from being written
             kept.append("results")
 
-    before = signal.getsignal(number)
-    if before is signal.SIG_IGN:
-        pytest.skip(f"{number.name} is ignored here, as under nohup, and stays so")
-    with pytest.raises(SystemExit) as ended:
-        cli.run_command(main)
+    outside = signal.signal(number, signal.SIG_DFL)  # under nohup it is ignored, and a command leaves that so
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.run_command(main)
+        after = signal.getsignal(number)
+    finally:
+        signal.signal(number, outside)
     assert ended.value.code == 128 + number and kept == ["results"]
     assert capsys.readouterr().err == f"stopped by {number.name}; results so far are kept\n"
-    assert signal.getsignal(number) is before
+    assert after is signal.SIG_DFL
 
 
 def test_other_ends(capsys):

@@ -21,7 +21,7 @@ def page() -> str:
             "# Broken inputs",
             "",
             f"{total} broken inputs are tried in every run of the tests; all {total} get an answer of one line that says what",
-            "is wrong, and nothing is written. A traceback is a bug: please report it.",
+            "is wrong. A traceback is a bug: please report it.",
             "",
             "| what | tried and answered |",
             "|---|---:|",

@@ -116,7 +116,7 @@ def test_place(fault, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("fault", VALUES, ids=lambda fault: fault.name)
 def test_value(fault):
-    answered(lambda: to_tensor(fault.given), fault.answer, (ValueError, TypeError, Exception))
+    answered(lambda: to_tensor(fault.given), fault.answer, (ValueError, TypeError, UserError))
 
 
 def test_a_whole_picture_is_read(tmp_path):
