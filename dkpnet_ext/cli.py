@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import tyro
 
-from .errors import OutputClosed, UserError, say
+from .errors import OutputClosed, UserError, closed, say
 
 COMMANDS = {
     "train": "train a model",
@@ -57,15 +57,22 @@ def program(command: str) -> str:
     return sys.argv[0] if sys.argv[0] == f"dkpnet {command}" else f"python -m dkpnet_ext.{command}"
 
 
-def parse(kind: Callable[..., T], command: str, **options: Any) -> T:
+def parse(kind: Callable[..., T], command: str, *, short: str | None = None, **options: Any) -> T:
     """`tyro.cli` for a command, whose errors are one line.
 
     Args:
         kind: the class of the arguments; command: its name, such as ``predict``; options: as for `tyro.cli`.
+        short: what ``--help`` prints in place of tyro's list of all options, which ``--help-all`` prints.
 
     Raises:
-        UserError: arguments that do not fit. SystemExit: after ``--help``.
+        UserError: arguments that do not fit. SystemExit: after ``--help`` and ``--help-all``.
     """
+    words = [str(word) for word in (sys.argv[1:] if options.get("args") is None else options["args"])]
+    if short is not None and {"-h", "--help"} & set(words):
+        for line in short.splitlines():
+            say(line)
+        raise SystemExit(0)
+    options["args"] = ["--help" if word == "--help-all" else word for word in words]
     if (os.environ.get("COLUMNS") or "80").isdecimal() and int(os.environ.get("COLUMNS") or 80) < 40:
         os.environ["COLUMNS"] = "40"  # narrower help texts take tyro very long, or forever
     shown = io.StringIO()
@@ -73,6 +80,8 @@ def parse(kind: Callable[..., T], command: str, **options: Any) -> T:
     try:
         with redirect_stderr(shown):
             return tyro.cli(kind, **options)
+    except OSError as error:  # the reader of the help text has gone
+        raise closed(sys.stdout, error) from None
     except SystemExit as ended:
         if not ended.code:
             raise

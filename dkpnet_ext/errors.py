@@ -45,16 +45,18 @@ def say(line: str, *, error: bool = False) -> None:
         stream.write(printable(line, stream.encoding or "utf-8") + "\n")
         stream.flush()
     except OSError as problem:
-        _silence(stream)
+        refused = closed(stream, problem)
         if not error:
-            raise OutputClosed(problem) from None
+            raise refused from None
 
 
-def _silence(stream: object) -> None:
-    """Point a broken stream's descriptor at nothing: Python flushes it again at its end."""
+def closed(stream: object, problem: OSError) -> OutputClosed:
+    """What to raise for a stream that takes no more. Its descriptor points at nothing from now on: Python flushes it again
+    at its end."""
     try:
         target = os.open(os.devnull, os.O_WRONLY)
         os.dup2(target, stream.fileno())  # type: ignore[attr-defined]
         os.close(target)
     except OSError:  # not a real file (a test's stand-in)
         pass
+    return OutputClosed(problem)

@@ -13,7 +13,7 @@ import tyro
 from .cli import parse as parse_arguments
 from .cli import program, run_command
 from .errors import UserError
-from .train import quiet
+from .train import FIRST, first_options, quiet
 from .training import PRESETS, Config
 from .training.config import ModelConfig
 
@@ -68,17 +68,26 @@ def parse(arguments: list[str]) -> tuple[list[str], Arguments]:
             names.append(word)
         else:
             raise UserError(f"{word}: neither a table nor a preset; there are all, {', '.join([*PAGES, *PRESETS])}")
-    if not names and not {"-h", "--help"} & set(arguments):
+    if not names and not {"-h", "--help", "--help-all"} & set(arguments):
         raise UserError(f"which table? all, or some of {', '.join(PAGES)}")
     pages = "\n".join(f"  {name}: {page.title}" for name, page in PAGES.items())
+    about = (
+        "Train what the paper's tables and figures need, each run once, and write them with a verdict for every claim.\n\n"
+        "Systems without a second stage train twice the epochs. A run that was cut off goes on where it was.\n\n"
+        f"Tables, or all:\n{pages}"
+    )
+    settings = Settings.of(preset)
+    options = {"--seeds SEED ...": "every system is trained once with each (0)"} | FIRST
+    del options["--resume FOLDER"]
     parsed = parse_arguments(
         tyro.conf.OmitArgPrefixes[Arguments],
         "reproduce",
+        short=f"usage: {program('reproduce')} TABLE ... [PRESET] [OPTION ...]\n\n{about}\n\nPresets: {', '.join(PRESETS)}\n\n"
+        f"The options that people need first, with their values in {preset}:\n{first_options(settings, options)}\n\n"
+        f"All options: {program('reproduce')} {preset} --help-all",
         prog=f"{program('reproduce')} TABLE ... [PRESET]",
-        description="Train what the paper's tables and figures need, each run once, and write them with a verdict for every "
-        "claim.\n\nSystems without a second stage train twice the epochs. A run that was cut off goes on where it was.\n\n"
-        f"Tables, or all:\n{pages}\n\nThe defaults below are those of the preset {preset}.",
-        default=Arguments(Settings.of(preset)),
+        description=f"{about}\n\nThe defaults below are those of the preset {preset}.",
+        default=Arguments(settings),
         args=arguments,
     )
     if not parsed.seeds or not all(0 <= seed < 2**32 - 1 for seed in parsed.seeds):

@@ -7,23 +7,38 @@ import difflib
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 
 from .cli import parse as parse_arguments
 from .cli import program, run_command
 from .errors import UserError, say
 from .training import PRESETS, Config
 
-_FIRST = """The options that people need first:
-  --data NAME=FOLDER ...  your data sets; `prepare` checks them before
-  --output FOLDER         where the run is written
-  --resume FOLDER         go on with a run that was stopped
-  --epochs N              length of each stage
-  --batch N, --crop N     lower them if memory runs out
-  --lr RATE               learning rate
-  --num-clusters N        domains of stage II
-  --backbone NAME, --weights imagenet|FILE|None
-  --device cpu|cuda
-  --seed N"""
+# The options that people need first; `--help-all` lists all of them.
+FIRST = {
+    "--data NAME=FOLDER ...": "your data sets; `prepare` checks them before",
+    "--output FOLDER": "where the run is written",
+    "--resume FOLDER": "go on with a run that was stopped",
+    "--epochs N": "length of each stage",
+    "--batch N": "images of a step; lower it if memory runs out",
+    "--crop N": "side of the training crops in pixels",
+    "--lr RATE": "learning rate",
+    "--num-clusters N": "domains of stage II",
+    "--backbone NAME": "the part of the network that can be pretrained, by its name in timm",
+    "--device cpu|cuda": "where to train",
+}
+
+
+def first_options(config: Config, options: Mapping[str, str] = FIRST) -> str:
+    """A line for each option, with the value that it has in ``config``."""
+    groups = (config, config.data, config.model, config.cluster, config.optim)
+    values = {name: value for group in groups for name, value in vars(group).items()}
+    lines = []
+    for option, about in options.items():
+        value = values.get(option.split()[0].strip("-").replace("-", "_"))
+        value = " ".join(map(str, value)) if isinstance(value, tuple) else value
+        lines.append(f"  {option:<24}{about}" + (f" ({value})" if value not in (None, "") else ""))
+    return "\n".join(lines)
 
 
 def parse(arguments: list[str]) -> Config:
@@ -42,13 +57,16 @@ def parse(arguments: list[str]) -> Config:
         meant = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"preset {name}: unknown; there are {', '.join(PRESETS)}{meant}")
     presets = "\n".join(f"  {key}: {text}" for key, (text, _) in PRESETS.items())
+    about = f"Train DKPNet or one of its comparison systems, in one or two stages.\n\nPresets:\n{presets}"
     config = parse_arguments(
         tyro.conf.OmitArgPrefixes[Config],
         "train",
+        short=f"usage: {program('train')} [PRESET] [OPTION ...]\n\n{about}\n\n"
+        f"The options that people need first, with their values in {name}:\n{first_options(PRESETS[name].config)}\n\n"
+        f"All options: {program('train')} {name} --help-all",
         prog=f"{program('train')} [PRESET]",
-        description=f"Train DKPNet or one of its comparison systems, in one or two stages.\n\nPresets:\n{presets}\n\n"
-        f"{_FIRST}\n\nThe defaults below are those of {name}.",
-        default=copy.deepcopy(PRESETS[name][1]),
+        description=f"{about}\n\nThe defaults below are those of {name}.",
+        default=copy.deepcopy(PRESETS[name].config),
         args=arguments,
     )
     if config.resume is not None and len(words) > (1 if words[0].startswith("--resume=") else 2):

@@ -135,12 +135,22 @@ def test_a_narrow_terminal(monkeypatch, capsys):
     assert not ended.value.code and "--output" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", ["--help", "--help-all"])
+def test_help_whose_reader_has_gone(option):
+    for command in ("train", "predict"):
+        line = f"({sys.executable} -m dkpnet_ext.{command} {option}; echo $? >&2) | true"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT)
+        assert done.stderr == "error: standard output: Broken pipe; results so far are kept\n141\n"
+
+
 def test_the_console_script(monkeypatch, capsys):
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     console = EntryPoint("dkpnet", scripts["dkpnet"], "console_scripts").load()
     for words, expected in (
         ([], "usage: dkpnet COMMAND"),
         (["predict", "--help"], "usage: dkpnet predict"),
+        (["predict", "--help-all"], "usage: dkpnet predict"),
+        (["train", "--help"], "usage: dkpnet train [PRESET]"),
         (["info"], "dkpnet_ext "),
     ):
         monkeypatch.setattr(sys, "argv", ["dkpnet", *words])

@@ -64,12 +64,23 @@ def test_the_command_checks(arguments):
         parse(["quick", *arguments])
 
 
-def test_help_begins_with_what_people_need_first(capsys):
+def test_help_is_what_people_need_first(capsys):
     with pytest.raises(SystemExit):
-        parse(["--help"])
+        parse(["small", "--help"])
     shown = capsys.readouterr().out
-    first = shown[shown.index("The options that people need first") : shown.index("The defaults below")]
-    assert len(re.findall(r"(?m)^.{0,3}  --", first)) == 10 and "--resume FOLDER" in first
+    assert len(shown.splitlines()) < 30 and len(re.findall(r"(?m)^  --", shown)) == 10
+    assert "--resume FOLDER" in shown and re.search(r"--epochs N .*\(108\)", shown) and "paper-4joint: " in shown
+    assert re.search(r"All options: .*train small --help-all$", shown.strip())
+    for option in re.findall(r"(?m)^  (--[\w-]+)", shown):
+        assert option.strip("-").replace("-", "_") in {name for name, _, _ in _settings(PRESETS["small"].config)}
+
+
+def test_all_options_on_demand(capsys):
+    with pytest.raises(SystemExit):
+        parse(["small", "--help-all"])
+    shown = capsys.readouterr().out
+    for name, _, _ in _settings(PRESETS["small"].config):
+        assert name == "preset" or f"--{name.replace('_', '-')} " in shown or f"--{name.replace('_', '-')}," in shown
 
 
 def old_configuration() -> dict:

@@ -203,9 +203,17 @@ def test_bad_arguments_are_one_line(words, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_help_shows_the_defaults_that_count(capsys):
+def test_help_is_short(capsys):
     with pytest.raises(SystemExit):
         parse(["--help"])
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) < 50 and "table9: " in shown and "--help-all" in shown
+    assert "--output FOLDER         where the run is written (reproduction)" in shown and "--resume" not in shown
+
+
+def test_all_options_show_the_defaults_that_count(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help-all"])
     shown = " ".join(re.sub("[│|]", " ", capsys.readouterr().out).split())
     assert "(default: reproduction)" in shown and "PRESET-DATE-TIME" not in shown
     assert not re.search(r"--(system|resume|seed) ", shown)
