@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .cli import Checkpoint, Device, parse, run_command
-from .errors import say
 
 
 @dataclass
@@ -27,16 +26,14 @@ class Arguments:
 def main() -> None:
     """Parse, load, serve."""
     args = parse(Arguments, "demo")
-    from .counting.webpage import DemoPage, serve
+    from .counting.webpage import DemoPage
     from .device import pick_device
     from .models import load_model
+    from .webserver import run
 
     device = pick_device(args.device)
     model = load_model(args.checkpoint).for_inference().to(device)
-    server = serve(DemoPage(model, args.checkpoint or "starter", host=args.host), args.host, args.port)
-    address = f"[{args.host}]" if ":" in args.host else args.host
-    say(f"open http://{address}:{server.port} (Ctrl-C ends it)")
-    server.serve_forever()
+    run(DemoPage(model, args.checkpoint or "starter", host=args.host), args.host, args.port)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,14 @@ from counters import alive
 from PIL import Image
 from werkzeug.test import Client
 
+from dkpnet_ext import webserver
 from dkpnet_ext.counting import webpage
 from dkpnet_ext.counting.regions import count_regions
-from dkpnet_ext.counting.webpage import DemoPage, familiar, serve
+from dkpnet_ext.counting.webpage import DemoPage, familiar
 from dkpnet_ext.data.images import to_tensor
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet
+from dkpnet_ext.webserver import serve
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -233,9 +235,9 @@ def test_few_pictures_are_in_memory_at_a_time(page, photo, monkeypatch):
 
 def test_slow_clients_are_dropped_and_few_are_served(page, monkeypatch):
     """On commit c572cb6 1100 clients that sent nothing held 1100 threads for ever."""
-    monkeypatch.setattr(webpage._Handler, "timeout", 0.3)
-    monkeypatch.setattr(webpage, "LIFE", 0.6)
-    monkeypatch.setattr(webpage, "CLIENTS", 2)
+    monkeypatch.setattr(webserver._Handler, "timeout", 0.3)
+    monkeypatch.setattr(webserver, "LIFE", 0.6)
+    monkeypatch.setattr(webserver, "CLIENTS", 2)
     server = serve(page, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

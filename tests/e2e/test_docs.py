@@ -16,8 +16,8 @@ from counters import alive
 from PIL import Image
 from werkzeug.serving import BaseWSGIServer
 
+from dkpnet_ext import webserver
 from dkpnet_ext.cli import run_command
-from dkpnet_ext.counting import webpage
 from dkpnet_ext.models import DKPNet
 from dkpnet_ext.models.hub import STARTER
 
@@ -83,8 +83,8 @@ def run(folder, tmp_path_factory, monkeypatch, capfd):
     monkeypatch.setenv("DKPNET_CACHE", str(folder / "cache"))
     # docs/demo.md: the page ends at once, and takes a free port, whichever the example names.
     monkeypatch.setattr(BaseWSGIServer, "serve_forever", lambda self: self.server_close())
-    serve = webpage.serve
-    monkeypatch.setattr(webpage, "serve", lambda page, host, port: serve(page, host, 0))
+    serve = webserver.serve
+    monkeypatch.setattr(webserver, "serve", lambda page, host, port: serve(page, host, 0))
     # Drawing all 670 takes most of a minute.
     monkeypatch.setattr("dkpnet_ext.data.negatives._SIZES", {"train": 4, "test": 2})
 
