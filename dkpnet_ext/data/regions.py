@@ -1,11 +1,13 @@
 """Regions of interest that belong to a data set: people outside are not annotated.
 
-A region is its vertices [K, 2] (x, y) in pixels, or a mask [H, W] of booleans, of the upright image. Heads outside
-are left out, and the pixels outside are painted in one colour, so that they are neither counted nor trained on.
+A region is its vertices [K, 2] (x, y) in pixels, or a mask [H, W] of booleans, of the upright image. Rows of NaN divide
+vertices into polygons: the region is the first (the whole image if that has no vertices) without the others. Heads
+outside are left out, and the pixels outside are painted in one colour, so that they are neither counted nor trained on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +18,29 @@ from .images import BadFile, turn_points
 OUTSIDE = (124, 116, 104)  # ImageNet's mean colour: zero for a network that normalises
 
 
+def all_but(polygons: Sequence[np.ndarray]) -> np.ndarray:
+    """The region [K, 2] that leaves out polygons [K_i, 2], which may overlap."""
+    return np.concatenate([part for polygon in polygons for part in ([[np.nan, np.nan]], polygon)])
+
+
 def region_mask(region: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
     """A region of an image of size ``old`` (H, W) as a mask [H, W] of booleans for that image resized to ``new``."""
     if region.dtype == bool:
         picture = Image.fromarray(region)
         return np.asarray(picture.resize((new[1], new[0]), Image.Resampling.NEAREST))
-    # A pixel is inside when its centre is: an odd number of the polygon's edges lies to the right of it.
     corners = region * [new[1] / old[1], new[0] / old[0]]
-    mask = np.zeros(new, bool)
-    rows, columns = np.arange(new[0]) + 0.5, np.arange(new[1]) + 0.5
+    breaks = np.flatnonzero(np.isnan(corners[:, 0]))
+    first, *others = np.split(corners, breaks)
+    mask = _inside(first, new) if len(first) else np.ones(new, bool)
+    for part in others:
+        mask &= ~_inside(part[1:], new)
+    return mask
+
+
+def _inside(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pixels [H, W] inside a polygon: an odd number of its edges lies to the right of the pixel's centre."""
+    mask = np.zeros(size, bool)
+    rows, columns = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
     for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         crossed = (y0 <= rows) != (y1 <= rows)
         if crossed.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image, PngImagePlugin
 from dkpnet_ext.data import images
 from dkpnet_ext.data.images import decode, inspect_image, mirror
 from dkpnet_ext.data.readers import BadFile, base, find_layout, jhu_crowd, nwpu, read_domain, shanghaitech
+from dkpnet_ext.data.regions import region_mask
 from dkpnet_ext.errors import UserError
 
 ALL = {"1": 2, "2": 1, "3": 0}  # heads of layouts.POINTS
@@ -367,3 +369,35 @@ def test_real_data(folder, layout, counts, heads):
     if folder == "UCF_CC_50":
         assert len(report.notes["grayscale"]) == 6
         assert [name.removeprefix("train/") for name in report.notes["points outside"]] == ["1.jpg", "6.jpg"]
+
+
+def test_a_list_may_ignore_regions(tmp_path):
+    """Polygons of `ignore` are left out, where they overlap too; their heads and pixels with them."""
+    picture = np.full((40, 60, 3), 200, np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    ignore = [[[0, 0], [30, 0], [30, 20], [0, 20]], [[20, 10], [50, 10], [50, 30], [20, 30]]]
+    entry = {"image": "a.png", "points": [[5, 5], [25, 15], [45, 25], [55, 35]], "ignore": ignore}
+    (tmp_path / "train.json").write_text(json.dumps([entry]))
+    records, report = read_domain("mine", tmp_path, progress=False)
+    assert report.bad == [] and report.notes["heads outside the region of interest, left out"] == ["train/a.png"]
+    (record,) = records["train"]
+    assert record.points.tolist() == [[55, 35]]
+    expected = np.ones((40, 60), bool)
+    expected[:20, :30] = expected[10:30, 20:50] = False
+    assert (region_mask(record.region, record.size, record.size) == expected).all()
+    half = region_mask(record.region, record.size, (20, 30))
+    assert (half == expected[::2, ::2]).all()
+    (tmp_path / "train.json").unlink()
+    (tmp_path / "train.csv").write_text(
+        "image,points,ignore\n" + f'a.png,"[[5, 5], [55, 35]]","{json.dumps(ignore)}"\n'
+    )
+    assert read_domain("mine", tmp_path, progress=False)[0]["train"][0].points.tolist() == [[55, 35]]
+
+
+@pytest.mark.parametrize("ignore", [[[1, 2]], [[[0, 0], [1, 1]]], "[[", {"a": 1}, 7, [[[0, 0], [1, 1], [2, None]]]])
+def test_ignored_regions_that_are_none(tmp_path, ignore):
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    (tmp_path / "train.json").write_text(json.dumps([{"image": "a.png", "points": [], "ignore": ignore}]))
+    _, report = read_domain("mine", tmp_path, progress=False)
+    reason = "entry 0: ignore is no list of polygons [[x, y], [x, y], [x, y], ...]"
+    assert report.bad == [(tmp_path / "train.json", reason)]

@@ -4,7 +4,8 @@
 
 CSV with the columns image,points, or JSON ``[{"image": ..., "points": [[x, y], ...]}, ...]`` (also JSON Lines of such
 objects, ``{image: points, ...}``, and points {x, y}): paths relative to the list, points in pixels of the upright image;
-points may also name a CSV file with the columns x,y. A list whose name tells no split is train; one that is named
+points may also name a CSV file with the columns x,y. ``ignore``, a list of polygons [[x, y], ...] (JSON), leaves regions
+out, as `annotate` writes it. A list whose name tells no split is train; one that is named
 itself, not its folder, is test.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..images import IMAGE_SUFFIXES, BadFile
+from ..regions import all_but
 from .base import Entry, Layout, as_points, fail, files, has, read_json, read_rows, read_xy_csv
 from .tree import peek_json, peek_lines, read_json_lines, split_of
 
@@ -56,6 +58,18 @@ def list_points(value: Any, path: Path, where: str, owners: dict[Path, str]) -> 
         if bad.path != path:
             raise
         raise BadFile(path, f"{where}: {bad}") from None
+
+
+def ignored(value: Any, path: Path, where: str) -> np.ndarray:
+    """The region without the polygons that ``ignore`` lists."""
+    try:
+        polygons = json.loads(value) if isinstance(value, str) else value
+        rings = [as_points(ring, path) for ring in polygons]
+        if any(len(ring) < 3 for ring in rings):
+            raise ValueError
+    except (TypeError, ValueError, RecursionError, BadFile):
+        raise BadFile(path, f"{where}: ignore is no list of polygons [[x, y], [x, y], [x, y], ...]") from None
+    return all_but(rings)
 
 
 def beside(listing: Path, name: str) -> Path:
@@ -140,8 +154,14 @@ def read_list(split: str, path: Path, seen: dict[Path, str]) -> Iterator[Entry]:
             yield Entry(split, name, path, partial(fail, path, f"{where} lists {name} again (after {seen[image]})"))
             continue
         seen[image] = f"{path.name}, {where}"
-        yield Entry(split, image.relative_to(path.parent).as_posix() if image.is_relative_to(path.parent) else name,
-                    image, partial(list_points, row["points"], path, where, owners))  # fmt: skip
+        polygons = row.get("ignore")
+        yield Entry(
+            split,
+            image.relative_to(path.parent).as_posix() if image.is_relative_to(path.parent) else name,
+            image,
+            partial(list_points, row["points"], path, where, owners),
+            None if polygons in (None, "", "[]", []) else partial(ignored, polygons, path, where),
+        )
 
 
 def _recognise(root: Path) -> bool:
