@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+import re
 import threading
 import warnings
 from dataclasses import dataclass
@@ -167,18 +168,23 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     # When a PNG has no EXIF before its pixels, Pillow decodes all of them to look for one behind: spare it
     # that where there is none.
     if image.format == "PNG" and "exif" not in image.info and "Raw profile type exif" not in image.info:
-        file = cast(IO[bytes], image.fp)
-        position = file.tell()
-        file.seek(-min(1 << 16, file.seek(0, 2)), 2)
-        late = b"eXIf" in file.read()
-        file.seek(position)
-        if not late:
+        if b"eXIf" not in _tail(image, 1 << 16):
             return 1
     try:
         value = image.getexif().get(0x0112, 1)
     except Exception:  # broken EXIF is common in the wild and says nothing about the pixels
         return 1
     return value if value in range(1, 9) else 1
+
+
+def _tail(image: ImageFile.ImageFile, length: int) -> bytes:
+    """The last bytes of an opened image's file."""
+    file = cast(IO[bytes], image.fp)
+    position = file.tell()
+    file.seek(-min(length, file.seek(0, 2)), 2)
+    tail = file.read()
+    file.seek(position)
+    return tail
 
 
 def decode(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
@@ -203,10 +209,13 @@ def resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _decode(image: ImageFile.ImageFile, path: Path, raw: bool = False) -> Image.Image:
+    unwritten = image.format == "JPEG" and _tail(image, 16) == bytes(16)  # Pillow may take zeros for pixels
     try:
         if raw:
             image.load()
             return image
+        if unwritten:
+            raise ValueError("zeros at the end")
         return to_rgb(image)
     except UserError as error:
         raise BadFile(path, str(error)) from None
@@ -222,19 +231,42 @@ def _without_end_marker(path: Path) -> Image.Image | None:
     """A JPEG that lacks only its end marker (some cameras and downloads lose it), else None.
 
     Its data are completed by two different fillings. Where a pixel is missing, the filling is decoded in its place,
-    and the two pictures differ.
+    and the two pictures differ. Of a progressive one all scans must be there, too.
     """
     content = path.read_bytes()
+    if content.endswith(bytes(16)):  # what a download laid out and never wrote, or padding
+        content = content.rstrip(b"\0")
+    content = content.rstrip(b"\xff")  # half a marker
     pictures = []
     try:
-        for filling in (b"\x00", b"\x5a"):
+        for filling in (b"\x00", b"\xa5"):  # their first bits are different codes
             image = Image.open(io.BytesIO(content + filling * 4096 + b"\xff\xd9"), formats=["JPEG"])
-            if "progressive" in image.info:  # a scan may be missing without a trace
+            if "progressive" in image.info and not _has_all_scans(content):
                 return None
             pictures.append(to_rgb(image))
     except Exception:
         return None
     return pictures[0] if np.array_equal(np.asarray(pictures[0]), np.asarray(pictures[1])) else None
+
+
+def _has_all_scans(content: bytes) -> bool:
+    """Whether the scans of a progressive JPEG bring every coefficient of every component to its last bit (ITU T.81, G.1)."""
+    missing: set[tuple[int, int]] = set()  # component, coefficient
+    position = 2
+    while position + 4 <= len(content):
+        kind, length = content[position + 1], int.from_bytes(content[position + 2 : position + 4], "big")
+        segment = content[position + 4 : position + 2 + length]
+        position += 2 + length
+        if kind == 0xC2:  # the frame
+            missing = {(component, k) for component in segment[6::3] for k in range(64)}
+        elif kind == 0xDA:  # a scan: its header, then its data up to a marker
+            end = 1 + 2 * segment[0]
+            first, last, approximation = segment[end : end + 3]
+            if approximation & 15 == 0:
+                missing -= {(component, k) for component in segment[1:end:2] for k in range(first, last + 1)}
+            marker = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]").search(content, position)
+            position = marker.start() if marker else len(content)
+    return not missing
 
 
 def read_image(path: str | Path) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import layouts
@@ -207,15 +208,27 @@ def test_nwpu_with_other_suffixes_and_objects(tmp_path):
 # Pictures.
 
 
-def test_jpeg_without_its_end_marker(tmp_path):
-    """Every pixel is there. Where a single one is missing, the picture is refused."""
-    path = layouts.picture(tmp_path / "a.jpg", quality=90)
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}], ids=str)
+@pytest.mark.parametrize("behind", [b"", b"\xff", bytes(5000), b"\xff\xd9" + bytes(5000)])
+def test_jpeg_without_its_end_marker(behind, options, tmp_path):
+    """Every pixel is there, whatever a camera, a download or a disk put in the marker's place."""
+    path = layouts.picture(tmp_path / "a.jpg", **{"quality": 90} | options)
     whole, content = np.asarray(read_image(path)), path.read_bytes()
-    path.write_bytes(content[:-2])
+    path.write_bytes(content[:-2] + behind)
     assert np.array_equal(np.asarray(read_image(path)), whole)
-    path.write_bytes(content[:-40])
-    with pytest.raises(UserError, match="cut off or corrupt"):
-        read_image(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}], ids=str)
+@pytest.mark.parametrize("behind", [b"", bytes(50_000)], ids=len)
+def test_jpeg_that_is_cut_off(behind, options, tmp_path):
+    """Where a single pixel or scan is missing, the picture is refused, also if zeros were laid out for the rest."""
+    path = layouts.picture(tmp_path / "a.jpg", **{"quality": 90} | options)
+    content = path.read_bytes()
+    scans = [found.start() for found in re.finditer(b"\xff\xda", content)][1:]
+    for end in (-3, -10, -40, len(content) // 2, *scans, *(scan - 1 for scan in scans)):
+        path.write_bytes(content[:end] + behind)
+        with pytest.raises(UserError, match="cut off or corrupt"):
+            read_image(path)
 
 
 @pytest.mark.parametrize("most", [255, 4095, 65535])
