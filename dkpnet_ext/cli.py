@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import tyro
 
-from .errors import OutputClosed, UserError, closed, say
+from .errors import OutputClosed, UserError, closed, out_of_memory, say
 
 COMMANDS = {
     "train": "train a model",
@@ -149,7 +149,9 @@ def run_command(main: Callable[[], object]) -> NoReturn:
     except Stopped as stop:
         say(f"stopped by {stop.args[0].name}; results so far are kept", error=True)
         status = 128 + stop.args[0]
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
         say("error: not enough memory", error=True)
         status = 2
     sys.exit(status)

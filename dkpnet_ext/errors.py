@@ -60,3 +60,10 @@ def closed(stream: object, problem: OSError) -> OutputClosed:
     except OSError:  # not a real file (a test's stand-in)
         pass
     return OutputClosed(problem)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception is Python's, torch's or a GPU's word for too little memory."""
+    words = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc")
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in text for word in words))

@@ -22,7 +22,7 @@ from werkzeug.exceptions import Forbidden, HTTPException, RequestEntityTooLarge
 from werkzeug.serving import BaseWSGIServer, ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.wrappers import Request, Response
 
-from .errors import UserError, say
+from .errors import UserError, out_of_memory, say
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -62,6 +62,10 @@ class Page:
             response = json_response({"error": str(error)}, 400)
         except HTTPException as error:
             response = json_response({"error": f"{request.method} {request.path}: {error.name}"}, error.code or 500)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            response = json_response({"error": "not enough memory for this picture; scale it down"}, 503)
         return response(environ, start_response)
 
     def answer(self, request: Request) -> Response:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.images import IMAGE_SUFFIXES
 from ..device import Precision
-from ..errors import UserError
+from ..errors import UserError, out_of_memory
 from ..files import OutputError, output_folder, write_atomically
 from .pictures import Prediction, count_picture, outputs_of_picture
 from .regions import Regions
@@ -36,9 +36,9 @@ def predict_files(
 ) -> Generator[Prediction, None, None]:
     """Count pictures, videos, and those in folders, one after the other; at the end `predictions.json` lists all.
 
-    A file that cannot be read yields a `Prediction` with its error, and the others follow. Entries of earlier calls stay
-    in `predictions.json`; a file that is counted again replaces its own. No input and no file that is not listed there
-    is overwritten.
+    A file that cannot be read, or not counted for lack of memory, yields a `Prediction` with its error, and the others
+    follow. Entries of earlier calls stay in `predictions.json`; a file that is counted again replaces its own. No input
+    and no file that is not listed there is overwritten.
 
     Args:
         model: on its device; output: folder for the results, created.
@@ -66,10 +66,13 @@ def predict_files(
                 raise
             except UserError as error:
                 found = Prediction(str(path), error=str(error))
-            except BaseException as stop:  # Ctrl-C, a signal: what is written of this file stays, and is named
+            except BaseException as stop:  # memory, Ctrl-C, a signal: what is written of this file stays, and is named
                 written = [file for file in outputs(name) if (output / file).exists()]
-                done.append(asdict(Prediction(str(path), outputs=written, error=f"stopped ({type(stop).__name__})")))
-                raise
+                found = Prediction(str(path), outputs=written, error=f"stopped ({type(stop).__name__})")
+                if not out_of_memory(stop):
+                    done.append(asdict(found))
+                    raise
+                found.error = f"{path}: not enough memory to count it; scale it down or cut it"
             done.append(asdict(found))
             yield found
     finally:

@@ -11,7 +11,7 @@ from types import FrameType
 
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, out_of_memory
 
 
 class Interrupted(Exception):
@@ -73,16 +73,12 @@ def one_line(stop: Stop) -> Iterator[None]:
         if not str(error).startswith("Caught "):  # else it comes from a DataLoader's worker, with its traceback
             raise
         raise UserError(_last_line(error)) from None
-    except torch.OutOfMemoryError:
-        raise UserError(f"not enough GPU memory; {_LESS}{_go_on(stop)}") from None
-    except MemoryError:
-        raise UserError(f"not enough memory; {_LESS}{_go_on(stop)}") from None
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         text = str(error)
         if "DataLoader worker" in text and ("exited unexpectedly" in text or "killed by signal" in text):
             problem = "a process that prepares batches was killed (perhaps memory ran out); try fewer --workers"
-        elif "can't allocate memory" in text or "Cannot allocate memory" in text:
-            problem = f"not enough memory; {_LESS}"
+        elif out_of_memory(error):
+            problem = f"not enough {'GPU ' * isinstance(error, torch.OutOfMemoryError)}memory; {_LESS}"
         elif text.startswith("Caught BadFile"):  # in a DataLoader's worker
             problem = _last_line(error)
         else:

@@ -137,6 +137,54 @@ def test_stopped_in_the_middle(model, photo, tmp_path, monkeypatch):
     assert listed(tmp_path / "out")["c.png"]["error"] == "stopped (KeyboardInterrupt)"
 
 
+TOO_LITTLE = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried ..."
+    ),
+    RuntimeError("std::bad_alloc"),
+]
+
+
+@pytest.mark.parametrize("error", TOO_LITTLE, ids=lambda error: type(error).__name__)
+def test_too_little_memory_for_one_file(error, model, photo, tmp_path, monkeypatch, capsys):
+    """The others are counted, and the command says that one was not; before, it ended there."""
+    from dkpnet_ext import predict
+
+    for name in "abc":
+        photo(f"in/{name}.png", (40, 30 + ord(name)))
+    examine = model.examine
+
+    def examine_small(image, **options):
+        if image.shape[1] == 30 + ord("b"):
+            raise error
+        return examine(image, **options)
+
+    monkeypatch.setattr(model, "examine", examine_small)
+    monkeypatch.setattr("dkpnet_ext.models.load_model", lambda _: model)
+    monkeypatch.setattr(model, "for_inference", lambda: model)
+    monkeypatch.setattr(
+        "sys.argv", ["dkpnet predict", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--as-is"]
+    )
+    with pytest.raises(UserError, match="1 of the files could not be counted"):
+        predict.main()
+    shown = capsys.readouterr()
+    assert shown.out.count(".png: ") == 2 and f"results in {tmp_path / 'out'}" in shown.out
+    assert shown.err == f"error: {tmp_path / 'in' / 'b.png'}: not enough memory to count it; scale it down or cut it\n"
+    entries = listed(tmp_path / "out")
+    assert list(entries) == ["a.png", "b.png", "c.png"] and "not enough memory" in entries["b.png"]["error"]
+
+
+def test_a_bug_ends_the_run(model, photo, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(model, "examine", broken)
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        list(predict_files(model, [photo("a.png")], tmp_path / "out"))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

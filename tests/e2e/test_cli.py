@@ -101,6 +101,7 @@ def test_other_ends(capsys):
     for error, status, line in (
         (UserError("photo\n.jpg: no such file"), 2, "error: photo\\n.jpg: no such file\n"),
         (MemoryError(), 2, "error: not enough memory\n"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "error: not enough memory\n"),
         (KeyboardInterrupt(), 130, ""),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -139,6 +139,17 @@ def test_bad_files(client, content, status, message):
     assert (response.status_code, response.json) == (status, {"error": message})
 
 
+def test_too_little_memory(page, client, photo, monkeypatch):
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(page, "_count", refuse)
+    response = client.post("/count?name=a.png", data=photo.read_bytes())
+    assert response.status_code == 503 and response.json == {
+        "error": "not enough memory for this picture; scale it down"
+    }
+
+
 @pytest.fixture(scope="module")
 def counted(page, photo) -> str:
     """The identity of a picture on the page."""
