@@ -1,4 +1,4 @@
-"""What people call: count, density, attend and examine, for pictures of any kind and size."""
+"""What people call: count, density, locate, attend and examine, for pictures of any kind and size."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..errors import UserError
 from . import tiling
 from .folding import fold_batch_norms
 from .hub import SavedNetwork
+from .locating import locate, to_picture
 from .network import CounterOutput
 
 Picture = str | Path | IO[bytes] | Image.Image | np.ndarray | Tensor
@@ -43,7 +44,7 @@ _evaluations: dict[nn.Module, _Evaluation] = {}
 class CrowdCounter(SavedNetwork):
     """Any system that counts people in pictures; the constructor's arguments are `Network`'s.
 
-    `count`, `density`, `attend` and `examine` evaluate: whatever mode the model is in, they take the mean of the latent
+    `count`, `density`, `locate`, `attend` and `examine` evaluate: whatever mode the model is in, they take the mean of the latent
     and batch norm's running statistics, and leave the mode as it was. They may run in several threads at a time, though
     not while another thread trains the model or changes its mode.
     """
@@ -171,3 +172,22 @@ class CrowdCounter(SavedNetwork):
         if isinstance(image, list | tuple):
             return [self.count(each, as_is=as_is) for each in image]
         return float(self.density(image, as_is=as_is).sum(dtype=torch.float64))
+
+    @overload
+    def locate(self, image: Picture, *, as_is: bool = ...) -> np.ndarray: ...
+    @overload
+    def locate(self, image: Pictures, *, as_is: bool = ...) -> list[np.ndarray]: ...
+    def locate(self, image: Picture | Pictures, *, as_is: bool = False) -> np.ndarray | list[np.ndarray]:
+        """The heads of one image as points, as many as `count` says, rounded: see `locating.locate`.
+
+        Args and errors as for `examine`.
+
+        Returns:
+            float64 [N, 3]: x, y in pixels of the image as it was given, and the score in (0, 1].
+        """
+        if isinstance(image, list | tuple):
+            return [self.locate(each, as_is=as_is) for each in image]
+        pixels = to_tensor(image)
+        prepared = pixels if as_is else self.prepare(pixels)
+        points, scores = locate(self.density(prepared, as_is=True), self.out_stride)
+        return np.column_stack([to_picture(points, prepared.shape[-2:], pixels.shape[-2:]), scores])
