@@ -15,7 +15,10 @@ from PIL import Image
 
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.synthetic import figures, scenes
-from dkpnet_ext.synthetic.scenes import COUNTED, DOMAINS, Camera, Scene, ensure, render
+from dkpnet_ext.synthetic.camera import Camera
+from dkpnet_ext.synthetic.photograph import paint
+from dkpnet_ext.synthetic.places import SCENES, Scene, Thing
+from dkpnet_ext.synthetic.scenes import COUNTED, DOMAINS, ensure, render
 
 DIGEST = """
 import hashlib, sys
@@ -28,7 +31,7 @@ for domain in sys.argv[1:]:
 
 def scene_of(domain: str, index: int) -> Scene:
     rng = np.random.default_rng([0, DOMAINS.index(domain), 0, index])
-    return scenes.SCENES[domain](rng)
+    return SCENES[domain](rng)
 
 
 def test_same_bytes_in_another_process_and_order():
@@ -94,9 +97,9 @@ def test_the_point_is_the_centre_of_the_head(size, mirror):
     palette = np.zeros((6, 3), np.float32)
     palette[[figures.HAIR - 1, figures.SKIN - 1]] = 1
     camera = Camera(200, 160, 100.0, 0.0, 1.6)
-    thing = scenes.Thing("ball", "ball", 2, 6, False, palette, 90.3, 71.8, size, 5.0)
+    thing = Thing("ball", "ball", 2, 6, False, palette, 90.3, 71.8, size, 5.0)
     scene = Scene(camera, np.zeros((160, 200, 3), np.float32), [thing], mirror=mirror)
-    ((x, y),) = scenes._paint(scene, {"ball": True})
+    ((x, y),) = paint(scene, {"ball": True})
     head = scene.canvas[..., 0] > 0.25
     rows, columns = np.nonzero(head)
     assert abs(columns.mean() + 0.5 - x) < 0.5 and abs(rows.mean() + 0.5 - y) < 0.5
@@ -108,10 +111,10 @@ def test_a_hidden_head_is_not_annotated():
     palette = np.full((6, 3), 0.5, np.float32)
     camera = Camera(200, 160, 100.0, 0.0, 1.6)
     look = ("person", "person", 1, 5, False, palette)
-    back, front = scenes.Thing(*look, 100.0, 60.0, 10.0, 9.0), scenes.Thing(*look, 100.0, 58.0, 14.0, 6.0)
-    aside = scenes.Thing(*look, 30.0, 60.0, 10.0, 9.0)
+    back, front = Thing(*look, 100.0, 60.0, 10.0, 9.0), Thing(*look, 100.0, 58.0, 14.0, 6.0)
+    aside = Thing(*look, 30.0, 60.0, 10.0, 9.0)
     scene = Scene(camera, np.zeros((160, 200, 3), np.float32), [front, back, aside])
-    points = scenes._paint(scene, {"person": True})
+    points = paint(scene, {"person": True})
     assert sorted(round(float(y)) for _, y in points) == [58, 60] and sorted(points[:, 0] < 50) == [False, True]
 
 
@@ -152,7 +155,7 @@ def test_the_same_pixels_mean_different_counts():
             )
         )
         one, two = scene_of(domain, index), scene_of(domain, index)
-        own, foreign = scenes._paint(one, COUNTED[domain]), scenes._paint(two, COUNTED[other])
+        own, foreign = paint(one, COUNTED[domain]), paint(two, COUNTED[other])
         np.testing.assert_array_equal(one.canvas, two.canvas)
         assert len(own) != len(foreign)
 
