@@ -1,1 +1,1 @@
-"""Metrics, whole-image and tiled inference, baselines, plots, regions, video, submission file."""
+"""Errors on data sets: metrics, inference over a data set, trivial counters to compare with, NWPU-Crowd's submission file."""

@@ -1,1 +1,1 @@
-"""Rendered crowd scenes with exact head positions: data without a download."""
+"""Rendered scenes with known positions of every person's head, and drawn pictures without people: data without a download."""

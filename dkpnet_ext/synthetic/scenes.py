@@ -1,9 +1,9 @@
 """Four synthetic crowd domains: the data that a newcomer trains on before owning any.
 
-Every picture is a small 3-D world seen by a pinhole camera (height, tilt, focal length). Ground, houses and sky are
-ray-cast; people and objects are figures (`dkpnet_ext.synthetic.figures`) whose size and foreshortening follow from where
-they stand, painted from back to front; the picture is then developed like a photograph (exposure, contrast, colour
-cast, vignette, blur, sensor noise, JPEG).
+Every picture is a small 3-D world (`places`) seen by a pinhole camera (`camera`: height, tilt, focal length). Ground,
+houses and sky are ray-cast (`textures`); people and objects are figures (`figures`) whose size and foreshortening follow
+from where they stand, painted from back to front; the picture is then developed like a photograph (`photograph`:
+exposure, contrast, colour cast, vignette, blur, sensor noise, JPEG).
 
 The domains differ as the data sets of the DKPNet paper's Fig. 1 do, and are of unequal size. Heads per image are the
 median and the range of the default training images (seed 0).
@@ -54,9 +54,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dkpnet_ext.cli import run_command
-from dkpnet_ext.errors import UserError
-
+from ..errors import UserError
 from .figures import forget
 from .photograph import LOOKS, develop, paint
 from .places import SCENES
@@ -196,4 +194,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from dkpnet_ext.cli import run_command
+
     run_command(main)
