@@ -22,6 +22,7 @@ def overlay(
     density: Tensor | np.ndarray,
     count: float | None = None,
     peak: float | None = None,
+    points: np.ndarray | None = None,
 ) -> Image.Image:
     """Density as heat over the photograph; below it the count and what the colours stand for.
 
@@ -30,13 +31,14 @@ def overlay(
         density: [h, w] of the whole image, heads per cell.
         count: what the caption below says; None leaves the caption out.
         peak: heads per cell at full heat, by default `heat_peak` of the map (give one for all frames of a video).
+        points: [N, 2 or more] (x, y) in pixels of ``image``, drawn as dots.
 
     Returns:
         RGB image, higher than the photograph by its caption, and as wide (wider where the caption is).
     """
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image.convert("RGB")
     peak = heat_peak(density) if peak is None else peak
-    full = per_area(peak, density, image.size)
+    full, width = per_area(peak, density, image.size), image.width
     image.thumbnail((MAX_SIDE, MAX_SIDE))  # a copy in either case
     color, alpha = _heat(density, image.size, peak)
     alpha = 0.85 * alpha
@@ -45,6 +47,8 @@ def overlay(
     ground = 0.75 * (0.6 * ground + 0.4 * gray)  # dimmed so that heat shows
     blended = ground + (color - ground) * alpha[:, :, None]
     result = Image.fromarray(blended.clip(0, 255).astype(np.uint8))
+    if points is not None:
+        _dots(result, points[:, :2] * (image.width / width))
     if count is not None:
         return _captioned(result, f"{count:,.0f} {'person' if round(count) == 1 else 'people'}", full)
     return result
@@ -85,6 +89,15 @@ def _colormap(values: np.ndarray) -> np.ndarray:
     from matplotlib import colormaps
 
     return np.asarray(colormaps["turbo"](values)[..., :3], np.float32) * 255
+
+
+def _dots(image: Image.Image, points: np.ndarray) -> None:
+    """White dots with a dark rim at points [N, 2] (x, y)."""
+    radius = max(1.5, min(image.size) / 350)
+    draw = ImageDraw.Draw(image)
+    for x, y in points:
+        draw.ellipse((x - radius - 1, y - radius - 1, x + radius + 1, y + radius + 1), fill=(0, 0, 0))
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 255, 255))
 
 
 def _captioned(image: Image.Image, text: str, full: float) -> Image.Image:

@@ -31,6 +31,8 @@ class Arguments:
     checkpoint: Checkpoint = None
     regions: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Also count per region: polygons in pixels (GeoJSON), or a picture whose values label the regions."""
+    points: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also write where the heads of each picture are: points in pixels (GeoJSON and CSV), drawn into the overlay, too."""
     as_is: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Count every picture at its own size, not at the one that the model was trained for (see docs/predict.md)."""
     device: Device = "auto"
@@ -58,6 +60,7 @@ def main() -> None:
         regions=regions,
         precision=args.precision,
         as_is=args.as_is,
+        points=args.points,
         progress=sys.stderr.isatty(),
     )
     with closing(results):  # predictions.json is written however this ends

@@ -19,6 +19,7 @@ class FakeItem:
     domain: str
     image: Path
     points: np.ndarray
+    scale: float = 1.0
 
     @property
     def count(self) -> int:

@@ -7,6 +7,18 @@ from PIL import Image
 from dkpnet_ext.plots import MAX_SIDE, density_figure, heat_peak, overlay, per_area, tsne_plot
 
 
+def test_overlay_draws_points():
+    picture = Image.new("RGB", (100, 80), (200, 0, 0))
+    density = np.zeros((10, 10))
+    plain, dotted = (
+        np.asarray(overlay(picture, density, points=points)).astype(int)
+        for points in (None, np.array([[30.0, 50.0, 1.0]]))
+    )
+    rows, columns = np.nonzero(np.abs(dotted - plain).sum(2))
+    assert dotted[50, 30].tolist() == [255, 255, 255]
+    assert 2 <= np.ptp(rows) <= 8 and abs(rows.mean() - 50) < 1 and abs(columns.mean() - 30) < 1
+
+
 def test_overlay_heats_the_dense_part_only():
     density = np.zeros((16, 32), np.float32)
     density[:, 20:] = 0.5

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from ..data.images import open_image, read_image, to_tensor
 from ..device import Precision, autocast
 from ..files import write_atomically
 from ..plots import overlay
+from .points import locate, to_picture, write_points
 from .regions import Regions, count_regions
 
 if TYPE_CHECKING:
@@ -48,6 +50,11 @@ class Counted(NamedTuple):
         """Heads in the whole picture."""
         return float(self.density.double().sum())
 
+    def located(self) -> np.ndarray:
+        """The heads as points [N, 3]: x, y in pixels of the picture, score (see `locate`)."""
+        points, scores = locate(self.density, self.stride)
+        return np.column_stack([to_picture(points, self.counted, self.size), scores])
+
     def in_regions(self, regions: Regions) -> dict[str, float]:
         """Heads in each region (see `count_regions`)."""
         return count_regions(self.density, regions, self.size, self.stride, self.counted)
@@ -72,9 +79,9 @@ def count_pixels(model: CrowdCounter, image: Any, precision: Precision = "fp32",
     )
 
 
-def outputs_of_picture(name: str) -> list[str]:
+def outputs_of_picture(name: str, points: bool = False) -> list[str]:
     """Names of the files that `count_picture` writes."""
-    return [f"{name}-density.png"]
+    return [f"{name}{end}" for end in ("-density.png", *(("-points.geojson", "-points.csv") if points else ()))]
 
 
 def count_picture(
@@ -86,16 +93,27 @@ def count_picture(
     precision: Precision = "fp32",
     as_is: bool = False,
     progress: bool = False,
+    points: bool = False,
 ) -> Prediction:
-    """Count one picture file and write ``<name>-density.png`` into ``output``. Raises `UserError`."""
+    """Count one picture file and write ``<name>-density.png`` into ``output``.
+
+    Args:
+        points: draw the heads as points, too, and write ``<name>-points.geojson`` and ``<name>-points.csv``.
+
+    Raises:
+        UserError: a file that cannot be read, regions that do not fit it, an output that cannot be written.
+    """
     image = read_image(path)
     found = count_pixels(model, image, precision, as_is)
     counts = found.in_regions(regions)
-    target = output / outputs_of_picture(name)[0]
-    write_atomically(target, overlay(image, found.density, found.heads).save)
+    heads = found.located() if points else None
+    outputs = outputs_of_picture(name, points)
+    write_atomically(output / outputs[0], overlay(image, found.density, found.heads, points=heads).save)
+    if heads is not None:
+        write_points(heads, output / outputs[1], output / outputs[2])
     frames = _frames(path)
     notes = [f"an animation: the first of {frames} frames is counted"] if frames > 1 else []
-    return Prediction(str(path), found.heads, found.size, found.counted, counts, [target.name], notes=notes)
+    return Prediction(str(path), found.heads, found.size, found.counted, counts, outputs, notes=notes)
 
 
 def _frames(path: Path) -> int:

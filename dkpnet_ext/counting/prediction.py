@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ def predict_files(
     precision: Precision = "fp32",
     as_is: bool = False,
     progress: bool = False,
+    points: bool = False,
 ) -> Generator[Prediction, None, None]:
     """Count pictures, videos, and those in folders, one after the other; at the end `predictions.json` lists all.
 
@@ -43,6 +45,7 @@ def predict_files(
     Args:
         model: on its device; output: folder for the results, created.
         as_is: count at the pictures' own size, not at the one that the model was trained for.
+        points: also write where the heads of each picture are, see `count_picture`; not of videos.
 
     Raises:
         UserError: an input that names nothing; an output that cannot be written.
@@ -55,9 +58,9 @@ def predict_files(
     try:
         for path in files:
             video = path.suffix.lower() in VIDEO_SUFFIXES
-            outputs = outputs_of_video if video else outputs_of_picture
+            outputs = outputs_of_video if video else partial(outputs_of_picture, points=points)
             name = names.choose(path, outputs)
-            count = count_video if video else count_picture
+            count: Any = count_video if video else partial(count_picture, points=points)
             try:
                 found = count(model, path, output, name, regions or {}, precision, as_is, progress)
                 if name != path.stem:

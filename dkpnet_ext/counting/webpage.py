@@ -174,6 +174,7 @@ class DemoPage(Page):
             # Pixels of the picture that the heat covers: its last cells reach over the edge.
             "cells": [found.stride * columns * width / w, found.stride * rows * height / h],
             "familiar": "" if found.mu is None else familiar(cast(DKPNet, self.model), found.mu).words(),
+            "points": found.located()[:, :2].round(1).tolist(),
             "scale": per_area(heat_peak(found.density), found.density, (width, height)),
             "photo": data_url(image, "JPEG"),
             "heat": data_url(heat_layer(found.density), "PNG"),

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..files import output_folder, write_atomically
 from .baselines import MEAN, RIDGE, mean_baseline, ridge_baseline
 from .inference import predict_counts, predict_items
-from .metrics import Metrics, markdown_table, summarize
+from .metrics import RADII, Localisation, Metrics, localisation, markdown_table, points_table, summarize
 from .submission import write_submission
 
 if TYPE_CHECKING:
@@ -37,9 +37,13 @@ def evaluate_domains(
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
     nine_patch: bool = False,
+    points: bool = False,
     progress: bool = False,
 ) -> dict[str, Metrics]:
     """Metrics per domain; writes ``metrics.json``, ``table.md`` and ``counts.csv`` (a line per image) into ``output``.
+
+    Args:
+        split: part of each domain; output: created; the others: see `predict_items`.
 
     Raises:
         UserError: no domain has images in this split; an output that cannot be written.
@@ -48,18 +52,36 @@ def evaluate_domains(
     if not chosen:
         raise UserError(f"no {split} images in {', '.join(d.name for d in domains)}; choose another --split")
     output_folder(output)
-    counts, game = {}, {}
+    found = {}
     for name, items in chosen.items():
-        counts[name], game[name] = predict_items(
-            model, items, device=device, precision=precision, nine_patch=nine_patch, progress=progress
+        found[name] = predict_items(
+            model, items, device=device, precision=precision, nine_patch=nine_patch, points=points, progress=progress
         )
-    rows = score(chosen, counts, game=None if nine_patch else game)
+    counts = {name: predicted.counts for name, predicted in found.items()}
+    rows = score(
+        chosen,
+        counts,
+        game=None if nine_patch else {name: predicted.game for name, predicted in found.items()},
+        matched={name: predicted.matched for name, predicted in found.items()} if points else None,
+    )
     write_counts(output / "counts.csv", chosen, counts)
-    write_atomically(output / "table.md", markdown_table(rows) + "\n")
-    # JSON has no NaN: a figure that is not defined is null.
-    metrics = {name: {k: None if v != v else v for k, v in row._asdict().items()} for name, row in rows.items()}
+    write_atomically(output / "table.md", "\n\n".join(tables(rows)) + "\n")
+    metrics = {name: _plain(row) for name, row in rows.items()}
     write_atomically(output / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     return rows
+
+
+def tables(rows: Mapping[str, Metrics]) -> list[str]:
+    """Markdown tables of all that is known: of counts, and of points where they were located."""
+    return [table for table in (markdown_table(rows), points_table(rows)) if table]
+
+
+def _plain(row: Metrics | Localisation) -> dict[str, Any]:
+    """For JSON, which has no NaN: a figure that is not defined is null."""
+    values = {name: None if value != value else value for name, value in row._asdict().items()}
+    if isinstance(row, Metrics):
+        values["points"] = [_plain(found) for found in row.points]
+    return values
 
 
 def score(
@@ -67,17 +89,25 @@ def score(
     counts: Mapping[str, np.ndarray],
     train: Mapping[str, Sequence[Item]] | None = None,
     game: Mapping[str, np.ndarray] | None = None,
+    matched: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Metrics]:
     """Errors of the predicted ``counts`` of ``items``, both by domain.
 
     Args:
         train: training images by domain; with them also the errors of the two counters that look at no person.
         game: GAME errors of each image, [n, levels], by domain (see `predict_items`).
+        matched: heads found at their place in each image, [n, radii], by domain.
     """
     rows: dict[str, Metrics] = {}
     for name, mine in items.items():
         annotated = [item.count for item in mine]
         rows[name] = summarize(counts[name], annotated, None if game is None else game[name])
+        if matched is not None:
+            located = sum(round(float(count)) for count in counts[name])
+            found = [
+                localisation(m, located, sum(annotated), r) for m, r in zip(matched[name].sum(0), RADII, strict=True)
+            ]
+            rows[name] = rows[name]._replace(points=tuple(found))
         if train is not None:
             rows[name + MEAN] = summarize(mean_baseline(train[name], mine), annotated)
             rows[name + RIDGE] = summarize(ridge_baseline(train[name], mine), annotated)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +12,20 @@ from torch import Tensor
 
 from ..data.images import to_tensor
 from ..device import Precision, autocast
-from .metrics import GAME_LEVELS, game_errors
+from ..models.locating import locate, to_picture
+from .metrics import GAME_LEVELS, RADII, game_errors, matched_points
 
 if TYPE_CHECKING:
     from ..data.domains import Item
     from ..models import CrowdCounter
+
+
+class Predicted(NamedTuple):
+    """What is predicted for n images, float64."""
+
+    counts: np.ndarray  # [n]
+    game: np.ndarray  # [n, levels], see `game_errors`
+    matched: np.ndarray  # [n, radii] heads found at their place, see `matched_points`; NaN where not asked for
 
 
 def predict_counts(
@@ -28,9 +37,9 @@ def predict_counts(
     nine_patch: bool = False,
     progress: bool = False,
 ) -> np.ndarray:
-    """Predicted count of every item, float64 [n]: `predict_items` without GAME."""
+    """Predicted count of every item, float64 [n]: `predict_items` without the rest."""
     how = {"device": device, "precision": precision, "nine_patch": nine_patch, "progress": progress}
-    return predict_items(model, items, **how)[0]  # type: ignore[arg-type]
+    return predict_items(model, items, **how).counts  # type: ignore[arg-type]
 
 
 def predict_items(
@@ -40,21 +49,24 @@ def predict_items(
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
     nine_patch: bool = False,
+    points: bool = False,
     progress: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted count of every item, float64 [n], and its GAME errors (see `game_errors`), float64 [n, levels].
+) -> Predicted:
+    """Predicted count of every item, its GAME errors, and how many of its heads are found at their place.
 
     The items are counted as they are cached: at the size that was chosen when they were loaded. The model is moved to
     ``device`` and keeps its mode.
 
     Args:
         nine_patch: evaluate as the authors' released code does, see `nine_patch_count`; GAME is NaN then.
+        points: locate the heads, too, and match them within `RADII` pixels of the original image; not with nine patches.
     """
     model.to(device)
-    counts, errors = [], []
+    counts, errors, matched = [], [], []
     with autocast(device, precision):
         for item in shown(items, "counting", progress):
             image = to_tensor(item.read())
+            found = np.full(len(RADII), np.nan)
             if nine_patch:
                 counts.append(nine_patch_count(model, image))
                 errors.append(np.full(GAME_LEVELS, np.nan))
@@ -63,7 +75,15 @@ def predict_items(
                 counts.append(float(density.sum()))
                 size = (image.shape[1], image.shape[2])
                 errors.append(game_errors(density, item.points, size, model.out_stride))
-    return np.array(counts, np.float64), np.array(errors, np.float64).reshape(-1, GAME_LEVELS)
+                if points:
+                    heads = to_picture(locate(density, model.out_stride)[0], size, size)
+                    found = np.array([matched_points(heads, item.points, radius * item.scale) for radius in RADII])
+            matched.append(found)
+    return Predicted(
+        np.array(counts, np.float64),
+        np.array(errors, np.float64).reshape(-1, GAME_LEVELS),
+        np.array(matched, np.float64).reshape(-1, len(RADII)),
+    )
 
 
 @torch.inference_mode()

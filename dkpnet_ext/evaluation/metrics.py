@@ -9,6 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
+class Localisation(NamedTuple):
+    """How many heads of a set of images are found at their place; shares in [0, 1], NaN where undefined."""
+
+    radius: float  # pixels of the original image
+    precision: float  # found heads among the located points
+    recall: float  # found heads among the annotated points
+    f1: float  # harmonic mean of the two
+
+
 class Metrics(NamedTuple):
     """Errors of a set of images, in heads; NaN where undefined."""
 
@@ -18,6 +27,7 @@ class Metrics(NamedTuple):
     nae: float  # mean |predicted - annotated| / annotated over images with annotated > 0
     false_count: float = np.nan  # mean predicted over images with annotated = 0
     game: tuple[float, ...] = ()  # GAME(0), GAME(1) ...: see `game_errors`; () where only counts are known
+    points: tuple[Localisation, ...] = ()  # one per radius; () where points are not asked for
 
 
 GAME_LEVELS = 4  # GAME(0), which is the MAE, to GAME(3)
@@ -60,6 +70,39 @@ def _grid_sums(cells: np.ndarray, length: int, stride: int, parts: int) -> np.nd
     return np.diff((1 - share) * sums[before] + share * sums[before + 1], axis=0)
 
 
+RADII = (4.0, 8.0)  # pixels of the original image; without boxes of heads the field's thresholds for ShanghaiTech
+
+
+def matched_points(located: ArrayLike, annotated: ArrayLike, radius: float) -> int:
+    """The largest number of pairs of a located and an annotated point, at most ``radius`` apart, each point in one pair.
+
+    As in NWPU-Crowd's evaluation (Wang et al., 2020), which matches one to one by the Hungarian algorithm on what lies
+    within the threshold.
+
+    Args:
+        located: [n, 2] (x, y); annotated: [m, 2]; radius: in their unit.
+    """
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+    from scipy.spatial import KDTree
+
+    located, annotated = (np.asarray(points, np.float64).reshape(-1, 2) for points in (located, annotated))
+    if not len(located) or not len(annotated):
+        return 0
+    near = KDTree(located).sparse_distance_matrix(KDTree(annotated), radius, output_type="coo_matrix")
+    near.data = np.ones_like(near.data)  # a distance of 0 is a pair, too
+    return int((maximum_bipartite_matching(near.tocsr(), perm_type="column") >= 0).sum())
+
+
+def localisation(matched: float, located: float, annotated: float, radius: float) -> Localisation:
+    """Precision, recall and F1 of heads summed over images."""
+    return Localisation(
+        radius,
+        matched / located if located else np.nan,
+        matched / annotated if annotated else np.nan,
+        2 * matched / (located + annotated) if located + annotated else np.nan,
+    )
+
+
 def summarize(predicted: ArrayLike, annotated: ArrayLike, game: ArrayLike | None = None) -> Metrics:
     """Metrics of predicted counts [n] against the numbers of annotated points [n].
 
@@ -81,6 +124,16 @@ def summarize(predicted: ArrayLike, annotated: ArrayLike, game: ArrayLike | None
     levels = () if game is None else tuple(map(float, np.asarray(game, np.float64).mean(0)))
     rmse = float(np.sqrt(np.square(error).mean()))
     return Metrics(predicted.size, float(error.mean()), rmse, nae, false_count, levels)
+
+
+def points_table(rows: Mapping[str, Metrics], title: str = "Data") -> str:
+    """Markdown table of `Metrics.points`, a row per key and radius; "" where there are none."""
+    lines = [f"| {title} | Radius (px) | Precision | Recall | F1 |", "|---" + "|---:" * 4 + "|"]
+    for name, row in rows.items():
+        for found in row.points:
+            figures = [f"{share:.3f}" for share in (found.precision, found.recall, found.f1)]
+            lines.append(f"| {name} | {found.radius:g} | {' | '.join('-' if f == 'nan' else f for f in figures)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def markdown_table(rows: Mapping[str, Metrics], title: str = "Data") -> str:

@@ -84,6 +84,24 @@ def test_regions_are_in_the_pictures_pixels(limited, photo):
     assert min(counts.values()) > 0.2 * found.heads
 
 
+def test_points_are_as_many_as_the_count_and_lie_in_the_picture(limited, photo, tmp_path):
+    path = photo("wide.png", (200, 60))
+    (found,) = predict_files(limited, [path], tmp_path / "out", points=True)
+    assert found.outputs == ["wide-density.png", "wide-points.geojson", "wide-points.csv"]
+    assert listed(tmp_path / "out")["wide.png"]["outputs"] == found.outputs
+    features = json.loads((tmp_path / "out" / found.outputs[1]).read_text())["features"]
+    rows = np.loadtxt(tmp_path / "out" / found.outputs[2], delimiter=",", skiprows=1, ndmin=2)
+    assert len(features) == len(rows) == round(found.count) > 3
+    np.testing.assert_allclose(rows, limited.locate(path), atol=0.006)
+    np.testing.assert_allclose([f["geometry"]["coordinates"] for f in features], rows[:, :2])
+    np.testing.assert_allclose([f["properties"]["score"] for f in features], rows[:, 2])
+    assert rows[:, 0].max() > 100 and rows[:, 0].max() < 200
+    (again,) = predict_files(limited, [path], tmp_path / "plain")
+    assert again.outputs == ["wide-density.png"]
+    pictures = [np.asarray(Image.open(tmp_path / name / "wide-density.png")) for name in ("out", "plain")]
+    assert not np.array_equal(*pictures)  # the points are drawn
+
+
 def test_a_result_does_not_overwrite_an_input(model, photo, tmp_path):
     first, second = photo("x.png"), photo("x-density.png")
     content = second.read_bytes()

@@ -63,6 +63,8 @@ def test_count_and_regions(client, model, photo):
     answer = client.post("/count", data=photo.read_bytes()).json
     assert answer["count"] == pytest.approx(model.count(photo), rel=1e-5)
     assert (answer["width"], answer["height"], answer["cells"]) == (101, 70, [104, 72])
+    np.testing.assert_allclose(answer["points"], model.locate(photo)[:, :2], atol=0.06)
+    assert len(answer["points"]) == round(answer["count"])
     with urllib.request.urlopen(answer["heat"]) as heat:
         assert Image.open(heat).size == (26, 18)
     halves = [[[0, 0], [40.5, 0], [60, 70], [0, 70]], [[40.5, 0], [101, 0], [101, 70], [60, 70]]]

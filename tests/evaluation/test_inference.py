@@ -1,5 +1,7 @@
 """Counting and attention over items, and the baselines they are compared with."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,10 +20,21 @@ def test_counts_are_the_forward_pass(model, items):
 
 
 def test_game_zero_is_the_error_of_the_count(model, items):
-    counts, game = predict_items(model, items[:2])
+    counts, game, matched = predict_items(model, items[:2])
     np.testing.assert_allclose(game[:, 0], [abs(c - item.count) for c, item in zip(counts, items)], rtol=1e-6)
     assert game.shape == (2, 4) and (np.diff(game, axis=1) >= -1e-9).all()
-    assert np.isnan(predict_items(model, items[:1], nine_patch=True)[1]).all()
+    assert np.isnan(predict_items(model, items[:1], nine_patch=True).game).all() and np.isnan(matched).all()
+
+
+def test_located_points_that_are_annotated_are_all_found(model, items):
+    item = replace(items[3], points=model.locate(items[3].read(), as_is=True)[:, :2].astype(np.float32))
+    assert item.count > 20
+    assert predict_items(model, [item], points=True).matched.tolist() == [[item.count, item.count]]
+    moved = replace(item, points=item.points + np.float32([5, 0]))
+    assert predict_items(model, [moved], points=True).matched[0, 1] == item.count
+    half = replace(moved, scale=0.5)  # of the original size: 8 px there are 4 px here
+    few, all_but_few = predict_items(model, [half], points=True).matched[0]
+    assert few <= all_but_few < item.count
 
 
 def test_bf16_is_near_fp32_and_the_mode_is_kept(make_model, items):

@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from dkpnet_ext.evaluation.metrics import Metrics, game_errors, markdown_table, summarize
+from dkpnet_ext.evaluation.metrics import (
+    Localisation,
+    Metrics,
+    game_errors,
+    localisation,
+    markdown_table,
+    matched_points,
+    points_table,
+    summarize,
+)
 
 
 def test_summarize_by_hand():
@@ -20,6 +29,24 @@ def test_undefined_figures_are_nan():
     assert math.isnan(summarize([], []).mae)
     only_empty = summarize([2.0], [0])
     assert only_empty.mae == 2 and math.isnan(only_empty.nae)
+
+
+def test_points_are_matched_one_to_one():
+    annotated = [[0, 0], [10, 0], [50, 50]]
+    assert matched_points([[1, 0], [2, 0], [11, 0]], annotated, 4) == 2  # the first head is found once
+    assert matched_points(annotated, annotated, 4) == 3  # also at a distance of zero
+    # Greedily the nearest pair (5 and 6) would leave the others alone.
+    assert matched_points([[0, 0], [6, 0]], [[-4, 0], [5, 0]], 5.1) == 2
+    assert matched_points([[0, 0], [6, 0]], [[5, 0], [10, 0]], 5.1) == 2
+    assert matched_points([], annotated, 4) == matched_points(annotated, np.zeros((0, 2)), 4) == 0
+
+
+def test_precision_recall_and_f1_by_hand():
+    assert localisation(3, 4, 6, 8.0) == Localisation(8.0, 3 / 4, 3 / 6, 6 / 10)
+    assert math.isnan(localisation(0, 0, 5, 8.0).precision) and localisation(0, 0, 5, 8.0).f1 == 0
+    rows = {"A": Metrics(1, 1.0, 1.0, 1.0, points=(localisation(3, 4, 6, 8.0), localisation(0, 0, 0, 4.0)))}
+    assert points_table(rows).splitlines()[2:] == ["| A | 8 | 0.750 | 0.500 | 0.600 |", "| A | 4 | - | - | - |"]
+    assert points_table({"A": Metrics(1, 1.0, 1.0, 1.0)}) == ""
 
 
 def test_lengths_must_agree():
