@@ -20,6 +20,7 @@ class Example(NamedTuple):
     points: Tensor  # float32 [n, 2] (x, y)
     label: int
     name: str
+    side: int  # pixels, the shortest of the picture that it was cut from
 
 
 class Batch(NamedTuple):
@@ -28,6 +29,7 @@ class Batch(NamedTuple):
     offsets: Tensor  # int64 [B + 1]: image b has points[offsets[b] : offsets[b + 1]]
     labels: Tensor  # int64 [B]
     names: list[str]
+    sides: Tensor  # float32 [B], pixels: the shortest of the picture that each was cut from
 
 
 class CrowdDataset(Dataset[Example]):
@@ -55,8 +57,9 @@ class CrowdDataset(Dataset[Example]):
         state = np.random.SeedSequence((self.seed, key)).generate_state(1, np.uint64)[0]
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(int(state))
-            image, points = self.transform(item.read(), item.points)
-        return Example(image, points, self.labels[index], item.name)
+            picture = item.read()
+            image, points = self.transform(picture, item.points)
+        return Example(image, points, self.labels[index], item.name, min(picture.shape[:2]))
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -68,4 +71,5 @@ def collate(examples: Sequence[Example]) -> Batch:
         counts.cumsum(0),
         torch.tensor([example.label for example in examples]),
         [example.name for example in examples],
+        torch.tensor([float(example.side) for example in examples]),
     )

@@ -52,9 +52,11 @@ class CANet(PublishedNetwork):
     exports = False  # adaptive pooling of a size that is not known
 
     @classmethod
-    def build(cls) -> tuple[Any, nn.Module]:
+    def build(cls, outputs: int) -> tuple[Any, nn.Module]:
         """See `PublishedNetwork.build`."""
         head = named(
-            context=initialise(Context(512)), backend=dilated(512, norm=True), output=initialise(nn.Conv2d(64, 1, 1))
+            context=initialise(Context(512)),
+            backend=dilated(512, norm=True),
+            output=initialise(nn.Conv2d(64, outputs, 1)),
         )
         return VGG("vgg16"), head

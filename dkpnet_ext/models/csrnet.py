@@ -20,6 +20,6 @@ class CSRNet(PublishedNetwork):
     network, cell, pretrained = "csrnet", 8, "vgg16"
 
     @classmethod
-    def build(cls) -> tuple[Any, nn.Module]:
+    def build(cls, outputs: int) -> tuple[Any, nn.Module]:
         """See `PublishedNetwork.build`."""
-        return VGG("vgg16"), named(backend=dilated(512), output=initialise(nn.Conv2d(64, 1, 1)))
+        return VGG("vgg16"), named(backend=dilated(512), output=initialise(nn.Conv2d(64, outputs, 1)))

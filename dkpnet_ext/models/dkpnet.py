@@ -81,9 +81,9 @@ class DKPNet(CrowdCounter):
             raise ValueError(f"attention 'va' has one component per domain; num_sub {num_sub} is 'inva'")
         self.head: AttendedHead | FPNHead
         if neck == "fpn":
-            self.head = FPNHead(self.backbone.channels, channels)
+            self.head = FPNHead(self.backbone.channels, channels, self.outputs)
         else:
-            self.head = AttendedHead(self.backbone.channels, channels, head)
+            self.head = AttendedHead(self.backbone.channels, channels, head, self.outputs)
         self.attention: SqueezeExcitation | VariationalAttention | None = None
         if variational:
             self.attention = VariationalAttention(channels, latent_dim, num_domains, num_sub, num_samples)
@@ -101,7 +101,7 @@ class DKPNet(CrowdCounter):
         if self.attention is None:
             x = None if self.head.form == "folded" else self.head.pool(branches, padded)[1]
             output = self.head(branches, None, padded, x)
-            return CounterOutput(self.unscale(output[..., : size[0], : size[1]]))
+            return self.respond(output, size)
         pooled, x = self.head.pool(branches, padded)
         att = self.attention(pooled, labels, batch_offset=batch_offset)
         samples = att.attention.shape[0] // max(images.shape[0], 1)
@@ -109,7 +109,7 @@ class DKPNet(CrowdCounter):
             branches = [b.repeat(samples, 1, 1, 1) for b in branches]
             x = None if x is None else x.repeat(samples, 1, 1, 1)
         output = self.head(branches, att.attention, padded, x)
-        return CounterOutput(self.unscale(output[..., : size[0], : size[1]]), *att)
+        return self.respond(output, size, **att._asdict())
 
     @property
     def pooling_head(self) -> AttendedHead | FPNHead:

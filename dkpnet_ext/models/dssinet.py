@@ -52,19 +52,20 @@ class Pyramid(nn.Module):
     The features of block b of one size have the resolution of block b + 1 of the next larger size: these exchange messages.
     """
 
-    name, reductions, channels = "vgg16", (1,), (1,)
+    name, reductions = "vgg16", (1,)
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: int) -> None:
         super().__init__()
+        self.channels = (outputs,)
         self.front = VGG("vgg16")
         # One for each convolution, as published: the two before a message, conv2_2's and conv3_3's, are never used.
         self.acts = nn.ModuleList(nn.PReLU() for block in _BLOCKS for _ in block)
         self.messages = nn.ModuleList(Messages(channels) for channels in _MESSAGES)
         self.decoders = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(c, 128, 1), nn.ReLU(inplace=True), nn.Conv2d(128, 1, 3, padding=1))
+            nn.Sequential(nn.Conv2d(c, 128, 1), nn.ReLU(inplace=True), nn.Conv2d(128, outputs, 3, padding=1))
             for c in _DECODERS
         )
-        self.corrections = nn.ModuleList(nn.Conv2d(1, 1, 3, padding=1) for _ in _DECODERS[1:])
+        self.corrections = nn.ModuleList(nn.Conv2d(outputs, outputs, 3, padding=1) for _ in _DECODERS[1:])
         self.act = nn.PReLU()
         for part in (self.messages, self.corrections, self.decoders):
             initialise(part)
@@ -85,7 +86,7 @@ class Pyramid(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """x [B, 3, H, W], sides multiples of 16 -> one [B, 1, H, W]."""
+        """x [B, 3, H, W], sides multiples of 16 -> one [B, outputs, H, W]."""
         large = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
         small = F.avg_pool2d(x, 2)  # what bilinear interpolation to half the size is
         a, b = self.messages[0]([self.block(self.block(large, 0, last=True), 1), self.block(x, 0)])
@@ -118,9 +119,9 @@ class DSSINet(PublishedNetwork):
     network, cell, pretrained, attends = "dssinet", 1, "vgg16", False
 
     @classmethod
-    def build(cls) -> tuple[Any, nn.Module]:
+    def build(cls, outputs: int) -> tuple[Any, nn.Module]:
         """See `PublishedNetwork.build`."""
-        return Pyramid(), nn.Identity()
+        return Pyramid(outputs), nn.Identity()
 
     @property
     def multiple(self) -> int:

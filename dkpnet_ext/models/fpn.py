@@ -32,13 +32,14 @@ class FPNHead(nn.Module):
     looks at neighbouring cells, so that a small backbone can tell a head from gravel by what is around it.
 
     Args:
-        in_channels: widths of the branches, the last two at 1/8 and 1/16; channels: K, width of the features.
+        in_channels: widths of the branches, the last two at 1/8 and 1/16; channels: K, width of the features;
+            outputs: channels of the output.
     """
 
     form = "literal"
     coarse_cells = 3  # of 16 pixels: 5 x 5 at 1/16 reaches 32 pixels, two 3 x 3 at 1/8 reach 16
 
-    def __init__(self, in_channels: Sequence[int], channels: int = 64) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: int = 64, outputs: int = 1) -> None:
         super().__init__()
         fine, coarse = in_channels[-2:]
         self.fine = nn.Conv2d(fine, channels, 1)
@@ -47,7 +48,7 @@ class FPNHead(nn.Module):
         self.mix = nn.Sequential(Mix(channels, 3), Mix(channels, 3))
         self.project = nn.Conv2d(channels, channels, 1)
         self.act = nn.ReLU6(inplace=True)
-        self.out = nn.Conv2d(channels, 1, 1)
+        self.out = nn.Conv2d(channels, outputs, 1)
 
     def pool(self, branches: Sequence[Tensor], size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """g [B, K], and the features x [B, K, H/8, W/8] it was pooled from; their size follows from the branches'."""
@@ -58,7 +59,7 @@ class FPNHead(nn.Module):
     def forward(
         self, branches: Sequence[Tensor], attention: Tensor | None, size: tuple[int, int], x: Tensor | None
     ) -> Tensor:
-        """Density [B, 1, H/8, W/8] before `Network.unscale`, float32. The arguments are `AttendedHead.forward`'s."""
+        """Density [B, outputs, H/8, W/8] before `Network.unscale`, float32. The arguments are `AttendedHead.forward`'s."""
         if x is None:
             x = self.pool(branches, size)[1]
         if attention is not None:

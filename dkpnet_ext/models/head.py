@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
+from ..ops import reference
 
 Form = Literal["folded", "literal"]
 
@@ -28,19 +29,21 @@ class AttendedHead(nn.Module):
     branches, without ever storing K channels (`ops.attended_head`): everything up to the 64 channels is linear.
 
     Args:
-        in_channels: widths of the branches; channels: K.
+        in_channels: widths of the branches; channels: K; outputs: channels of the output, see `outputs_of`.
         form: how the forward pass runs; the parameters are the same.
     """
 
     coarse_cells = 1  # how many cells of the coarsest branch it looks beyond its own: bilinear upsampling, one
 
-    def __init__(self, in_channels: Sequence[int], channels: int = 512, form: Form = "folded") -> None:
+    def __init__(
+        self, in_channels: Sequence[int], channels: int = 512, form: Form = "folded", outputs: int = 1
+    ) -> None:
         super().__init__()
         self.form = form
         self.neck = nn.Conv2d(sum(in_channels), channels, 1)
         self.conv1 = nn.Conv2d(channels, 64, 1)
         self.conv2 = nn.Conv2d(64, 32, 1)
-        self.conv3 = nn.Conv2d(32, 1, 1)
+        self.conv3 = nn.Conv2d(32, outputs, 1)
 
     def pool(self, branches: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
         """The pooled features that attention is computed from.
@@ -63,14 +66,16 @@ class AttendedHead(nn.Module):
     def forward(
         self, branches: Sequence[Tensor], attention: Tensor | None, size: tuple[int, int], x: Tensor | None
     ) -> Tensor:
-        """Density [B, 1, H, W].
+        """Density [B, 1, H, W] before `Network.unscale`, or as many channels as there are outputs.
 
         Args:
             branches: list of [B, C_j, H_j, W_j]; attention: [B, K] or None (all ones); size: (H, W).
             x: the features that `pool` returned.
         """
         if x is None:
-            return ops.attended_head(
+            # The compiled operator has one output; of several, plain PyTorch computes the same folded form.
+            head = ops.attended_head if self.conv3.out_channels == 1 else reference.head
+            return head(
                 branches, attention, *_matrix(self.neck), *_matrix(self.conv1), *_matrix(self.conv2),
                 *_matrix(self.conv3), size,
             )  # fmt: skip

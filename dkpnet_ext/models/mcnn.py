@@ -58,6 +58,6 @@ class MCNN(PublishedNetwork):
     network, cell = "mcnn", 4
 
     @classmethod
-    def build(cls) -> tuple[Any, nn.Module]:
+    def build(cls, outputs: int) -> tuple[Any, nn.Module]:
         """See `PublishedNetwork.build`."""
-        return Columns(), initialise(nn.Conv2d(30, 1, 1))
+        return Columns(), initialise(nn.Conv2d(30, outputs, 1))

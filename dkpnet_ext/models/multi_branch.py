@@ -49,7 +49,9 @@ class MultiBranch(CrowdCounter):
         num_domains = num_domains or len(domains)
         if num_domains < 1:
             raise ValueError("MultiBranch needs num_domains or the domains' names")
-        self.heads = nn.ModuleList(AttendedHead(self.backbone.channels, channels) for _ in range(num_domains))
+        self.heads = nn.ModuleList(
+            AttendedHead(self.backbone.channels, channels, outputs=self.outputs) for _ in range(num_domains)
+        )
         for head in self.heads:  # one neck for all
             head.neck = self.heads[0].neck
         self.classifier = nn.Linear(channels, num_domains)
@@ -67,7 +69,7 @@ class MultiBranch(CrowdCounter):
         # Every head runs on every image, so that all have gradients in every step (DDP asks for that).
         densities = torch.stack([head(branches, None, padded, None) for head in self.heads])
         output = densities[chosen, torch.arange(images.shape[0], device=images.device)]
-        return CounterOutput(self.unscale(output[..., : size[0], : size[1]]), domain_logits=logits)
+        return self.respond(output, size, domain_logits=logits)
 
     def _checked(self, labels: Tensor) -> Tensor:
         """Refuse a label that is no domain: -1 would pick the last head."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +16,19 @@ from .checks import check_choice, check_names, check_number
 from .folding import fold_batch_norms
 from .fpn import FPNHead
 from .head import AttendedHead
+from .zero_inflated import OUTPUTS, zero_inflated
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Backbone = TypeVar("Backbone", bound=nn.Module)
-Link = Literal["relu", "exp", "abs"]
+Link = Literal["relu", "exp", "abs", "zip"]
 _EXPECTED, _CAP = -3.0, 3.0  # log of an untrained network's heads per 8 x 8 pixels, and of the most that it can say
+
+
+def outputs_of(link: Link) -> int:
+    """Channels of a head's output under a link."""
+    return OUTPUTS if link == "zip" else 1
 
 
 class CounterOutput(NamedTuple):
@@ -36,6 +42,7 @@ class CounterOutput(NamedTuple):
     lse: Tensor | None = None  # [B], Eq. 6
     logdet2: Tensor | None = None  # [B], Eq. 7
     domain_logits: Tensor | None = None  # [B, C], multi-branch only
+    cells: Tensor | None = None  # [B, OUTPUTS, h, w], in training under the link zip only, see `zero_inflated`
 
 
 class Decision(NamedTuple):
@@ -56,8 +63,8 @@ class Network(nn.Module):
         channels: K, width after the neck.
         domains: names of the domains, in label order.
         out_stride: pixels per density cell and axis, 2, 4 or 8 (of a network of its own 1, too).
-        density_scale: the head predicts density times this; `unscale` divides by it.
-        link: from the head's output to density, ``relu``, ``exp`` or ``abs``, see `unscale`.
+        density_scale: the head predicts density times this (not under ``zip``); `unscale` divides by it.
+        link: from the head's output to density, ``relu``, ``exp``, ``abs`` or ``zip``, see `unscale`.
         fold_norms: the backbone's batch norms are part of its convolutions, whose weights and biases are trained.
         min_side, max_side: limits in pixels that images were resized to for training; evaluation keeps to them.
 
@@ -92,13 +99,13 @@ class Network(nn.Module):
         check_number("min_side", min_side, 1, 100_000)
         check_number("max_side", max_side, min_side, 100_000)
         check_choice("out_stride", out_stride, (1, 2, 4, 8) if own else (2, 4, 8))
-        check_choice("link", link, ("relu", "exp", "abs"))
+        check_choice("link", link, get_args(Link))
         check_choice("fold_norms", fold_norms, (False, True))
         self.backbone_name = backbone if isinstance(backbone, str) else str(backbone.name)
         self.backbone: Any = create_backbone(backbone) if isinstance(backbone, str) else backbone
         self.channels, self.out_stride = channels, out_stride
         self.domains, self.density_scale = tuple(domains), density_scale
-        self.link, self.fold_norms = link, fold_norms
+        self.link, self.outputs, self.fold_norms = link, outputs_of(link), fold_norms
         self.min_side, self.max_side = min_side, max_side
         if fold_norms:
             self.backbone = _folded(self.backbone)
@@ -154,8 +161,10 @@ class Network(nn.Module):
         A density is never negative. ``relu`` is the authors' released baseline's; in training it leaks 1 %, or a head that
         once fell below zero everywhere would stay there. ``exp`` makes the output the logarithm of a density, which is
         positive and whose errors are relative: the link of Poisson regression. An output of zero is 0.05 heads per 8 x 8
-        pixels, and 20 are the most. ``abs`` is the Bayesian loss's.
+        pixels, and 20 are the most. ``abs`` is the Bayesian loss's. ``zip`` takes `OUTPUTS` channels, see `zero_inflated`.
         """
+        if self.link == "zip":
+            return zero_inflated(output).density
         if self.link == "abs":
             return output.abs() / self.density_scale
         if self.link == "exp":
@@ -163,6 +172,12 @@ class Network(nn.Module):
             output = output.to(torch.promote_types(output.dtype, torch.float32))
             return ((output + _EXPECTED).clamp(max=_CAP) + cells).exp() / self.density_scale
         return F.leaky_relu(output, 0.01 if self.training else 0.0) / self.density_scale
+
+    def respond(self, output: Tensor, size: tuple[int, int], **others: Tensor | None) -> CounterOutput:
+        """What a batch gives: the head's output cut to ``size``, as a density, and ``others`` of `CounterOutput`."""
+        output = output[..., : size[0], : size[1]]
+        cells = output if self.link == "zip" and self.training else None
+        return CounterOutput(self.unscale(output), cells=cells, **others)
 
     def forward(self, images: Tensor, labels: Tensor | None = None, batch_offset: int = 0) -> CounterOutput:
         """Count a batch.

@@ -21,7 +21,7 @@ from .attention import SqueezeExcitation, VariationalAttention
 from .backbones import load_backbone_weights
 from .checks import check_choice, check_number
 from .counter import CrowdCounter
-from .network import CounterOutput, Link
+from .network import CounterOutput, Link, outputs_of
 from .registry import register
 
 Attention = Literal["none", "se", "va", "inva"]
@@ -67,7 +67,7 @@ class PublishedNetwork(CrowdCounter):
         min_side: int = 416,
         max_side: int = 2048,
     ) -> None:
-        backbone, head = self.build()
+        backbone, head = self.build(outputs_of(link))
         channels = backbone.channels[-1]
         super().__init__(
             backbone, channels=channels, domains=domains, out_stride=self.cell, density_scale=density_scale,
@@ -91,12 +91,12 @@ class PublishedNetwork(CrowdCounter):
             self.attention = VariationalAttention(channels, latent_dim, num_domains, num_sub, num_samples)
 
     @classmethod
-    def build(cls) -> tuple[Any, nn.Module]:
-        """The backbone and the head, with random weights.
+    def build(cls, outputs: int) -> tuple[Any, nn.Module]:
+        """The backbone and the head, which has ``outputs`` channels, with random weights.
 
         The backbone has ``name``, ``reductions`` (r,), ``channels`` (C,) and ``stages()`` (see `backbones.stages`; empty
         where nothing is pretrained), and gives a list of one [B, C, H/r, W/r];
-        the head makes [B, 1, H/cell, W/cell] of it.
+        the head makes [B, outputs, H/cell, W/cell] of it.
         """
         raise NotImplementedError
 
@@ -124,7 +124,7 @@ class PublishedNetwork(CrowdCounter):
     def forward(self, images: Tensor, labels: Tensor | None = None, batch_offset: int = 0) -> CounterOutput:
         """As `Network.forward`; with labels the regularisers of variational attention are computed, too."""
         (features,), _, size = self.features(images)
-        return self.respond(features, size, labels, batch_offset)
+        return self.attended(features, size, labels, batch_offset)
 
     def tiled(self, pixels: Tensor) -> CounterOutput:
         """One large image uint8 [3, H, W]: the backbone's features tile by tile, the head on the whole of them.
@@ -133,20 +133,19 @@ class PublishedNetwork(CrowdCounter):
         """
         (features,) = tiling.assemble(self, pixels)
         height, width = (-(-side // self.out_stride) for side in pixels.shape[-2:])
-        return self.respond(features, (height, width))
+        return self.attended(features, (height, width))
 
-    def respond(
+    def attended(
         self, features: Tensor, size: tuple[int, int], labels: Tensor | None = None, batch_offset: int = 0
     ) -> CounterOutput:
         """The output [B, 1, *size] for the backbone's features [B, C, H/r, W/r] of whole images."""
         if self.attention is None:
-            return CounterOutput(self.unscale(self.head(features)[..., : size[0], : size[1]]))
+            return self.respond(self.head(features), size)
         att = self.attention(features.mean((2, 3)), labels, batch_offset=batch_offset)
         samples = att.attention.shape[0] // max(features.shape[0], 1)
         if samples > 1:  # every latent sample of an image meets the same features
             features = features.repeat(samples, 1, 1, 1)
-        output = self.head(ops.reweight(features, att.attention))
-        return CounterOutput(self.unscale(output[..., : size[0], : size[1]]), *att)
+        return self.respond(self.head(ops.reweight(features, att.attention)), size, **att._asdict())
 
 
 Model = TypeVar("Model", bound=type[PublishedNetwork])

@@ -71,13 +71,13 @@ class SFCN(PublishedNetwork):
     exports = False  # its sweeps are loops over the rows of an image
 
     @classmethod
-    def build(cls) -> tuple[Any, nn.Module]:
+    def build(cls, outputs: int) -> tuple[Any, nn.Module]:
         """See `PublishedNetwork.build`."""
         head = named(
             backend=dilated(1024),
             vertical=initialise(Sweep(64, 2)),
             horizontal=initialise(Sweep(64, 3)),
-            output=initialise(nn.Conv2d(64, 1, 1)),
+            output=initialise(nn.Conv2d(64, outputs, 1)),
             upsample=nn.Upsample(scale_factor=8, mode="nearest"),
         )
         return ResNet101(), head

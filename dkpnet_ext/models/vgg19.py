@@ -16,7 +16,7 @@ class Regressor(nn.Module):
     ``align_corners`` puts the upsampled cells by the size of the whole image, which is why no tile passes here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: int) -> None:
         super().__init__()
         self.layers = initialise(
             nn.Sequential(
@@ -24,13 +24,13 @@ class Regressor(nn.Module):
                 nn.ReLU(inplace=True),
                 nn.Conv2d(256, 128, 3, padding=1),
                 nn.ReLU(inplace=True),
-                nn.Conv2d(128, 1, 1),
+                nn.Conv2d(128, outputs, 1),
             ),
             None,
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 512, h, w] -> [B, 1, 2h, 2w]"""
+        """[B, 512, h, w] -> [B, outputs, 2h, 2w]"""
         return self.layers(F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True))
 
 
@@ -45,6 +45,6 @@ class VGG19Regressor(PublishedNetwork):
     network, cell, pretrained = "vgg19", 8, "vgg19"
 
     @classmethod
-    def build(cls) -> tuple[Any, nn.Module]:
+    def build(cls, outputs: int) -> tuple[Any, nn.Module]:
         """See `PublishedNetwork.build`."""
-        return VGG("vgg19"), Regressor()
+        return VGG("vgg19"), Regressor(outputs)

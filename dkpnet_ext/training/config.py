@@ -120,12 +120,15 @@ class ClusterConfig:
 class LossConfig:
     """Weights of the terms of Eq. 9; the paper's are all 1."""
 
-    loss: Literal["mse", "poisson"] = "mse"
+    loss: Literal["mse", "poisson", "zip", "bayesian", "dm"] = "mse"
     """mse: squared error of blurred counts (paper); poisson: likelihood of exact counts in blocks of 8, 16 and 32 pixels,
-    with an exponential link."""
+    with an exponential link; zip: likelihood of zero-inflated counts of cells, with classification and counting terms;
+    bayesian: expected count of every head; dm: DM-Count, optimal transport from the density to the heads."""
+    bayesian_form: Literal["paper", "2021"] = "paper"
+    """Background of --loss bayesian: as published, or as in the authors' code since July 2021."""
     w_density: Annotated[float, Range(0, 1e6, above=True)] = 1.0
-    """On 1/(2B) sum of squared errors (the authors' released baseline equals 2B here), or on the mean negative
-    log-likelihood of an image."""
+    """On 1/(2B) sum of squared errors (the authors' released baseline equals 2B here), or on the other losses' mean over
+    images."""
     w_kl: Weight = 1.0
     """On the KL divergence (Eq. 3)."""
     w_lse: Weight = 1.0
@@ -223,6 +226,8 @@ class Config:
             raise UserError(
                 f"--neck {self.model.neck} with --out-stride {self.model.out_stride}: fpn has cells of 8 pixels, paper of 2 or 4"
             )
+        if self.loss.bayesian_form != "paper" and self.loss.loss != "bayesian":
+            raise UserError(f"--bayesian-form {self.loss.bayesian_form}: needs --loss bayesian, not {self.loss.loss}")
         if optim.batch % optim.accumulate:
             raise UserError(
                 f"--batch {optim.batch}: cannot be split into {optim.accumulate} passes (--accumulate); choose a multiple"

@@ -1,35 +1,48 @@
-"""Eq. 9: what a training step minimises."""
+"""What a training step minimises: Eq. 9, whose density term is one of five losses."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import ops
 from ..models import CounterOutput
+from ..models.network import Link
+from ..models.zero_inflated import bin_of, zero_inflated
 from .config import LossConfig
 
+LINKS: Mapping[str, Link] = {"mse": "relu", "poisson": "exp", "zip": "zip", "bayesian": "abs", "dm": "relu"}
+"""From the network's output to a density, by loss."""
+
 BLOCKS = (8, 16, 32)  # pixels
+_SCALES = ((1, 0.25), (2, 0.5), (4, 1.0))  # of ZIP: cells a side, weight
 
 
-def loss_terms(
-    output: CounterOutput, target: Tensor, labels: Tensor, scale: float, config: LossConfig, stride: int = 4
-) -> dict[str, Tensor]:
+class Annotation(NamedTuple):
+    """The annotated people of a batch of crops."""
+
+    points: Tensor  # float32 [M, 2], (x, y) in pixels, image after image
+    offsets: Tensor  # int64 [B + 1]: image b has points[offsets[b] : offsets[b + 1]]
+    sides: Tensor  # float32 [B], pixels: the shortest side of the picture that a crop was cut from
+    size: tuple[int, int]  # (H, W) of the crops in pixels
+    stride: int  # pixels per density cell
+
+    def per_cell(self) -> Tensor:
+        """Annotation per cell, exact: float32 [B, 1, h, w]."""
+        return count_cells(self.points, self.offsets, self.size, self.stride)
+
+
+def loss_terms(output: CounterOutput, loss: Tensor, labels: Tensor, config: LossConfig) -> dict[str, Tensor]:
     """The weighted terms of Eq. 9, scalars, with their sum as ``total``.
 
     Args:
-        output: of the model, with labels given.
-        target: [B, 1, h, w] heads per cell, blurred for ``mse``, exact for ``poisson``; labels: int64 [B].
-        scale: the model's density_scale; the density term of ``mse`` is 1/(2B) sum (scale * error)^2.
-        stride: pixels per cell.
+        output: of the model, with labels given; loss: `density_loss`; labels: int64 [B].
     """
-    samples = output.density.shape[0] // target.shape[0]
-    density, target = output.density.float(), target.repeat(samples, 1, 1, 1)
-    if config.loss == "poisson":
-        term = poisson_loss(density, target, stride)
-    else:
-        term = ((density - target) * scale).square().sum() / (2 * density.shape[0])
-    terms = {"density": config.w_density * term}
+    terms = {"density": config.w_density * loss}
     if output.kl is not None and output.lse is not None and output.logdet2 is not None:
         terms["kl"] = config.w_kl * output.kl.mean()
         terms["lse"] = config.w_lse * output.lse.mean()
@@ -38,6 +51,39 @@ def loss_terms(
         terms["classifier"] = F.cross_entropy(output.domain_logits.float(), labels)
     terms["total"] = torch.stack(list(terms.values())).sum()
     return terms
+
+
+def density_loss(output: CounterOutput, people: Annotation, config: LossConfig, scale: float, images: int) -> Tensor:
+    """The loss that ``config.loss`` names, a scalar: mean over the images and their latent samples.
+
+    Args:
+        output: density [N * B, 1, h, w] of N latent samples per image; ``cells`` for ``zip``.
+        scale: the model's density_scale, of ``mse``.
+        images: of an optimiser step, of which this batch may be a part; ``dm`` sums one of its terms over them.
+    """
+    batch = len(people.sides)
+    samples = output.density.float().split(batch)
+    if config.loss == "bayesian":
+        sides, form = people.sides, config.bayesian_form
+        each = [
+            ops.bayesian(density, people.points, people.offsets, sides, stride=people.stride, form=form).mean()
+            for density in samples
+        ]
+    elif config.loss == "dm":
+        counts = people.per_cell()
+        each = [dm_loss(density, counts, people, images) for density in samples]
+    elif config.loss == "zip":
+        assert output.cells is not None
+        counts = people.per_cell()
+        each = [zip_loss(cells, counts) for cells in output.cells.split(batch)]
+    elif config.loss == "poisson":
+        counts = people.per_cell()
+        each = [poisson_loss(density, counts, people.stride) for density in samples]
+    else:
+        sigma = config.sigma or ops.knn_sigma(people.points, people.offsets)
+        target = ops.density(people.points, people.offsets, people.size, stride=people.stride, sigma=sigma)
+        each = [((density - target) * scale).square().sum() / (2 * batch) for density in samples]
+    return torch.stack(each).mean()
 
 
 def poisson_loss(density: Tensor, counts: Tensor, stride: int) -> Tensor:
@@ -52,14 +98,58 @@ def poisson_loss(density: Tensor, counts: Tensor, stride: int) -> Tensor:
     """
     terms = []
     for side in BLOCKS:
-        cells = max(side // stride, 1)
-        rate, count = (F.avg_pool2d(x, cells, ceil_mode=True, divisor_override=1) for x in (density, counts))
+        rate, count = (_blocks(x, max(side // stride, 1)) for x in (density, counts))
         terms.append(F.poisson_nll_loss(rate, count, log_input=False, reduction="sum") / len(rate))
     return torch.stack(terms).mean()
 
 
+def zip_loss(cells: Tensor, counts: Tensor) -> Tensor:
+    """ZIP (arXiv 2506.19955): sums over the cells of four terms, mean over images.
+
+    Cross entropy over the bins of the cells that hold heads; negative log-likelihood of zero-inflated Poisson counts;
+    absolute error of the counts of 1, 2 x 2 and 4 x 4 cells, weighted by 1/4, 1/2 and 1; and that of the whole image.
+
+    Args:
+        cells: [B, OUTPUTS, h, w], the head's output, see `zero_inflated`; counts: [B, 1, h, w], heads per cell.
+    """
+    model = zero_inflated(cells)
+    held = counts > 0
+    classes = F.cross_entropy(model.bins, bin_of(counts[:, 0].clamp_min(1)), reduction="none")[:, None]
+    empty = torch.logaddexp(model.log_empty, model.log_occupied - model.rate)
+    full = model.log_occupied + counts * model.rate.log() - model.rate - torch.lgamma(counts + 1)
+    likelihood = torch.where(held, full, empty)
+    total = (classes * held).sum() - likelihood.sum()
+    for side, weight in _SCALES:
+        total = total + weight * (_blocks(model.density, side) - _blocks(counts, side)).abs().sum()
+    total = total + (model.density - counts).sum((1, 2, 3)).abs().sum()
+    return total / len(cells)
+
+
+def dm_loss(density: Tensor, counts: Tensor, people: Annotation, images: int) -> Tensor:
+    """DM-Count (Wang et al., NeurIPS 2020): count, optimal transport and total variation.
+
+    With S = sum D of an image and N its heads: the mean of |S - N|, 0.1 times the sum over the step's images of the transport
+    (`ops.transport`, whose objective's value is not zero at the minimum), and 0.01 times the mean of N sum |D / S - t / N|.
+
+    Args:
+        density: [B, 1, h, w]; what a leaking ReLU makes negative has a part in the count alone.
+        counts: t [B, 1, h, w], heads per cell; images: of an optimiser step.
+    """
+    sums, heads = (x.sum((1, 2, 3), keepdim=True) for x in (density, counts))
+    positive = density.clamp_min(0)
+    transport = ops.transport(positive, people.points, people.offsets, stride=people.stride).objective.mean() * images
+    shares = positive / (positive.sum((1, 2, 3), keepdim=True) + 1e-6) - counts / (heads + 1e-6)
+    variation = (heads * shares.abs().sum((1, 2, 3), keepdim=True)).mean()
+    return (sums - heads).abs().mean() + 0.1 * transport + 0.01 * variation
+
+
+def _blocks(x: Tensor, side: int) -> Tensor:
+    """Sums over blocks of ``side`` x ``side`` cells, smaller ones at the lower and right border."""
+    return F.avg_pool2d(x, side, ceil_mode=True, divisor_override=1)
+
+
 def count_cells(points: Tensor, offsets: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """Heads per cell, exact: float32 [B, 1, ceil(H / stride), ceil(W / stride)]. Points outside count nowhere.
+    """Annotation per cell, exact: float32 [B, 1, ceil(H / stride), ceil(W / stride)]. Points outside count nowhere.
 
     Args:
         points: [M, 2] (x, y) in pixels; offsets: int64 [B + 1]; size: (H, W) in pixels.

@@ -26,6 +26,7 @@ from .clustering import cluster_attention, load_clusters, save_clusters
 from .config import Config
 from .interruption import Stop, one_line, stop_signals
 from .log import Record, RunLog
+from .losses import LINKS
 from .report import finish, next_steps
 from .stage import StageData, train_stage
 
@@ -214,7 +215,7 @@ def build_model(config: Config, stage: int, domains: list[str]) -> CrowdCounter:
         num_samples=m.num_samples,
         out_stride=4 if m.system == "mb" and m.neck == "fpn" else m.out_stride,
         density_scale=m.density_scale,
-        link="exp" if config.loss.loss == "poisson" else "relu",
+        link=LINKS[config.loss.loss],
         fold_norms=config.optim.batch_norm == "folded",
         neck=m.neck,
         head=m.head,

@@ -17,7 +17,6 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .. import ops
 from ..data import Batch, CrowdDataset, Item, MixSampler, TrainTransform, collate
 from ..data.crops import CoveringCrops
 from ..data.negatives import SHARE as NEGATIVE_SHARE
@@ -32,7 +31,7 @@ from .config import Config, DataConfig
 from .convolutions import speed_up_convolutions
 from .interruption import Interrupted, Stop
 from .log import Record, say_beside_bar
-from .losses import count_cells, loss_terms
+from .losses import Annotation, density_loss, loss_terms
 from .monitor import LatentMonitor
 from .schedule import learning_rate
 from .validation import validate
@@ -313,20 +312,16 @@ def forward_backward(
         UserError: the loss is not finite.
     """
     config, fabric = stage.config, stage.fabric
-    images, labels, points, offsets = (
-        t.to(fabric.device, non_blocking=True) for t in (batch.images, batch.labels, batch.points, batch.offsets)
+    images, labels, points, offsets, sides = (
+        t.to(fabric.device, non_blocking=True)
+        for t in (batch.images, batch.labels, batch.points, batch.offsets, batch.sides)
     )
-    height, width = images.shape[-2:]
-    stride = stage.model.out_stride
-    if config.loss.loss == "poisson":
-        target = count_cells(points, offsets, (height, width), stride)
-    else:
-        sigma = config.loss.sigma or ops.knn_sigma(points, offsets)
-        target = ops.density(points, offsets, (height, width), stride=stride, sigma=sigma)
+    people = Annotation(points, offsets, sides, images.shape[2:], stage.model.out_stride)
     batch_offset = fabric.global_rank * (stage.images // fabric.world_size)
     with fabric.no_backward_sync(stage.wrapped, enabled=not last):
         output = stage.wrapped(images, labels, batch_offset=batch_offset)
-        terms = loss_terms(output, target, labels, stage.model.density_scale, config.loss, stride)
+        loss = density_loss(output, people, config.loss, stage.model.density_scale, config.optim.batch)
+        terms = loss_terms(output, loss, labels, config.loss)
         fabric.backward(terms["total"] / config.optim.accumulate)
     if not bool(torch.isfinite(terms["total"])):
         parts = ", ".join(f"{k} {float(v):.4g}" for k, v in terms.items())

@@ -184,6 +184,7 @@ def test_collate(items):
     assert batch.offsets.dtype == batch.labels.dtype == torch.int64
     assert batch.labels.tolist() == [5, 7, 6]
     assert batch.names == ["X/train/IMG_1.jpg", "X/train/IMG_3.jpg", "X/train/IMG_2.jpg"]
+    assert batch.sides.tolist() == [48.0] * 3
     np.testing.assert_allclose(batch.points, layouts.POINTS["1"] + layouts.POINTS["2"])
     assert len(dataset) == 6
 

@@ -6,7 +6,7 @@ from torch import nn
 from dkpnet_ext import ops
 from dkpnet_ext.models import load_model, registry
 from dkpnet_ext.models.published import PublishedNetwork, register_network
-from dkpnet_ext.training import stage
+from dkpnet_ext.training import losses
 
 
 class Patches(nn.Module):
@@ -30,8 +30,8 @@ def tiny():
         network, cell = "tiny", 8
 
         @classmethod
-        def build(cls):
-            return Patches(), nn.Conv2d(8, 1, 1)
+        def build(cls, outputs):
+            return Patches(), nn.Conv2d(8, outputs, 1)
 
     yield Tiny
     for name in Tiny.systems:
@@ -42,7 +42,7 @@ def test_both_stages_with_targets_of_the_systems_own_stride(tiny, run, tmp_path,
     strides = set()
     density = ops.density
     monkeypatch.setattr(
-        stage.ops, "density", lambda *a, **settings: strides.add(settings["stride"]) or density(*a, **settings)
+        losses.ops, "density", lambda *a, **settings: strides.add(settings["stride"]) or density(*a, **settings)
     )
     folder = run("--system", "tiny-inva", "--epochs", 1, "--output", tmp_path / "run")
     assert strides == {8}
