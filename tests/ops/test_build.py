@@ -1,4 +1,4 @@
-"""The build: CUDA code without spills, a wheel that works from another folder, and plain words where tools are missing."""
+"""The build: CUDA code without spills, what wheel and sdist hold, a wheel that works elsewhere, words where tools are missing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from dkpnet_ext import _version
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,7 +44,7 @@ def build(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess:
     """`python -m build --wheel` of a copy of the sources, by default on a PATH without nvcc."""
     source = tmp_path / "source"
     shutil.copytree(
-        ROOT, source, ignore=shutil.ignore_patterns(".git", "build", "dist", "runs", "*.egg-info", "tests", "__pycache__"),
+        ROOT, source, ignore=shutil.ignore_patterns("build", "dist", "runs", "*.egg-info", "__pycache__", ".*"),
         dirs_exist_ok=True,
     )  # fmt: skip
     env = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "DKPNET_", "PYTHONPATH"))}
@@ -71,12 +73,54 @@ def test_what_is_required_and_missing_is_an_error(tmp_path, part):
         assert "CUDA is required, but no CUDA toolkit was found" in done.stdout + done.stderr
 
 
-@needs_cmake
-def test_wheel_works_from_another_folder(tmp_path):
-    done = build(tmp_path, DKPNET_REQUIRE_CPP="1")
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Built without a CUDA toolkit, as cibuildwheel's images have none."""
+    if shutil.which("cmake") is None:
+        pytest.skip("no cmake on PATH")
+    folder = tmp_path_factory.mktemp("wheel")
+    done = build(folder, DKPNET_REQUIRE_CPP="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "built WITHOUT its CUDA kernels: no CUDA toolkit was found" in " ".join((done.stdout + done.stderr).split())
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    (path,) = (folder / "dist").glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--sdist", "-o", str(folder), str(ROOT)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.glob("*.tar.gz")
+    return path
+
+
+def test_twine_accepts_wheel_and_sdist(wheel, sdist):
+    pytest.importorskip("twine")
+    command = [sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("PASSED") == 2, done.stdout + done.stderr
+
+
+def test_wheel_holds_the_package_and_nothing_else(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    package = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "dkpnet_ext").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
+    }
+    assert {"dkpnet_ext/py.typed", "dkpnet_ext/assets/starter/model.safetensors", "dkpnet_ext/ops/head.py"} <= package
+    assert package <= names
+    others = names - package
+    (module,) = [name for name in others if name.startswith("_dkpnet_ext.") and name.endswith(".so")]
+    assert {name.split("/")[0].split("-")[-1] for name in others - {module}} == {f"{_version.__version__}.dist-info"}
+
+
+def test_wheel_works_from_another_folder(tmp_path, wheel):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         "import torch, dkpnet_ext.ops as ops; from dkpnet_ext.ops import native, backend\n"
@@ -93,15 +137,8 @@ def test_wheel_works_from_another_folder(tmp_path):
     assert total == "18.0" and path.startswith(str(tmp_path / "site"))
 
 
-def test_sdist_has_all_that_the_build_needs(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "--sdist", "-o", str(tmp_path), str(ROOT)],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (archive,) = tmp_path.glob("*.tar.gz")
-    shutil.unpack_archive(archive, tmp_path / "unpacked")
+def test_sdist_has_all_that_the_build_needs(tmp_path, sdist):
+    shutil.unpack_archive(sdist, tmp_path / "unpacked")
     (root,) = (tmp_path / "unpacked").iterdir()
     for name in ("CMakeLists.txt", "setup.py", "pyproject.toml", "dkpnet_ext/__init__.py"):
         assert (root / name).is_file(), name
