@@ -21,9 +21,8 @@ from .tree import (
     Labelled,
     Pictures,
     Shape,
-    annotation_files,
     from_shapes,
-    peek_json,
+    json_files,
     picture_root,
     split_of_file,
 )
@@ -36,7 +35,7 @@ def _is_coco(content: Any) -> bool:
 
 
 def _recognise(root: Path) -> bool:
-    return any(_is_coco(peek_json(path)) for path in annotation_files(root, ".json")[:PEEKED])
+    return any(json_files(root, _is_coco, PEEKED))
 
 
 def _shape(annotation: dict[str, Any], label: str, names: list[str], path: Path) -> Shape:
@@ -75,9 +74,8 @@ def _rows(path: Path) -> tuple[list[Labelled], list[str]]:
 
 def _entries(root: Path) -> Iterator[Entry]:
     by_split: dict[str, list[Path]] = {}
-    for path in annotation_files(root, ".json"):
-        if _is_coco(peek_json(path)):
-            by_split.setdefault(split_of_file(path), []).append(path)
+    for path in json_files(root, _is_coco):
+        by_split.setdefault(split_of_file(path), []).append(path)
     rows, labels = [], set()
     for paths in by_split.values():
         more, names = _rows(min(paths, key=lambda path: "keypoints" not in path.stem))

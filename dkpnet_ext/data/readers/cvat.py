@@ -25,6 +25,7 @@ from .tree import (
     Shape,
     annotation_files,
     from_shapes,
+    json_files,
     peek_json,
     peek_lines,
     picture_root,
@@ -42,10 +43,15 @@ def _is_datumaro(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get("items"), list) and "categories" in content
 
 
+def _files(root: Path, most: int | None = None) -> Iterator[Path]:
+    """The XML files, then the JSON files; only the first ``most`` of each kind are looked into."""
+    xml = annotation_files(root, ".xml")[:most]
+    yield from (path for path in xml if "<annotations>" in " ".join(peek_lines(path, 5)))
+    yield from json_files(root, lambda content: _is_backup(content) or _is_datumaro(content), most)
+
+
 def _recognise(root: Path) -> bool:
-    xml = (" ".join(peek_lines(path, 5)) for path in annotation_files(root, ".xml")[:PEEKED])
-    json = (peek_json(path) for path in annotation_files(root, ".json")[:PEEKED])
-    return any("<annotations>" in text for text in xml) or any(_is_backup(c) or _is_datumaro(c) for c in json)
+    return any(_files(root, PEEKED))
 
 
 def shapes_of(label: str, kind: str, numbers: list[float]) -> Iterator[Shape]:
@@ -117,9 +123,9 @@ def _rows(path: Path) -> Iterator[Labelled]:
 
 
 def _entries(root: Path) -> Iterator[Entry]:
-    xml = [path for path in annotation_files(root, ".xml") if "<annotations>" in " ".join(peek_lines(path, 5))]
-    json = [p for p in annotation_files(root, ".json") if _is_backup(peek_json(p)) or _is_datumaro(peek_json(p))]
-    yield from from_shapes(row for path in xml or json for row in _rows(path))
+    found = list(_files(root))
+    xml = [path for path in found if path.suffix.lower() == ".xml"]
+    yield from from_shapes(row for path in xml or found for row in _rows(path))
 
 
 LAYOUT = Layout("cvat", _recognise, _entries, upright_points=True)

@@ -21,9 +21,8 @@ from .tree import (
     Labelled,
     Pictures,
     Shape,
-    annotation_files,
     from_shapes,
-    peek_json,
+    json_files,
     picture_root,
     split_of_file,
 )
@@ -40,7 +39,7 @@ def _is_label_studio(content: Any) -> bool:
 
 
 def _recognise(root: Path) -> bool:
-    return any(_is_label_studio(peek_json(path)) for path in annotation_files(root, ".json")[:PEEKED])
+    return any(json_files(root, _is_label_studio, PEEKED))
 
 
 def _name(task: dict[str, Any]) -> str:
@@ -80,8 +79,8 @@ def _rows(path: Path) -> Iterator[Labelled]:
 
 
 def _entries(root: Path) -> Iterator[Entry]:
-    found = [path for path in annotation_files(root, ".json") if _is_label_studio(peek_json(path))]
-    yield from from_shapes((row for path in found for row in _rows(path)), fractions=True)
+    rows = (row for path in json_files(root, _is_label_studio) for row in _rows(path))
+    yield from from_shapes(rows, fractions=True)
 
 
 LAYOUT = Layout("label-studio", _recognise, _entries, upright_points=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,6 +126,11 @@ def peek_json(path: Path) -> Any:
     except OSError:
         return None
     return _peek(path, stat.st_size, stat.st_mtime_ns)
+
+
+def json_files(root: Path, fits: Callable[[Any], object], most: int | None = None) -> Iterator[Path]:
+    """Those of a folder's JSON annotation files whose content ``fits``; only the first ``most`` files are looked into."""
+    return (path for path in annotation_files(root, ".json")[:most] if fits(peek_json(path)))
 
 
 def peek_lines(path: Path, most: int = 20) -> list[str]:
