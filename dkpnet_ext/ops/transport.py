@@ -131,7 +131,15 @@ def limit(dtype: torch.dtype) -> Callable[[str], str | None]:
 
 
 def chosen(op: str, density: Tensor) -> str:
-    """The backend of such an operator: without a warning, plain PyTorch on a GPU and for float64."""
+    """The backend of such an operator: without a warning, plain PyTorch on a GPU and for float64.
+
+    Raises:
+        RuntimeError: under the transforms of torch.func: its gradient is a formula of its own, not that of its steps.
+    """
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            f"dkpnet_ext: {op} does not run under torch.func; take its gradient with torch.autograd.grad"
+        )
     if not forced() and (density.device.type != "cpu" or density.dtype != torch.float32):
         return "reference"
     return choose(op, density.device, density.dtype, limit(density.dtype))
