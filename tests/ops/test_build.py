@@ -117,7 +117,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     assert package <= names
     others = names - package
     (module,) = [name for name in others if name.startswith("_dkpnet_ext.") and name.endswith(".so")]
-    assert {name.split("/")[0].split("-")[-1] for name in others - {module}} == {f"{_version.__version__}.dist-info"}
+    assert {name.split("/")[0] for name in others - {module}} == {f"dkpnet_ext-{_version.__version__}.dist-info"}
 
 
 def test_wheel_works_from_another_folder(tmp_path, wheel):
