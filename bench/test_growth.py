@@ -64,7 +64,7 @@ def test_counting_grows_with_the_image(benchmark, device, tiny):
     """Time with the square of the side; memory does so up to 2048 px, from where it is a tile's and a cache's that is at
     most 768 MiB (models/tiling.py)."""
     torch.manual_seed(0)
-    model = DKPNet("hrnet_w18_small", "inva", num_domains=5, num_sub=2).eval().for_inference().to(device)
+    model = DKPNet("hrnet_w18_small", "inva", num_domains=5, num_sub=2).eval().to(device).for_inference("torch")
     model.count(torch.zeros(3, 64, 64, dtype=torch.uint8))
 
     def case(side: int):

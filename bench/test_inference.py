@@ -66,8 +66,8 @@ def contenders(model: DKPNet, images: torch.Tensor) -> tuple[dict, dict]:
         return run
 
     own = {
-        "ours, bfloat16, batch norm folded": ours(copy.deepcopy(model).for_inference(), True),
-        "ours, float32, batch norm folded": ours(copy.deepcopy(model).for_inference(), False),
+        "ours, bfloat16, batch norm folded": ours(copy.deepcopy(model).for_inference("torch"), True),
+        "ours, float32, batch norm folded": ours(copy.deepcopy(model).for_inference("torch"), False),
         "ours, bfloat16": ours(copy.deepcopy(model), True),
         "ours, float32": ours(copy.deepcopy(model), False),
     }

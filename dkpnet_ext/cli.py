@@ -48,6 +48,13 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda"], tyro.conf.arg(help="Where the model runs; auto takes a GPU if there is one.")
 ]
 Arithmetic = Annotated[Literal["fp32", "bf16", "fp16"], tyro.conf.arg(help="Arithmetic; fp16 needs a GPU.")]
+Engine = Annotated[
+    Literal["auto", "torch", "onnxruntime", "openvino"],
+    tyro.conf.arg(
+        help="What runs the convolutions; auto takes the fastest installed engine that counts the same, measured once and "
+        "remembered."
+    ),
+]
 
 T = TypeVar("T")
 

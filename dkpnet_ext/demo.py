@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .cli import Checkpoint, Device, parse, run_command
+from .cli import Checkpoint, Device, Engine, parse, run_command
 
 
 @dataclass
@@ -21,6 +21,7 @@ class Arguments:
     port: int = 7860
     """Port to listen on; 0 takes any free one."""
     device: Device = "auto"
+    engine: Engine = "auto"
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     from .webserver import run
 
     device = pick_device(args.device)
-    model = load_model(args.checkpoint).for_inference().to(device)
+    model = load_model(args.checkpoint).to(device).for_inference(args.engine)
     run(DemoPage(model, args.checkpoint or "starter", host=args.host), args.host, args.port)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from .cli import Arithmetic, Cache, Device, parse, run_command
+from .cli import Arithmetic, Cache, Device, Engine, parse, run_command
 from .errors import UserError, say
 
 TRAINED = "(default: as for the model's training)"
@@ -42,6 +42,7 @@ class Arguments:
     cache: Cache = None
     device: Device = "auto"
     precision: Arithmetic = "fp32"
+    engine: Engine = "auto"
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def main() -> None:
     if args.points and args.nine_patch:
         raise UserError("--points: nine patches give counts only; leave one of the two options out")
     device = pick_device(args.device, args.precision)
-    model = load_model(args.checkpoint).for_inference().to(device)
+    model = load_model(args.checkpoint).to(device).for_inference(args.engine, args.precision)
     how: dict[str, Any] = {
         "device": device,
         "precision": args.precision,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from .cli import Arithmetic, Checkpoint, Device, parse, run_command
+from .cli import Arithmetic, Checkpoint, Device, Engine, parse, run_command
 from .errors import UserError, say
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Arguments:
     """Count every picture at its own size, not at the one that the model was trained for (see docs/predict.md)."""
     device: Device = "auto"
     precision: Arithmetic = "fp32"
+    engine: Engine = "auto"
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
 
     device = pick_device(args.device, args.precision)
     regions = None if args.regions is None else read_regions(args.regions)
-    model = load_model(args.checkpoint).for_inference().to(device)
+    model = load_model(args.checkpoint).to(device).for_inference(args.engine, args.precision)
     failed = 0
     results = predict_files(
         model,

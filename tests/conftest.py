@@ -1,5 +1,6 @@
 """A small untrained model and made-up items on disk."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import torch
 from counters import alive
 
 from dkpnet_ext.models import DKPNet
+
+# Commands' own choice of an engine exports and measures every new model; tests/models/test_engines.py asks for it.
+os.environ.setdefault("DKPNET_ENGINE", "torch")
 
 
 @dataclass(frozen=True)

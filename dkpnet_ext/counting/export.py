@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,34 +19,13 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..files import writing
 from ..models import CrowdCounter, DKPNet
+from ..models.engines.graph import fix_padding, save_onnx
 from ..models.fpn import FPNHead
 from ..models.head import AttendedHead
 from ..models.network import IMAGENET_MEAN, IMAGENET_STD
 from ..models.published import PublishedNetwork
 
-OPSET = 18
 FORMATS = (".onnx", ".pt2")
-
-
-def _fix_padding(module: nn.Module) -> None:
-    """Replace TensorFlow-like convolutions, which work out their padding from the image's size, by plain ones.
-
-    Sizes are multiples of the backbone's stride here, so the padding is always the same; left symbolic, it makes
-    expressions that grow with every layer, and tracing takes minutes.
-    """
-    from timm.layers import Conv2dSame
-
-    for name, child in module.named_children():
-        if isinstance(child, Conv2dSame):
-            total = [
-                max((k - 1) * d + 1 - s, 0)
-                for k, d, s in zip(child.kernel_size, child.dilation, child.stride, strict=True)
-            ]
-            pad = (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2)
-            child.__class__ = nn.Conv2d  # type: ignore[assignment]  # all it is but for the padding in forward
-            setattr(module, name, nn.Sequential(nn.ZeroPad2d(pad), child))
-        else:
-            _fix_padding(child)
 
 
 class ExportGraph(nn.Module):
@@ -60,7 +38,7 @@ class ExportGraph(nn.Module):
     def __init__(self, model: DKPNet | PublishedNetwork) -> None:
         super().__init__()
         self.model = copy.deepcopy(model)
-        _fix_padding(self.model.backbone)
+        fix_padding(self.model.backbone)
         self.stride = model.out_stride
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,30 +135,7 @@ def export_model(model: CrowdCounter, path: Path) -> None:
             if path.suffix == ".pt2":
                 torch.export.save(program, path, extra_files={"metadata.json": json.dumps(metadata(model))})
             else:
-                _save_onnx(program, path, metadata(model))
-
-
-def _save_onnx(program: torch.export.ExportedProgram, path: Path, about: dict[str, str]) -> None:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  (torch's exporter needs it)
-    except ImportError:
-        raise UserError("ONNX needs more packages: pip install 'dkpnet_ext[export]'") from None
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    exported = torch.onnx.export(
-        program,
-        input_names=["images"],
-        output_names=["density", "count"],
-        opset_version=OPSET,
-        dynamo=True,
-        verbose=False,
-    )
-    assert exported is not None
-    converted = exported.model_proto
-    assert [entry.version for entry in converted.opset_import if entry.domain == ""] == [OPSET]
-    onnx.helper.set_model_props(converted, about)
-    onnx.checker.check_model(converted)
-    onnx.save(converted, path)
+                save_onnx(program, path, ["images"], ["density", "count"], metadata(model))
 
 
 def run_exported(path: Path, images: Tensor) -> tuple[Tensor, Tensor]:

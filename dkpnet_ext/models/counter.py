@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self, overload
@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..data.images import limited_size, resize, to_tensor
+from ..device import Precision, autocast, pick_precision
 from ..errors import UserError
-from . import tiling
-from .folding import fold_batch_norms
+from . import engines, tiling
+from .engines import Choice, EngineName
 from .hub import SavedNetwork
 from .locating import locate, to_picture
 from .network import CounterOutput
@@ -49,17 +50,30 @@ class CrowdCounter(SavedNetwork):
     not while another thread trains the model or changes its mode.
     """
 
-    def for_inference(self) -> Self:
-        """Make prediction faster, in place: batch norms folded into convolutions, channels innermost in memory.
+    precision: Precision = "fp32"
+    """The convolutions' arithmetic, which `for_inference` sets."""
+    choice: Choice | None = None
+    """What `for_inference` measured to choose the engine, where it did."""
 
-        The counts stay the same up to rounding. The model is not meant to be trained afterwards and cannot be saved.
+    def for_inference(self, engine: EngineName = "auto", precision: Precision = "fp32") -> Self:
+        """Make prediction faster, in place, for the device that the model is on: batch norms folded into convolutions,
+        channels innermost in memory, and the convolutions run by the engine that is fastest here.
+
+        The counts stay the same up to rounding. The model is not meant to be trained or moved afterwards and cannot be saved.
+
+        Args:
+            engine: ``torch``; ``onnxruntime`` or ``openvino``, where they are installed; or ``auto``, which takes the
+                fastest of them that counts the same, measured once and remembered (see docs/engines.md).
+            precision: arithmetic of the convolutions, ``fp32`` or ``bf16``.
+
+        Raises:
+            UserError: an engine that is not installed, cannot run this model or device, or counts something else.
         """
-        try:
-            self.backbone = fold_batch_norms(self.backbone)
-        except Exception:  # torch.fx cannot trace every backbone that timm has, and says so in many ways
-            pass
-        self.folded = True
-        return self.eval().to(memory_format=torch.channels_last)
+        self.eval()
+        precision = pick_precision(precision, self.pixel_mean.device)
+        self.choice = engines.install(self, engine, precision)
+        self.precision, self.folded = precision, True
+        return self
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -115,7 +129,7 @@ class CrowdCounter(SavedNetwork):
         if isinstance(image, list | tuple):
             return [self.examine(each, as_is=as_is) for each in image]
         pixels = to_tensor(image) if as_is else self.prepare(image)
-        with self.evaluating():
+        with self.evaluating(), self._arithmetic():
             if pixels.shape[-2] * pixels.shape[-1] > tiling.LIMIT:
                 output = self.tiled(pixels)
             else:
@@ -123,6 +137,10 @@ class CrowdCounter(SavedNetwork):
         if not bool(torch.isfinite(output.density).all()):
             raise UserError("the density is not finite: damaged weights, or numbers too large for fp16")
         return output
+
+    def _arithmetic(self) -> AbstractContextManager:
+        """bf16 where `for_inference` was told so; else what the caller's autocast says."""
+        return nullcontext() if self.precision == "fp32" else autocast(self.pixel_mean.device, self.precision)
 
     def tiled(self, pixels: Tensor) -> CounterOutput:
         """One large image uint8 [3, H, W] in bounded memory, by default as `tiling.predict`; in evaluation mode."""

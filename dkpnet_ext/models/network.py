@@ -115,7 +115,7 @@ class Network(nn.Module):
     @property
     def multiple(self) -> int:
         """Pixels that height and width are padded to a multiple of."""
-        return max(self.backbone.reductions)
+        return getattr(self.backbone, "multiple", max(self.backbone.reductions))  # an engine's features may all be fine
 
     def load_backbone(self, weights: str | Path) -> None:
         """Load ImageNet weights into the backbone: ``"imagenet"`` or a file (see `create_backbone`)."""
@@ -140,10 +140,10 @@ class Network(nn.Module):
             raise ValueError(f"images must be [B, 3, H, W], got {list(images.shape)}")
         height, width = images.shape[-2:]
         if images.dtype == torch.uint8:
-            images = images.to(self.pixel_mean.dtype) / 255
+            images = images.to(self.pixel_mean.dtype, copy=True).div_(255).sub_(self.pixel_mean).div_(self.pixel_std)
         else:
             _check_range(images)
-        images = (images - self.pixel_mean) / self.pixel_std
+            images = (images - self.pixel_mean) / self.pixel_std
         multiple = self.multiple
         pad_h, pad_w = -height % multiple, -width % multiple
         if pad_h or pad_w:
@@ -220,5 +220,7 @@ def _folded(backbone: Backbone) -> Backbone:
 
 
 def _is_channels_last(backbone: nn.Module) -> bool:
-    weight = next(p for p in backbone.parameters() if p.ndim == 4 and p.shape[2] > 1)
+    weight = next((p for p in backbone.parameters() if p.ndim == 4 and p.shape[2] > 1), None)
+    if weight is None:  # an engine's weights are its own
+        return False
     return weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ LIMIT = 2048 * 2048  # pixels; larger images are tiled
 TILE = 1024  # pixels per side, without the overlap
 CACHE = 768 << 20  # bytes of features kept between the passes
 MAX_REACH = 768  # pixels; a backbone that looks further is cut off here
+_reaches: WeakKeyDictionary[Network, int] = WeakKeyDictionary()
 _TOLERANCE = 3e-5  # largest difference, relative to a branch's largest value, that still counts as none
 
 
@@ -52,6 +54,7 @@ def reach(model: Network) -> int:
 
     Measured on noise: a strip with and without its ends. A multiple of the backbone's coarsest reduction.
     """
+    (model,) = getattr(model.backbone, "exact", (model,))  # an engine may compute in bfloat16
     multiple = model.multiple
     cut, width = 16 * multiple, 8 * multiple
     length = 2 * (cut + MAX_REACH + multiple)
@@ -84,7 +87,7 @@ class _Piece(NamedTuple):
 
 
 def _pieces(model: Network, image: Tensor, tiles: list[tuple[Tile, Tile]]) -> Iterator[_Piece]:
-    margin = model.pooling_head.coarse_cells * max(model.backbone.reductions)
+    margin = model.pooling_head.coarse_cells * model.multiple
     for rows, columns in tiles:
         cut = image[None, :, rows.first : rows.last, columns.first : columns.last].to(model.pixel_mean.device)
         branches, _, _ = model.features(cut)
@@ -107,7 +110,11 @@ def _pieces(model: Network, image: Tensor, tiles: list[tuple[Tile, Tile]]) -> It
 
 def _overlap(model: Network) -> int:
     """The reach; says so where the backbone looks further than is possible."""
-    overlap = reach(model)
+    overlap = _reaches.get(model)
+    if overlap is None:
+        overlap = reach(model)
+        if getattr(model, "folded", False):  # for inference: its weights no longer change
+            _reaches[model] = overlap
     if overlap >= MAX_REACH:
         warnings.warn(
             f"{model.backbone_name} looks further than {MAX_REACH} px (squeeze-and-excitation or attention over the "
@@ -159,7 +166,7 @@ def predict(model: Network, image: Tensor) -> CounterOutput:
         density [1, 1, ceil(H / stride), ceil(W / stride)], and what `Network.decide` says of the whole image.
     """
     reductions, stride, head = model.backbone.reductions, model.out_stride, model.pooling_head
-    multiple = max(reductions)
+    multiple = model.multiple
     overlap = _overlap(model)
     overlap += head.coarse_cells * multiple  # for the margin
     height, width = image.shape[-2:]

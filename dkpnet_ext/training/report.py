@@ -49,7 +49,7 @@ def finish(
     Args:
         best: folder of the model; data: of stage I; began: `time.monotonic` of the start.
     """
-    model = load_model(best).for_inference().to(fabric.device)
+    model = load_model(best).to(fabric.device).for_inference("torch")
     tested = {d.name: d.test for d in domains if d.test}
     shown = tested or {d.name: [item for item in data.val if item.domain == d.name] for d in domains}
     counts = {name: predict_all(fabric, model, items, "fp32") for name, items in shown.items()}

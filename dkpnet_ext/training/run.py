@@ -301,7 +301,7 @@ def _cluster(
     fabric: Fabric, best: Path, data: StageData, names: Sequence[str], config: Config, clusters_file: Path
 ) -> None:
     """Cluster stage I's attention of every training image; writes clusters.json and says how the data sets mix."""
-    model = load_model(best).for_inference()
+    model = load_model(best).to(fabric.device).for_inference("torch")
     vectors = attention_vectors(model, data.train, device=fabric.device, precision=config.precision)
     clusters = cluster_attention(vectors, config.cluster.num_clusters, config.cluster.method, config.seed)
     for c in range(config.cluster.num_clusters):

@@ -71,7 +71,7 @@ def attention_effect(context: Context, name: str, systems: list[str]) -> str:
         mae: dict[str, list[list[float]]] = {kind: [] for kind in ("own", "data set's mean", "same for all")}
         within, between = [], []
         for run in context.of(system):
-            model = load_model(run.folder / "model").for_inference().to(context.device)
+            model = load_model(run.folder / "model").to(context.device).for_inference("torch")
             assert isinstance(model, DKPNet)
             y, _ = latents(model, items, context.device)
             groups = [y[np.asarray(datasets) == i] for i in range(len(context.domains))]

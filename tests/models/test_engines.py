@@ -1,0 +1,265 @@
+"""Engines count what PyTorch counts, in tiles, with attention, in threads; `auto` measures once and takes no wrong one."""
+
+from __future__ import annotations
+
+import copy
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from counters import alive
+
+from dkpnet_ext import info
+from dkpnet_ext.errors import UserError
+from dkpnet_ext.models import DKPNet, MultiBranch, engines, load_model, tiling
+from dkpnet_ext.models.csrnet import CSRNet
+from dkpnet_ext.models.engines import choice, graph, runtimes
+
+for package in ("onnxscript", "onnxruntime", "openvino"):
+    pytest.importorskip(package, reason="an engine's package is not installed")
+
+NAMES = ("onnxruntime", "openvino")
+SIZES = [(45, 70), (64, 96), (101, 33), (17, 18), (16, 16)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """A cache of this file's own; `auto` measures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DKPNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv(choice.VARIABLE, raising=False)
+        yield
+
+
+def build(kind: str):
+    torch.manual_seed(0)
+    backbone, domains = "tf_efficientnet_lite0", ("A", "B")
+    if kind == "starter":
+        return load_model()
+    if kind == "fpn, InVA":
+        return DKPNet(
+            backbone, "inva", num_sub=2, channels=16, domains=domains, neck="fpn", out_stride=8, link="exp"
+        ).eval()
+    if kind == "paper's neck, InVA":
+        return alive(DKPNet(backbone, "inva", num_sub=2, channels=16, domains=domains)).eval()
+    if kind == "multi-branch":
+        return alive(MultiBranch(backbone, channels=16, domains=domains)).eval()
+    return CSRNet("se", density_scale=100.0).eval()
+
+
+def image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (*size, 3), np.uint8)
+
+
+def same(found, expected):
+    """Two results of `examine`."""
+    scale = float(expected.density.abs().sum().clamp_min(1e-3))
+    assert found.density.shape == expected.density.shape
+    assert float((found.density - expected.density).abs().sum()) <= 1e-4 * scale
+    for name in ("attention", "mu", "logvar", "domain_logits"):
+        values = getattr(found, name), getattr(expected, name)
+        assert (values[0] is None) == (values[1] is None)
+        if values[0] is not None:
+            torch.testing.assert_close(*values, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["starter", "fpn, InVA", "paper's neck, InVA", "multi-branch", "CSRNet"])
+def test_engines_are_the_model(kind, monkeypatch):
+    """Untiled at odd sizes, in a batch, and in tiles of 64 pixels."""
+    model = build(kind)
+    fast = {name: copy.deepcopy(model).for_inference(name) for name in ("torch", *NAMES)}
+    batch = torch.from_numpy(np.stack([image((60, 90), seed) for seed in range(3)])).permute(0, 3, 1, 2)
+    for name, candidate in fast.items():
+        for size in SIZES:
+            same(candidate.examine(image(size), as_is=True), model.examine(image(size), as_is=True))
+        with torch.inference_mode():
+            same(candidate(batch), model(batch))
+        if name != "torch":
+            assert isinstance(candidate.backbone, runtimes.Engine)
+            copied = copy.deepcopy(candidate)
+            same(copied.examine(image((64, 96)), as_is=True), model.examine(image((64, 96)), as_is=True))
+    large = image((300, 460))
+    expected = model.examine(large, as_is=True)
+    monkeypatch.setattr(tiling, "LIMIT", 200 * 200)
+    monkeypatch.setattr(tiling, "TILE", 128)
+    for candidate in fast.values():
+        same(candidate.examine(large, as_is=True), expected)
+
+
+def test_no_graph_is_exported_twice(monkeypatch):
+    """Neither for another engine nor in another process (the file is found by what it was made from)."""
+    build("paper's neck, InVA").for_inference("onnxruntime")
+    other = build("paper's neck, InVA")
+    with torch.no_grad():
+        other.attention.centers.add_(1)  # no part of the trunk
+    monkeypatch.setattr(graph, "_export", None)
+    other.for_inference("openvino")
+    changed = build("paper's neck, InVA")
+    with torch.no_grad():
+        next(changed.backbone.parameters())[0, 0, 0, 0] += 1e-3
+    with pytest.raises(TypeError):  # the exporter, which is None now
+        changed.for_inference("openvino")
+
+
+@pytest.mark.parametrize("name", ["torch", *NAMES])
+def test_eight_threads_count_what_one_does(name):
+    """Sizes differ, so that no two calls can share a buffer unseen."""
+    model = build("starter").for_inference(name)
+    images = [image((64 + 8 * (i % 5), 80 + 8 * (i % 7)), i) for i in range(40)]
+    serial = [model.count(each, as_is=True) for each in images]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            assert list(pool.map(lambda each: model.count(each, as_is=True), images)) == pytest.approx(serial, rel=1e-6)
+
+
+def test_auto_measures_once_and_says_so(monkeypatch):
+    model = build("starter").for_inference()
+    assert model.choice.engine == min(model.choice.milliseconds, key=model.choice.milliseconds.get)
+    assert set(model.choice.milliseconds) == {"torch", *NAMES} and not model.choice.passed_over
+    assert f"fp32, {torch.get_num_threads()} threads, cpu: {model.choice.engine} (" in info.report()
+    monkeypatch.setattr(choice, "_measure", None)  # not called again
+    again = build("starter").for_inference()
+    assert again.choice == model.choice
+    assert isinstance(again.backbone, runtimes.Engine) == (model.choice.engine != "torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with pytest.raises(TypeError):  # another number of threads is another question
+            build("starter").for_inference()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_damaged_note_is_measured_anew(monkeypatch):
+    expected = build("starter").for_inference().choice
+    for path in graph.folder().glob("*.json"):
+        path.write_text("{")
+    assert build("starter").for_inference().choice.setting == expected.setting
+
+
+@pytest.mark.parametrize("wrong", [lambda x: 1.01 * x, lambda x: x * float("nan")], ids=["1 % off", "NaN"])
+def test_an_engine_that_counts_wrongly_is_not_taken(monkeypatch, wrong):
+    """By name it is refused, `auto` passes it over even if it is the fastest."""
+    run = runtimes.OnnxRuntime.__call__
+    monkeypatch.setattr(runtimes.OnnxRuntime, "__call__", lambda self, *a: [wrong(x) for x in run(self, *a)])
+    with pytest.raises(UserError, match=r"engine onnxruntime: counts \S+ other than PyTorch on a probe image"):
+        build("starter").for_inference("onnxruntime")
+    for path in graph.folder().glob("*.json"):
+        path.unlink()
+    chosen = build("starter").for_inference().choice
+    assert chosen.engine != "onnxruntime" and "probe image" in chosen.passed_over["onnxruntime"]
+    for path in graph.folder().glob("*.json"):
+        path.unlink()
+
+
+def test_bfloat16_rounds_and_no_more():
+    model = build("starter")
+    pixels = image((200, 300))
+    expected = model.examine(pixels, as_is=True).density
+    with torch.autocast("cpu", torch.bfloat16):
+        eager = model.examine(pixels, as_is=True).density
+    allowed = 0.02 + 2 * float((eager - expected).abs().sum() / expected.sum())
+    for name in ("torch", "openvino"):
+        found = copy.deepcopy(model).for_inference(name, "bf16").examine(pixels, as_is=True).density
+        difference = float((found - expected).abs().sum() / expected.sum())
+        assert 1e-5 < difference < allowed, name
+    fast = copy.deepcopy(model).for_inference("openvino", "bf16")  # its reach is measured in float32
+    assert tiling.reach(fast) < 320
+
+
+def test_what_cannot_run_is_one_line(monkeypatch):
+    model = build("starter")
+    for engine, precision, message in (
+        ("tensorrt", "fp32", "engine 'tensorrt': unknown; choose one of auto, torch, onnxruntime, openvino"),
+        ("onnxruntime", "bf16", "engine onnxruntime: computes in fp32, not bf16"),
+        ("openvino", "fp16", "engine openvino: computes in fp32 or bf16, not fp16"),
+    ):
+        with pytest.raises(UserError, match=message):
+            copy.deepcopy(model).for_inference(engine, precision)
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"engine openvino: not installed; pip install 'dkpnet_ext\[openvino\]'"):
+        copy.deepcopy(model).for_inference("openvino")
+    assert copy.deepcopy(model).for_inference().choice.engine == "torch"
+    monkeypatch.setenv(choice.VARIABLE, "fast")
+    with pytest.raises(UserError, match="engine 'fast': unknown"):
+        copy.deepcopy(model).for_inference()
+
+
+def test_a_model_that_cannot_be_traced_is_counted_by_pytorch(monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(torch.export, "export", fail)
+    torch.manual_seed(1)  # a graph that the cache does not hold
+    model = alive(DKPNet("tf_efficientnet_lite0", "none", channels=16)).eval()
+    with pytest.raises(UserError, match="cannot be exported for an engine"):
+        copy.deepcopy(model).for_inference("openvino")
+    chosen = model.for_inference().choice
+    assert chosen.engine == "torch" and set(chosen.passed_over) == set(NAMES)
+
+
+def test_a_model_is_not_moved_after_for_inference():
+    model = build("starter").for_inference("onnxruntime").to("meta")
+    with pytest.raises(ValueError, match="move the model before for_inference"):
+        model(torch.zeros(1, 3, 32, 32, device="meta"))
+
+
+@pytest.mark.parametrize(
+    "built_in, expected",
+    [
+        (
+            ["TensorrtExecutionProvider", "CUDAExecutionProvider"],
+            ["TensorrtExecutionProvider", "CUDAExecutionProvider"],
+        ),
+        (["CUDAExecutionProvider"], ["CUDAExecutionProvider"]),
+    ],
+)
+def test_on_a_gpu_onnx_runtime_gets_its_providers_by_name(monkeypatch, tmp_path, built_in, expected):
+    """No GPU here: ONNX Runtime is asked for its providers and made with them; what runs is a stand-in."""
+    import onnxruntime
+
+    asked = {}
+
+    def session(path, options, providers):
+        asked["providers"] = providers
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*built_in, "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    runtime = runtimes.OnnxRuntime(tmp_path / "x.onnx", torch.device("cuda", 1), 2, "fp32")
+    assert runtime.providers == expected
+    assert asked["providers"] == [(name, {"device_id": "1"}) for name in expected]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(UserError, match="built without a provider for cuda; pip install onnxruntime-gpu"):
+        runtimes.OnnxRuntime(tmp_path / "x.onnx", torch.device("cuda", 1), 2, "fp32")
+    with pytest.raises(UserError, match="engine openvino: runs on the CPU, not on cuda"):
+        runtimes.OpenVINO(tmp_path / "x.onnx", torch.device("cuda", 1), 2, "fp32")
+
+
+def test_the_commands_take_an_engine(monkeypatch, tmp_path, capsys):
+    """predict counts the same with each; regions and resizing stay."""
+    import sys
+
+    from PIL import Image
+
+    from dkpnet_ext import predict
+
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(image((120, 160))).save("photo.png")
+    half = {"type": "Polygon", "coordinates": [[[0, 0], [80, 0], [80, 120], [0, 120]]]}
+    feature = {"type": "Feature", "properties": {"name": "left"}, "geometry": half}
+    with open("regions.geojson", "w") as file:
+        json.dump({"type": "FeatureCollection", "features": [feature]}, file)
+    found = {}
+    for name in ("torch", *NAMES):
+        arguments = ["predict", "photo.png", "--engine", name, "--regions", "regions.geojson", "--output", name]
+        monkeypatch.setattr(sys, "argv", arguments)
+        predict.main()
+        (entry,) = json.loads((tmp_path / name / "predictions.json").read_text())
+        found[name] = [entry["count"], entry["regions"]["left"], entry["counted_size"]]
+    for name in NAMES:
+        assert found[name][:2] == pytest.approx(found["torch"][:2], rel=1e-4)
+        assert found[name][2] == found["torch"][2] == [256, 341]
+    assert engines.ENGINES == ("auto", "torch", *NAMES)
