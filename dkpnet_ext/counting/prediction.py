@@ -5,17 +5,18 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.images import IMAGE_SUFFIXES
 from ..device import Precision
 from ..errors import UserError, out_of_memory
 from ..files import OutputError, output_folder, write_atomically
-from .pictures import Prediction, count_picture, outputs_of_picture
+from .pictures import Counted, Prediction, count_pixels, decode_picture, draw_picture, outputs_of_picture
 from .regions import Regions
 from .video import VIDEO_SUFFIXES, count_video, outputs_of_video
 
@@ -45,7 +46,7 @@ def predict_files(
     Args:
         model: on its device; output: folder for the results, created.
         as_is: count at the pictures' own size, not at the one that the model was trained for.
-        points: also write where the heads of each picture are, see `count_picture`; not of videos.
+        points: also write where the heads of each picture are, see `draw_picture`; not of videos.
 
     Raises:
         UserError: an input that names nothing; an output that cannot be written.
@@ -54,34 +55,101 @@ def predict_files(
     output_folder(output)
     earlier = _read_listing(output / LISTING)
     names = _Names(output, files, earlier)
-    done: list[dict[str, Any]] = []
+    done: list[Prediction] = []
+    current: _Job | None = None
+    drawing: tuple[_Job, Future[Prediction]] | None = None
+    # While one picture is counted, the next is decoded and the one before is drawn and written.
+    pool = ThreadPoolExecutor(2)
     try:
-        for path in files:
+        for path, decoded in _decoded_ahead(files, pool):
             video = path.suffix.lower() in VIDEO_SUFFIXES
             outputs = outputs_of_video if video else partial(outputs_of_picture, points=points)
-            name = names.choose(path, outputs)
-            count: Any = count_video if video else partial(count_picture, points=points)
-            try:
-                found = count(model, path, output, name, regions or {}, precision, as_is, progress)
-                if name != path.stem:
-                    found.notes.append(f"written as {name}")
-            except OutputError:
-                raise
-            except UserError as error:
-                found = Prediction(str(path), error=str(error))
-            except BaseException as stop:  # memory, Ctrl-C, a signal: what is written of this file stays, and is named
-                written = [file for file in outputs(name) if (output / file).exists()]
-                found = Prediction(str(path), outputs=written, error=f"stopped ({type(stop).__name__})")
-                if not out_of_memory(stop):
-                    done.append(asdict(found))
-                    raise
-                found.error = f"{path}: not enough memory to count it; scale it down or cut it"
-            done.append(asdict(found))
-            yield found
+            current = job = _Job(path, output, names.choose(path, outputs), outputs)
+            counted: Future[Counted] = Future()
+            if decoded is not None:
+                try:
+                    counted.set_result(count_pixels(model, decoded.result()[0], precision, as_is))
+                except Exception as error:
+                    counted.set_exception(error)
+            if drawing:
+                before, drawing = drawing, None
+                yield before[0].finish(before[1].result, done)
+            current = None
+            if decoded is None:
+                arguments = (model, path, output, job.name, regions or {}, precision, as_is, progress)
+                yield job.finish(partial(count_video, *arguments), done)
+            else:
+                drawing = job, pool.submit(_draw, job, decoded, counted, regions or {}, points)
+        if drawing:
+            before, drawing = drawing, None
+            yield before[0].finish(before[1].result, done)
+    except (GeneratorExit, OutputError):
+        raise
+    except BaseException as stop:  # Ctrl-C, a signal: what is being drawn is finished, what was being counted is named
+        if drawing:
+            drawing[0].finish(drawing[1].result, done)
+        if current:
+            done.append(current.stopped(stop))
+        raise
     finally:
-        again = {entry["file"] for entry in done}
-        listed = [entry for entry in earlier if entry["file"] not in again] + done
+        pool.shutdown(cancel_futures=True)
+        again = {found.file for found in done}
+        listed = [entry for entry in earlier if entry["file"] not in again] + [asdict(found) for found in done]
         write_atomically(output / LISTING, json.dumps(listed, indent=2) + "\n")
+
+
+class _Job(NamedTuple):
+    """A file, and the name of its results."""
+
+    path: Path
+    output: Path
+    name: str
+    outputs: Callable[[str], list[str]]
+
+    def finish(self, result: Callable[[], Prediction], done: list[Prediction]) -> Prediction:
+        """What is said of the file, which ``done`` gets, too: its result, or why there is none.
+
+        Raises:
+            OutputError, and what is no fault of the file, such as Ctrl-C.
+        """
+        try:
+            found = result()
+            if self.name != self.path.stem:
+                found.notes.append(f"written as {self.name}")
+        except OutputError:
+            raise
+        except UserError as error:
+            found = Prediction(str(self.path), error=str(error))
+        except BaseException as stop:
+            found = self.stopped(stop)
+            if not out_of_memory(stop):
+                done.append(found)
+                raise
+            found.error = f"{self.path}: not enough memory to count it; scale it down or cut it"
+        done.append(found)
+        return found
+
+    def stopped(self, stop: BaseException) -> Prediction:
+        """What is written of the file stays, and is named."""
+        written = [file for file in self.outputs(self.name) if (self.output / file).exists()]
+        return Prediction(str(self.path), outputs=written, error=f"stopped ({type(stop).__name__})")
+
+
+def _decoded_ahead(files: Sequence[Path], pool: Executor) -> Iterator[tuple[Path, Future | None]]:
+    """Each file with its picture (of a video none), the next picture being decoded already."""
+
+    def start(path: Path) -> Future | None:
+        return None if path.suffix.lower() in VIDEO_SUFFIXES else pool.submit(decode_picture, path)
+
+    following = start(files[0]) if files else None
+    for path, after in zip(files, [*files[1:], None], strict=True):
+        decoded, following = following, None if after is None else start(after)
+        yield path, decoded
+
+
+def _draw(job: _Job, decoded: Future, counted: Future[Counted], regions: Regions, points: bool) -> Prediction:
+    found = counted.result()
+    return draw_picture(job.path, *decoded.result(), found, job.output, job.name, regions, points)
 
 
 def _read_listing(path: Path) -> list[dict[str, Any]]:

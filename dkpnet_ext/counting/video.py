@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -130,10 +131,11 @@ def count_video(
     found: Counted | None = None
     shares: dict[str, np.ndarray] = {}
     peak = 0.0
-    frames = read_frames(path)
-    with ExitStack() as stack:
-        encoder: _Encoder | None = None
-        for frame in shown(frames, printable(f"counting {path.name}"), progress, "frame"):
+    # While one frame is counted, the next is decoded and the one before is drawn and encoded.
+    with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
+        results = _Results(stack, path, table, video, list(regions))
+        writing_one: Future | None = None
+        for frame in shown(_ahead(read_frames(path), pool), printable(f"counting {path.name}"), progress, "frame"):
             if frame.pixels is None:
                 skipped.append(f"frame {frame.number} {frame.problem}")
                 continue
@@ -141,20 +143,14 @@ def count_video(
             if before is None or before.size != found.size:
                 shares = region_shares(regions, found.size, found.stride, found.counted)
             cells = found.density.double().numpy()
-            counts = {region: float((cells * share).sum()) for region, share in shares.items()}
+            counts = [float((cells * share).sum()) for share in shares.values()]
             peak = max(0.95 * peak, heat_peak(found.density))
-            picture = overlay(frame.pixels, found.density, found.heads, peak)
-            seconds = frame.number if frame.time is None else frame.time
-            with writing(output):
-                if encoder is None:
-                    writer = csv.writer(stack.enter_context(table.open("w", newline="", encoding="utf-8")))
-                    writer.writerow(["frame", "seconds", "count", *map(printable, regions)])
-                    encoder = stack.enter_context(_Encoder(video, picture.size, _rate(path)))
-                encoder.add(picture, frame)
-                writer.writerow(
-                    [frame.number, f"{seconds:.3f}", f"{found.heads:.3f}", *(f"{c:.3f}" for c in counts.values())]
-                )
-            rows.append([seconds, found.heads, *counts.values()])
+            rows.append([frame.number if frame.time is None else frame.time, found.heads, *counts])
+            if writing_one is not None:
+                writing_one.result()
+            writing_one = pool.submit(results.add, frame, found, rows[-1], peak)
+        if writing_one is not None:
+            writing_one.result()
     if found is None:
         raise UserError(f"video {path}: no readable frame" + (f" ({skipped[0]})" if skipped else ""))
     means = np.mean(rows, axis=0)
@@ -164,6 +160,35 @@ def count_video(
         str(path), float(means[1]), found.size, found.counted, dict(zip(regions, map(float, means[2:]), strict=True)),
         [table.name, plot.name, video.name], len(rows), skipped,
     )  # fmt: skip
+
+
+def _ahead(source: Iterator[Frame], pool: Executor) -> Iterator[Frame]:
+    """The same frames, each decoded while the one before is used."""
+    following = pool.submit(next, source, None)
+    while (frame := following.result()) is not None:
+        following = pool.submit(next, source, None)
+        yield frame
+
+
+class _Results:
+    """The table and the overlaid video, which are created with the first frame and closed by ``stack``."""
+
+    def __init__(self, stack: ExitStack, path: Path, table: Path, video: Path, regions: list[str]) -> None:
+        self.stack, self.path, self.table, self.video, self.regions = stack, path, table, video, regions
+        self.encoder: _Encoder | None = None
+        self.writer: Any = None
+
+    def add(self, frame: Frame, found: Counted, row: list[float], peak: float) -> None:
+        """A frame's line (seconds, count, counts in regions) and picture."""
+        assert frame.pixels is not None
+        picture = overlay(frame.pixels, found.density, found.heads, peak)
+        with writing(self.table.parent):
+            if self.encoder is None:
+                self.writer = csv.writer(self.stack.enter_context(self.table.open("w", newline="", encoding="utf-8")))
+                self.writer.writerow(["frame", "seconds", "count", *map(printable, self.regions)])
+                self.encoder = self.stack.enter_context(_Encoder(self.video, picture.size, _rate(self.path)))
+            self.encoder.add(picture, frame)
+            self.writer.writerow([frame.number, *(f"{value:.3f}" for value in row)])
 
 
 def _rate(path: Path) -> Any:

@@ -181,7 +181,7 @@ def test_too_little_memory_for_one_file(error, model, photo, tmp_path, monkeypat
 
     monkeypatch.setattr(model, "examine", examine_small)
     monkeypatch.setattr("dkpnet_ext.models.load_model", lambda _: model)
-    monkeypatch.setattr(model, "for_inference", lambda: model)
+    monkeypatch.setattr(model, "for_inference", lambda *engine: model)
     monkeypatch.setattr(
         "sys.argv", ["dkpnet predict", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--as-is"]
     )
