@@ -16,6 +16,8 @@ Transform = Callable[[np.ndarray, np.ndarray], tuple[Tensor, Tensor]]
 
 
 class Example(NamedTuple):
+    """One transformed image and its points, as `CrowdDataset` gives it."""
+
     image: Tensor  # uint8 [3, H, W]
     points: Tensor  # float32 [n, 2] (x, y)
     label: int
@@ -24,6 +26,8 @@ class Example(NamedTuple):
 
 
 class Batch(NamedTuple):
+    """What a training step takes: images of one size and the points of all of them, as `ops.density` takes points."""
+
     images: Tensor  # uint8 [B, 3, H, W]
     points: Tensor  # float32 [M, 2] (x, y) of all images, one after the other
     offsets: Tensor  # int64 [B + 1]: image b has points[offsets[b] : offsets[b + 1]]

@@ -1,11 +1,14 @@
 """Every example in docs/ that is marked `test` runs, on made-up data, as it is written."""
 
+import copy
 import importlib.util
 import json
 import re
 import runpy
 import shlex
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import layouts
@@ -20,10 +23,12 @@ from dkpnet_ext import webserver
 from dkpnet_ext.cli import run_command
 from dkpnet_ext.models import DKPNet
 from dkpnet_ext.models.hub import STARTER
+from dkpnet_ext.training import PRESETS
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.M | re.S)
-NEEDS = {"video": ("av",), "export": ("onnx", "onnxscript", "onnxruntime")}  # a word after `test`: what it imports
+# Words after `test`: packages that the example imports, and what else it needs (see `test_example`).
+NEEDS = {"video": ("av",), "export": ("onnx", "onnxscript", "onnxruntime"), "quick": (), "pairs": ()}
 
 
 def blocks() -> list[tuple[str, str, list[str], str]]:
@@ -108,15 +113,45 @@ def run(folder, tmp_path_factory, monkeypatch, capfd):
     return run
 
 
+@pytest.fixture
+def quick(monkeypatch, folder):
+    """The preset of that name, small enough for seconds; the example's lines stay as they are."""
+    config = copy.deepcopy(PRESETS["quick"].config)
+    config.output, config.device, config.precision, config.eval_every = folder / "runs" / "python", "cpu", "fp32", 1
+    config.data = replace(config.data, crop=64, min_side=64, max_side=128, workers=0, val_fraction=0.3)
+    config.model = replace(config.model, channels=16, latent_dim=4, backbone="hrnet_w18_small", weights=None)
+    config.optim = replace(config.optim, epochs=1, batch=2)
+    config.cluster = replace(config.cluster, num_clusters=2)
+    monkeypatch.setitem(PRESETS, "quick", PRESETS["quick"]._replace(config=config))
+    yield
+    shutil.rmtree(folder / "runs" / "python", ignore_errors=True)
+
+
+def pairs() -> dict[str, list]:
+    """Images and points in memory, as docs/python.md names them."""
+    rng = np.random.default_rng(0)
+
+    def some(number: int) -> list:
+        return [(rng.integers(0, 255, (64, 96, 3), np.uint8), rng.integers(8, 56, (3 + n, 2))) for n in range(number)]
+
+    return {f"{name}_{part}": some(number) for name in ("street", "square") for part, number in
+            (("pairs", 6), ("test_pairs", 2))}  # fmt: skip
+
+
 @pytest.mark.parametrize(("language", "words", "text"), EXAMPLES)
-def test_example(language, words, text, run, request):
+def test_example(language, words, text, run, request, folder):
+    given: dict = {}
     for need in words[1:]:
         for package in NEEDS[need]:
             pytest.importorskip(package)
-        if need == "video":
-            request.getfixturevalue("video")
+        if need in ("video", "quick"):
+            request.getfixturevalue(need)
+        if need == "pairs":
+            given = pairs()
     if language == "python":
-        exec(compile(text, "example", "exec"), {})
+        exec(compile(text, "example", "exec"), given)
+        if "callback" in text:
+            assert [record["stage"] for record in given["history"]] == ["stage1", "stage2", "test"]
     else:
         assert language == "bash"
         for line in text.splitlines():
@@ -144,3 +179,23 @@ def test_links_and_blocks():
         for line in text.splitlines() if language == "bash" else ():
             module = re.search(r"-m (dkpnet_ext\.\w+)", line)
             assert module is None or importlib.util.find_spec(module[1]), f"{page}: {line}"
+
+
+def documented() -> set[str]:
+    """The names that the site documents with autodoc: `dkpnet_ext.ops.density` ..."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
+    return set(re.findall(r"\.\. auto(?:function|class|data):: ([\w.]+)", text))
+
+
+@pytest.mark.parametrize(
+    "name", ["dkpnet_ext", "dkpnet_ext.ops", "dkpnet_ext.models", "dkpnet_ext.data", "dkpnet_ext.training"]
+)
+def test_public_names_are_documented(name):
+    """Each name of `__all__` has a docstring and a place on the site, perhaps under another package that exports it."""
+    module, pages = importlib.import_module(name), documented()
+    objects = {id(getattr(importlib.import_module(page.rpartition(".")[0]), page.rpartition(".")[2])) for page in pages}
+    things = {public: getattr(module, public) for public in module.__all__ if callable(getattr(module, public))}
+    # A NamedTuple without a docstring gets one that repeats its fields.
+    bare = [name for name, thing in things.items() if (thing.__doc__ or f"{name}(").startswith(f"{name}(")]
+    missing = [name for name, thing in things.items() if id(thing) not in objects]
+    assert not bare and not missing
