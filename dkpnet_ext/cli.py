@@ -18,6 +18,7 @@ import tyro
 from .errors import OutputClosed, UserError, closed, out_of_memory, say
 
 COMMANDS = {
+    "annotate": "label heads in your pictures on a local page",
     "train": "train a model",
     "evaluate": "errors of a model on data sets",
     "predict": "count people in pictures and videos",

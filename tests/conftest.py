@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browsers import browser  # noqa: F401 (a fixture)
 from counters import alive
 
 from dkpnet_ext.models import DKPNet

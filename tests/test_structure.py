@@ -24,9 +24,9 @@ LAYERS = (
     "models",
     "evaluation",
     "training counting",
-    "reproduction",
+    "annotation reproduction",
     "cli",
-    "train evaluate predict demo prepare reproduce export info",  # the commands
+    "annotate train evaluate predict demo prepare reproduce export info",  # the commands
 )
 
 

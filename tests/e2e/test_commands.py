@@ -52,7 +52,9 @@ def photo(tmp_path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "prepare", "reproduce", "export", "demo", "info"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "predict", "prepare", "reproduce", "export", "demo", "annotate", "info"]
+)
 def test_help(run, command):
     status, out, _ = run(command, "--help")
     assert status == 0 and f"python -m dkpnet_ext.{command}" in out

@@ -1,9 +1,7 @@
 """The demo page: its answers, and the page itself in a headless browser."""
 
 import json
-import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browsers import serving
 from counters import alive
 from PIL import Image
 from werkzeug.test import Client
@@ -29,8 +28,6 @@ from dkpnet_ext.data.images import to_tensor
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet
 from dkpnet_ext.webserver import serve
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="module")
@@ -331,27 +328,9 @@ def test_command(model, photo, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no browser test: playwright is not installed")
-    found = [path for name in BROWSERS if (path := shutil.which(name))]
-    if not found:
-        pytest.skip(f"no browser test: none of {', '.join(BROWSERS)} is installed")
-    with sync_api.sync_playwright() as playwright:
-        # Chromium refuses its sandbox to root, who runs tests in containers.
-        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=found[0], args=flags, timeout=120_000)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def address(page):
-    server = serve(page, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
+    with serving(page) as address:
+        yield address
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def run(folder, tmp_path_factory, monkeypatch, capfd):
     def run(line: str) -> None:
         python, *words = shlex.split(line, comments=True)
         assert python == "python", line
-        if "dkpnet_ext.predict" in words or "dkpnet_ext.demo" in words:
+        if {"dkpnet_ext.predict", "dkpnet_ext.demo", "dkpnet_ext.annotate"} & set(words):
             if "--checkpoint" not in words and not (STARTER / "model.safetensors").is_file():
                 pytest.skip("the starter model is not part of this tree")
         with pytest.raises(SystemExit) as ended:

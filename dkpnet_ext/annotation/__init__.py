@@ -1,0 +1,1 @@
+"""Labelling heads: the labels of a folder of pictures on disk, proposals of a model, the local page."""
