@@ -9,11 +9,17 @@ import pytest
 import torch
 from browsers import browser  # noqa: F401 (a fixture)
 from counters import alive
+from hypothesis import HealthCheck, settings
 
 from dkpnet_ext.models import DKPNet
 
 # Commands' own choice of an engine exports and measures every new model; tests/models/test_engines.py asks for it.
 os.environ.setdefault("DKPNET_ENGINE", "torch")
+
+
+# A busy machine is no failure: no example has a deadline.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def test_a_packed_copy_is_smaller_and_counts_the_same(tmp_path):
                 table.writerow([f"{split}{i}.png", json.dumps(points.tolist())])
     environment = os.environ | {"PYTHONPATH": str(ROOT), "DKPNET_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, ROOT / "bench" / "gpu" / "pack.py", tmp_path / "out", "150", f"mine={source}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     (before,) = load_domains([f"mine={source}"], cache=tmp_path / "cache", min_side=1, progress=False)
     (packed,) = load_domains(

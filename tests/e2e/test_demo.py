@@ -245,8 +245,8 @@ def test_few_pictures_are_in_memory_at_a_time(page, photo, monkeypatch):
 
 def test_slow_clients_are_dropped_and_few_are_served(page, monkeypatch):
     """On commit c572cb6 1100 clients that sent nothing held 1100 threads for ever."""
-    monkeypatch.setattr(webserver._Handler, "timeout", 0.3)
-    monkeypatch.setattr(webserver, "LIFE", 0.6)
+    monkeypatch.setattr(webserver._Handler, "timeout", 1.5)
+    monkeypatch.setattr(webserver, "LIFE", 2.5)
     monkeypatch.setattr(webserver, "CLIENTS", 2)
     server = serve(page, "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever)
@@ -256,19 +256,21 @@ def test_slow_clients_are_dropped_and_few_are_served(page, monkeypatch):
         time.sleep(0.1)
         with socket.create_connection(("127.0.0.1", server.port)) as third:
             assert third.recv(100).startswith(b"HTTP/1.0 503")
-        silent.settimeout(20)
+        silent.settimeout(120)
         assert silent.recv(100) == b""  # dropped: it sent nothing
         dripping.settimeout(0.1)
         began = time.monotonic()
         with pytest.raises(OSError):  # a byte now and then keeps no connection open
-            while time.monotonic() - began < 20:
+            while time.monotonic() - began < 120:
                 dripping.sendall(b"x")
                 with suppress(TimeoutError):
                     if dripping.recv(100) == b"":
                         raise ConnectionError
-        time.sleep(0.2)
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/") as response:
-            assert response.status == 200  # there is a place again
+        while True:  # until there is a place again
+            with suppress(urllib.error.HTTPError), urllib.request.urlopen(f"http://127.0.0.1:{server.port}/") as answer:
+                assert answer.status == 200
+                break
+            assert time.monotonic() - began < 120
     finally:
         server.shutdown()
         thread.join()
@@ -318,7 +320,7 @@ def test_command(model, photo, tmp_path):
         with urllib.request.urlopen(f"{address}/count?name=x", data=photo.read_bytes()) as response:
             assert json.load(response)["count"] == pytest.approx(model.count(photo), rel=1e-5)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0 and "Traceback" not in process.stderr.read()
+        assert process.wait(600) == 0 and "Traceback" not in process.stderr.read()
     finally:
         process.kill()
         process.communicate()

@@ -64,7 +64,7 @@ def test_threads_evaluate_side_by_side():
     with ThreadPoolExecutor(2) as pool, model.evaluating():
         with pytest.raises(UserError, match="no such image"):
             model.count("absent.png")
-        inside.append(pool.submit(model.count, PIXELS).result(timeout=60))  # waits for nobody
+        inside.append(pool.submit(model.count, PIXELS).result(timeout=600))  # waits for nobody
         assert not model.training
     assert inside and model.training
 

@@ -446,7 +446,7 @@ def test_triton_under_the_interpreter():
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
     command += ["-k", "interpreted_triton"]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "DKPNET_BACKEND": ""}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert result.returncode == 0, result.stdout + result.stderr
     assert int(re.search(r"(\d+) passed", result.stdout).group(1)) == 8, result.stdout
 
