@@ -179,7 +179,7 @@ def open_stage(fabric: Fabric, model: CrowdCounter, data: StageData, config: Con
     file = folder / "state.pt"
     state = load_state(file) if file.exists() else None
     if state is not None:
-        if not belongs(state["fingerprint"], [*data.train, *data.val]):
+        if state["fingerprint"] != mark and not belongs(state["fingerprint"], [*data.train, *data.val]):
             raise UserError(
                 f"{file}: was trained on other data (images, points or split have changed since); start a new run"
             )

@@ -113,6 +113,28 @@ def test_fingerprint_holds_points_and_content(tmp_path):
     assert belongs(_old_mark(old), old) and not belongs(_old_mark(old), old * 2), "states of commit c572cb6"
 
 
+def test_fingerprint_reads_all_of_a_file(tmp_path, monkeypatch):
+    """A pixel in the middle of a large file that is not compressed; before, 64 KiB at either end were read."""
+    monkeypatch.chdir(tmp_path)  # names hold the path
+    pixels = bytearray(i * 7 % 251 for i in range(320 * 240 * 3))
+
+    def items():
+        (tmp_path / "g.ppm").write_bytes(b"P6 320 240 255\n" + pixels)
+        (tmp_path / "f.ppm").write_bytes(b"P6 64 48 255\n" + pixels[: 64 * 48 * 3])
+        memory = np.arange(48 * 64 * 3, dtype=np.uint32).reshape(48, 64, 3).astype(np.uint8)
+        images = [("f.ppm", [[3, 4]]), ("g.ppm", [[5, 6.5]]), (memory, [[1, 2], [3, 4]])]
+        return Domain.from_arrays("a", images, min_side=48, max_side=400).train
+
+    before = items()
+    mark, version_2 = fingerprint(before), "2:dd6d4f29ac9e64a9b26c274dcc89d5b9"
+    assert belongs(mark, before) and belongs(version_2, before), "states of commit 22391de"
+    pixels[120 * 320 * 3] ^= 1
+    after = items()
+    assert not belongs(mark, after) and belongs(version_2, after)
+    pixels[0] ^= 1
+    assert not belongs(version_2, items())
+
+
 def _old_mark(items) -> str:
     import hashlib
 
