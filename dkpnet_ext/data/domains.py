@@ -104,6 +104,11 @@ class Domain:
                     raise UserError(f"{name}: {split} image {number} ({bad.path}): {bad}") from None
             if len({item.name for item in items}) < len(items):
                 raise UserError(f"{name}: {split} holds an image file twice")
+            learned = (
+                {item.source for item in domain.train if isinstance(item.image, Path)} if split != "train" else set()
+            )
+            if items and learned.issuperset(item.source for item in items):
+                raise UserError(f"{name}: the images of {split} are all in train, too; give {split} its own")
             if items:
                 domain.report.heads[split] = [item.count for item in items]
         return domain

@@ -13,7 +13,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from dkpnet_ext.data import load_domains
+from dkpnet_ext.data import Domain, load_domains
 from dkpnet_ext.data.images import BadFile, decode, inspect_image, open_image, read_image
 from dkpnet_ext.data.readers import read_domain
 from dkpnet_ext.errors import UserError
@@ -154,18 +154,37 @@ def test_two_images_share_one_annotation(tmp_path):
     assert "0001.jpg: it shares its annotation with images/0001.png" in refused(root)
 
 
-def test_train_is_test(tmp_path, capsys):
-    """Named by whatever reads data: training and evaluation print this report."""
-    layouts.picture(tmp_path / "a.png")
-    layouts.picture(tmp_path / "b.png")
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("names", [["a"], ["copy", "a"]])
+def test_train_is_test(names, split, tmp_path, capsys):
+    """Refused by whatever reads data for training or evaluation, under another name, too. It was named only."""
+    for name in "abc":
+        layouts.picture(tmp_path / f"{name}.png")
     (tmp_path / "copy.png").write_bytes((tmp_path / "b.png").read_bytes())
     csv_list(tmp_path, "a.png,[]", "b.png,[]")
-    csv_list(tmp_path, "copy.png,[]", name="val.csv")
-    csv_list(tmp_path, "a.png,[]", name="test.csv")
+    csv_list(tmp_path, *(f"{name}.png,[]" for name in names), name=f"{split}.csv")
+    with pytest.raises(UserError, match=f"picture.* of {split} .* in train, too.*give {split} its own"):
+        load_domains([f"X={tmp_path}"], cache=tmp_path / "cache", progress=False)
+    load_domains([f"X={tmp_path}"], cache=tmp_path / "cache", on_bad="skip")  # as `prepare`, which lists it
+    assert f"BAD {tmp_path}: " in capsys.readouterr().err
+    csv_list(tmp_path, "c.png,[]", *(f"{name}.png,[]" for name in names), name=f"{split}.csv")
     load_domains([f"X={tmp_path}"], cache=tmp_path / "cache")
-    shown = capsys.readouterr().err
-    assert "the same picture in train and val: 1 (copy.png)" in shown
-    assert "the same picture in train and test: 1 (a.png)" in shown
+    assert f"the same picture in train and {split}: {len(names)} ({names[0]}.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given, split", [("", "train"), ("test.csv", "test")])
+def test_one_split_alone(given, split, tmp_path):
+    """There is nothing to compare it with."""
+    layouts.picture(tmp_path / "a.png")
+    csv_list(tmp_path, "a.png,[]", name=f"{split}.csv")
+    (domain,) = load_domains([f"X={tmp_path / given}"], cache=tmp_path / "cache", progress=False)
+    assert [item.source.name for item in getattr(domain, split)] == ["a.png"]
+
+
+def test_train_is_test_in_python(tmp_path):
+    path, other = layouts.picture(tmp_path / "a.png"), layouts.picture(tmp_path / "b.png")
+    with pytest.raises(UserError, match="mine: the images of test are all in train, too"):
+        Domain.from_arrays("mine", train=[(path, []), (other, [])], test=[(path, [])])
 
 
 def test_one_wrong_list_is_a_few_lines(tmp_path):

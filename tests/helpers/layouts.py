@@ -13,9 +13,10 @@ POINTS = {"1": [[3.5, 4.25], [59.0, 40.0]], "2": [[10.0, 20.0]], "3": []}
 
 
 def picture(path: Path, size: tuple[int, int] = (64, 48), mode: str = "RGB", **save: object) -> Path:
-    """A random picture, size (W, H), the same for the same file name."""
+    """A random picture, size (W, H), the same for the same file name in the same split."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(list(path.name.encode()))
+    split = [part for part in path.parts[-3:-1] if part.lower() in ("val", "test", "test_data")]
+    rng = np.random.default_rng(list("/".join([*split, path.name]).encode()))
     pixels = rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path, **save)
     return path
@@ -99,7 +100,7 @@ def beijing_brt(root: Path) -> Path:
 
 def csv_lists(root: Path) -> Path:
     """train.csv with the points inline, test.csv with the points in a CSV file of their own."""
-    for number in POINTS:
+    for number in (*POINTS, "own3"):
         picture(root / "pictures" / f"{number}.png")
     rows = "".join(f'pictures/{number}.png,"{json.dumps(points)}"\n' for number, points in POINTS.items())
     (root / "train.csv").write_text("image,points\n" + rows)
@@ -107,14 +108,15 @@ def csv_lists(root: Path) -> Path:
     for number, points in POINTS.items():
         (root / "heads" / f"{number}.csv").write_text("x,y\n" + "".join(f"{x},{y}\n" for x, y in points))
     rows = "".join(f"pictures/{number}.png,heads/{number}.csv\n" for number in POINTS)
+    rows = rows.replace("pictures/3", "pictures/own3")  # whose picture is not in train
     (root / "test.csv").write_text("image,points\n" + rows)
     return root
 
 
 def json_lists(root: Path) -> Path:
-    for number in POINTS:
-        picture(root / "pictures" / f"{number}.png")
-    entries = [{"image": f"pictures/{number}.png", "points": points} for number, points in POINTS.items()]
     for split in ("train", "val", "test"):
+        for number in POINTS:
+            picture(root / split / f"{number}.png")
+        entries = [{"image": f"{split}/{number}.png", "points": points} for number, points in POINTS.items()]
         (root / f"{split}.json").write_text(json.dumps(entries))
     return root

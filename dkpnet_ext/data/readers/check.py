@@ -160,17 +160,27 @@ def _entries(root: Path, layout: Layout) -> list[Entry]:
 
 
 def _note_twins(records: dict[str, list[Record]], report: Report) -> None:
-    """Note image files with the same bytes: tested on what was trained on, or counted twice."""
+    """Note image files with the same bytes: tested on what was trained on, or counted twice. Bad are val and test pictures
+    that are all in train; a few are in some public data sets."""
     by_size: dict[int, list[Record]] = {}
     for record in (record for rows in records.values() for record in rows):
         by_size.setdefault(record.image.stat().st_size, []).append(record)
     first: dict[bytes, Record] = {}
+    learned = {"val": 0, "test": 0}
     for record in (record for rows in by_size.values() if len(rows) > 1 for record in rows):
         with record.image.open("rb") as file:
             twin = first.setdefault(hashlib.file_digest(file, "sha256").digest(), record)
         if twin is not record:
             where = f"twice in {record.split}" if twin.split == record.split else f"in {twin.split} and {record.split}"
             report.note(f"the same picture {where}", record.name)
+            if twin.split == "train" and record.split in learned:
+                learned[record.split] += 1
+    for split, number in learned.items():
+        if 0 < number == len(records[split]):
+            which = f"the only picture of {split} is" if number == 1 else f"all {number} pictures of {split} are"
+            report.bad.append(
+                (report.root, f"{which} in train, too: what was learned tests nothing, give {split} its own")
+            )
 
 
 def read_domain(
