@@ -37,6 +37,7 @@ IMAGE_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix i
 MIN_PIXELS = 16  # a side; smaller "images" are icons or tracking pixels
 MAX_MEGAPIXELS = 178  # Pillow's own limit against decompression bombs (2 x 89 megapixels)
 _32_BITS = "32-bit pixels: save it with 8 or 16 bits"
+_GRAY = (128, (128, 128, 128))  # of libjpeg, where there are no data
 _USUAL = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 
@@ -209,13 +210,14 @@ def resize(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _decode(image: ImageFile.ImageFile, path: Path, raw: bool = False) -> Image.Image:
-    unwritten = image.format == "JPEG" and _tail(image, 16) == bytes(16)  # Pillow may take zeros for pixels
+    zeros = image.format == "JPEG" and _tail(image, 16) == bytes(16)
     try:
+        image.load()
         if raw:
-            image.load()
             return image
-        if unwritten:
-            raise ValueError("zeros at the end")
+        # Pillow takes zeros for pixels, and leaves gray what is missing before an end marker.
+        if zeros or (image.format == "JPEG" and image.getpixel((image.width - 1, image.height - 1)) in _GRAY):
+            raise ValueError("perhaps cut off")
         return to_rgb(image)
     except UserError as error:
         raise BadFile(path, str(error)) from None
@@ -228,7 +230,7 @@ def _decode(image: ImageFile.ImageFile, path: Path, raw: bool = False) -> Image.
 
 
 def _without_end_marker(path: Path) -> Image.Image | None:
-    """A JPEG that lacks only its end marker (some cameras and downloads lose it), else None.
+    """A JPEG that lacks at most its end marker (some cameras and downloads lose it), else None.
 
     Its data are completed by two different fillings. Where a pixel is missing, the filling is decoded in its place,
     and the two pictures differ. Of a progressive one all scans must be there, too.
@@ -236,7 +238,7 @@ def _without_end_marker(path: Path) -> Image.Image | None:
     content = path.read_bytes()
     if content.endswith(bytes(16)):  # what a download laid out and never wrote, or padding
         content = content.rstrip(b"\0")
-    content = content.rstrip(b"\xff")  # half a marker
+    content = content.removesuffix(b"\xff\xd9").rstrip(b"\xff")  # the marker may be there, or half of it
     pictures = []
     try:
         for filling in (b"\x00", b"\xa5"):  # their first bits are different codes
