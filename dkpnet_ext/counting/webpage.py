@@ -25,6 +25,7 @@ from ..errors import UserError
 from ..models import CrowdCounter, DKPNet
 from ..models.attention import VariationalAttention
 from ..plots import MAX_SIDE, heat_layer, heat_peak, per_area
+from ..synthetic import negatives
 from ..synthetic import scenes as synthetic
 from ..webserver import Page, data_url, encode, json_response
 from .pictures import Counted, count_pixels
@@ -35,7 +36,12 @@ MAX_MEGAPIXELS = 64  # of a picture; phones take at most 50, and each takes 3 by
 MAX_CORNERS = 10_000  # of a region
 DECODING = 2  # pictures in memory at a time
 KEPT = 16  # pictures whose regions can still be counted; a density map of 8192 x 8192 px takes 16 MB
-EXAMPLES = [(domain, index) for index in (0, 1) for domain in synthetic.DOMAINS]
+# Drawn scenes of which the packaged model, which learned from photographs, counts 92 to 107 % (a test compares), and a picture
+# without people. They were looked for: on most scenes it counts less, at a station's gray camera a third.
+EXAMPLES = [
+    ("square", 54), ("street", 10), ("stadium", 78), ("leaves", 3),
+    ("square", 63), ("street", 31), ("stadium", 82), ("street", 21),
+]  # fmt: skip
 # Standard deviations, see `Familiar`. Of 60 training images of the packaged model none is beyond 0.40, noise is at 0.8; plain
 # white (0.35) and a checkerboard (0.28) are not seen: the words warn of strange pictures, they vouch for none.
 UNLIKE = 0.5
@@ -198,8 +204,10 @@ class DemoPage(Page):
 
 @functools.cache
 def example(number: int) -> tuple[bytes, int]:
-    """A synthetic test scene as JPEG, and the number of its annotated heads."""
-    domain, index = EXAMPLES[number]
+    """A drawn picture as JPEG, and the number of its heads."""
+    kind, index = EXAMPLES[number]
     with _rendering:  # a browser asks for all at once: better one soon than all late
-        pixels, points = synthetic.render(domain, "test", index)
+        if kind not in synthetic.DOMAINS:
+            return encode(negatives.picture(12345, index), "JPEG"), 0
+        pixels, points = synthetic.render(kind, "test", index)
     return encode(Image.fromarray(pixels), "JPEG"), len(points)

@@ -1,5 +1,6 @@
 """The demo page: its answers, and the page itself in a headless browser."""
 
+import io
 import json
 import re
 import signal
@@ -20,7 +21,7 @@ from counters import alive
 from PIL import Image
 from werkzeug.test import Client
 
-from dkpnet_ext import webserver
+from dkpnet_ext import load_model, webserver
 from dkpnet_ext.counting import webpage
 from dkpnet_ext.counting.regions import count_regions
 from dkpnet_ext.counting.webpage import DemoPage, familiar
@@ -275,6 +276,14 @@ def test_slow_clients_are_dropped_and_few_are_served(page, monkeypatch):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_the_packaged_model_counts_the_examples():
+    """Within 10 %. A new packaged model needs other scenes: try `synthetic.render(domain, "test", index)`."""
+    model = load_model().for_inference()
+    for number in range(len(webpage.EXAMPLES)):
+        picture, heads = webpage.example(number)
+        assert model.count(io.BytesIO(picture)) == pytest.approx(heads, rel=0.1, abs=0.5), webpage.EXAMPLES[number]
 
 
 def test_what_is_not_there(client, page, photo):
