@@ -33,6 +33,9 @@ class Arguments:
     """Evaluate as the authors' released code does: nine overlapping half-size patches per image."""
     points: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also locate the heads: precision, recall and F1 of points within 4 and 8 pixels of the annotated ones."""
+    calibrate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Instead of evaluating, measure intervals and what is like the training images, on the validation images of the data
+    sets that the model was trained on, and write them beside its weights. A training run ends with this."""
     min_side: Annotated[int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint=TRAINED)] = None
     """Images are resized so that the shorter side is at least this."""
     max_side: Annotated[int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint=TRAINED)] = None
@@ -50,8 +53,10 @@ def main() -> None:
     args = parse(Arguments, "evaluate", description=__doc__)
     from .data import load_domains
     from .device import pick_device
+    from .evaluation.calibration import calibrate_checkpoint
     from .evaluation.evaluate import evaluate_domains, submit, tables
     from .models import load_model
+    from .models.hub import find_checkpoint
 
     if args.points and args.nine_patch:
         raise UserError("--points: nine patches give counts only; leave one of the two options out")
@@ -70,6 +75,12 @@ def main() -> None:
         max_side=model.max_side if args.max_side is None else args.max_side,
         on_bad=args.on_bad,
     )
+    if args.calibrate:
+        found = calibrate_checkpoint(args.checkpoint, domains, device=device, progress=how["progress"])
+        for line in found.card().splitlines():
+            say(line)
+        say(f"written to {find_checkpoint(args.checkpoint)}")
+        return
     if args.submission is None or any(getattr(d, args.split) for d in domains):
         rows = evaluate_domains(model, domains, args.output, split=args.split, points=args.points, **how)
         for line in "\n\n".join(tables(rows)).splitlines():

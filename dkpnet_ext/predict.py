@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from contextlib import closing
 from dataclasses import dataclass
@@ -81,6 +82,11 @@ def line(found: Prediction) -> str:
     frames = "" if found.frames is None else f" on average in {found.frames} frames"
     parts = "".join(f"; {name} {count:.1f}" for name, count in found.regions.items())
     notes = list(found.notes)
+    if found.intervals:
+        level, (low, high) = list(found.intervals.items())[-1]
+        frames += f" ({level} %: {math.floor(low)} to {math.ceil(high)})"
+    if found.familiar and found.familiar.startswith("unlike"):
+        notes.insert(0, found.familiar)
     if found.size != found.counted_size and found.size and found.counted_size:
         (height, width), (h, w) = found.size, found.counted_size
         notes.insert(0, f"resized from {width}x{height} to {w}x{h} px")

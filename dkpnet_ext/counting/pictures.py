@@ -11,7 +11,7 @@ import numpy as np
 from PIL.Image import Image
 from torch import Tensor
 
-from ..data.images import open_image, read_image, to_tensor
+from ..data.images import limited_size, open_image, read_image, to_tensor
 from ..device import Precision, autocast
 from ..files import write_atomically
 from ..plots import overlay
@@ -20,6 +20,7 @@ from .regions import Regions, count_regions
 
 if TYPE_CHECKING:
     from ..models import CrowdCounter
+    from ..models.calibration import Assessment
 
 
 @dataclass
@@ -36,6 +37,8 @@ class Prediction:
     skipped: list[str] = field(default_factory=list)  # frames left out, and why
     notes: list[str] = field(default_factory=list)  # what else one should know
     error: str | None = None  # then nothing else is known
+    intervals: dict[str, list[float]] = field(default_factory=dict)  # per cent -> lowest and highest count
+    familiar: str | None = None  # in words, whether the picture is like those that the model learned from
 
 
 class Counted(NamedTuple):
@@ -45,7 +48,7 @@ class Counted(NamedTuple):
     size: tuple[int, int]  # (H, W) of the picture in pixels
     counted: tuple[int, int]  # (h, w) at which the model saw it
     stride: int
-    mu: Tensor | None  # [d] latent mean, of models with variational attention
+    assessed: Assessment | None = None  # of a calibrated model, where asked for
 
     @property
     def heads(self) -> float:
@@ -62,23 +65,24 @@ class Counted(NamedTuple):
         return count_regions(self.density, regions, self.size, self.stride, self.counted)
 
 
-def count_pixels(model: CrowdCounter, image: Any, precision: Precision = "fp32", as_is: bool = False) -> Counted:
+def count_pixels(
+    model: CrowdCounter, image: Any, precision: Precision = "fp32", as_is: bool = False, assess: bool = False
+) -> Counted:
     """Count one picture, at the size that the model was trained for, or ``as_is``.
 
     Args:
         image: as for `CrowdCounter.density`.
+        assess: also say what a calibrated model knows of it; not at another size than the training's.
     """
     pixels = to_tensor(image)
     prepared = pixels if as_is else model.prepare(pixels)
     with autocast(model.pixel_mean.device, precision):
         output = model.examine(prepared, as_is=True)
-    return Counted(
-        output.density[0, 0].float().cpu(),
-        (pixels.shape[1], pixels.shape[2]),
-        (prepared.shape[1], prepared.shape[2]),
-        model.out_stride,
-        None if output.mu is None else output.mu[0].float().cpu(),
-    )
+    size, counted = (tuple(each.shape[1:]) for each in (pixels, prepared))
+    found = Counted(output.density[0, 0].float().cpu(), size, counted, model.out_stride)
+    if assess and not (as_is and counted != limited_size(size, model.min_side, model.max_side)):
+        found = found._replace(assessed=model.assess(pixels, found.heads))
+    return found
 
 
 def outputs_of_picture(name: str, points: bool = False) -> list[str]:
@@ -118,7 +122,11 @@ def draw_picture(
     if heads is not None:
         write_points(heads, output / outputs[1], output / outputs[2])
     notes = [f"an animation: the first of {frames} frames is counted"] if frames > 1 else []
-    return Prediction(str(path), found.heads, found.size, found.counted, counts, outputs, notes=notes)
+    prediction = Prediction(str(path), found.heads, found.size, found.counted, counts, outputs, notes=notes)
+    if found.assessed is not None:
+        prediction.familiar = found.assessed.words()
+        prediction.intervals = {str(level): list(limits) for level, limits in found.assessed.intervals.items()}
+    return prediction
 
 
 def _frames(path: Path) -> int:

@@ -68,7 +68,7 @@ def predict_files(
             counted: Future[Counted] = Future()
             if decoded is not None:
                 try:
-                    counted.set_result(count_pixels(model, decoded.result()[0], precision, as_is))
+                    counted.set_result(count_pixels(model, decoded.result()[0], precision, as_is, assess=True))
                 except Exception as error:
                     counted.set_exception(error)
             if drawing:

@@ -12,18 +12,15 @@ import tempfile
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
-import torch
 from PIL import Image
-from torch import Tensor
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Request, Response
 
 from ..data.images import IMAGE_SUFFIXES, BadFile, open_image, read_image
 from ..errors import UserError
-from ..models import CrowdCounter, DKPNet
-from ..models.attention import VariationalAttention
+from ..models import CrowdCounter
 from ..plots import MAX_SIDE, heat_layer, heat_peak, per_area
 from ..synthetic import negatives
 from ..synthetic import scenes as synthetic
@@ -42,43 +39,7 @@ EXAMPLES = [
     ("square", 54), ("street", 10), ("stadium", 78), ("leaves", 3),
     ("square", 63), ("street", 31), ("stadium", 82), ("street", 21),
 ]  # fmt: skip
-# Standard deviations, see `Familiar`. Of 60 training images of the packaged model none is beyond 0.40, noise is at 0.8; plain
-# white (0.35) and a checkerboard (0.28) are not seen: the words warn of strange pictures, they vouch for none.
-UNLIKE = 0.5
 _rendering = threading.Lock()
-
-
-class Familiar(NamedTuple):
-    """How near a picture is to those that the model learned from, in its latent space."""
-
-    distance: float  # to the nearest centre, in standard deviations of its prior, root mean square over the dimensions
-    domain: str  # name of the nearest data set; "" where the centres are clusters, which have no names
-
-    def words(self) -> str:
-        """What the page says."""
-        if self.distance > UNLIKE:
-            return "unlike the pictures it learned from: the count may be far off"
-        return f"like its pictures of {self.domain}" if self.domain else "like the pictures it learned from"
-
-
-def familiar(model: DKPNet, mu: Tensor) -> Familiar:
-    """The centre that is nearest to an image's latent mean, of all domains and sub-components.
-
-    The domains of VA (stage I) are the data sets; those of InVA (stage II) are clusters of attention, which bear no names
-    even if they are as many as the data sets.
-
-    Args:
-        mu: [d], the image's latent mean.
-    """
-    attention = model.attention
-    assert isinstance(attention, VariationalAttention)
-    with torch.no_grad():
-        centers, deviations = attention.centers.float().cpu(), (attention.prior_logvar.float().cpu() / 2).exp()
-        standard = (centers - mu.float().cpu()) / deviations[:, None]  # [domains, sub-components, d]
-        distances = standard.square().mean(-1).sqrt().amin(1)
-    nearest = int(distances.argmin())
-    named = model.system == "va" and len(model.domains) == len(distances)
-    return Familiar(float(distances[nearest]), model.domains[nearest] if named else "")
 
 
 class DemoPage(Page):
@@ -164,7 +125,7 @@ class DemoPage(Page):
     def _count(self, image: Image.Image) -> dict[str, Any]:
         identity = secrets.token_urlsafe(8)
         with self.lock:
-            found = count_pixels(self.model, image)
+            found = count_pixels(self.model, image, assess=True)
             self.counted[identity] = found
             if len(self.counted) > KEPT:
                 self.counted.popitem(last=False)
@@ -179,7 +140,8 @@ class DemoPage(Page):
             "counted_at": [w, h],
             # Pixels of the picture that the heat covers: its last cells reach over the edge.
             "cells": [found.stride * columns * width / w, found.stride * rows * height / h],
-            "familiar": "" if found.mu is None else familiar(cast(DKPNet, self.model), found.mu).words(),
+            "familiar": "" if found.assessed is None else found.assessed.words(),
+            "intervals": {} if found.assessed is None else found.assessed.intervals,
             "points": found.located()[:, :2].round(1).tolist(),
             "scale": per_area(heat_peak(found.density), found.density, (width, height)),
             "photo": data_url(image, "JPEG"),

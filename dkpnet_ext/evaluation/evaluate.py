@@ -16,7 +16,18 @@ from ..errors import UserError
 from ..files import output_folder, write_atomically
 from .baselines import MEAN, RIDGE, mean_baseline, ridge_baseline
 from .inference import predict_counts, predict_items
-from .metrics import RADII, Localisation, Metrics, localisation, markdown_table, points_table, summarize
+from .metrics import (
+    RADII,
+    Coverage,
+    Localisation,
+    Metrics,
+    coverage,
+    intervals_table,
+    localisation,
+    markdown_table,
+    points_table,
+    summarize,
+)
 from .submission import write_submission
 
 if TYPE_CHECKING:
@@ -55,8 +66,9 @@ def evaluate_domains(
     found = {}
     for name, items in chosen.items():
         found[name] = predict_items(
-            model, items, device=device, precision=precision, nine_patch=nine_patch, points=points, progress=progress
-        )
+            model, items, device=device, precision=precision, nine_patch=nine_patch, points=points,
+            assess=not nine_patch, progress=progress,
+        )  # fmt: skip
     counts = {name: predicted.counts for name, predicted in found.items()}
     rows = score(
         chosen,
@@ -64,6 +76,10 @@ def evaluate_domains(
         game=None if nine_patch else {name: predicted.game for name, predicted in found.items()},
         matched={name: predicted.matched for name, predicted in found.items()} if points else None,
     )
+    for name, predicted in found.items():
+        if predicted.assessed:
+            annotated = [item.count for item in chosen[name]]
+            rows[name] = rows[name]._replace(intervals=coverage(predicted.assessed, predicted.counts, annotated))
     write_counts(output / "counts.csv", chosen, counts)
     write_atomically(output / "table.md", "\n\n".join(tables(rows)) + "\n")
     metrics = {name: _plain(row) for name, row in rows.items()}
@@ -72,15 +88,16 @@ def evaluate_domains(
 
 
 def tables(rows: Mapping[str, Metrics]) -> list[str]:
-    """Markdown tables of all that is known: of counts, and of points where they were located."""
-    return [table for table in (markdown_table(rows), points_table(rows)) if table]
+    """Markdown tables of all that is known: of counts, and of points where they were located, of intervals where there are any."""
+    return [table for table in (markdown_table(rows), points_table(rows), intervals_table(rows)) if table]
 
 
-def _plain(row: Metrics | Localisation) -> dict[str, Any]:
+def _plain(row: Metrics | Localisation | Coverage) -> dict[str, Any]:
     """For JSON, which has no NaN: a figure that is not defined is null."""
     values = {name: None if value != value else value for name, value in row._asdict().items()}
     if isinstance(row, Metrics):
-        values["points"] = [_plain(found) for found in row.points]
+        for name in ("points", "intervals"):
+            values[name] = [_plain(found) for found in getattr(row, name)]
     return values
 
 

@@ -18,6 +18,7 @@ from .metrics import GAME_LEVELS, RADII, game_errors, matched_points
 if TYPE_CHECKING:
     from ..data.domains import Item
     from ..models import CrowdCounter
+    from ..models.calibration import Assessment
 
 
 class Predicted(NamedTuple):
@@ -26,6 +27,7 @@ class Predicted(NamedTuple):
     counts: np.ndarray  # [n]
     game: np.ndarray  # [n, levels], see `game_errors`
     matched: np.ndarray  # [n, radii] heads found at their place, see `matched_points`; NaN where not asked for
+    assessed: Sequence[Assessment] = ()  # [n], of a model that is calibrated, where asked for
 
 
 def predict_counts(
@@ -50,6 +52,7 @@ def predict_items(
     precision: Precision = "fp32",
     nine_patch: bool = False,
     points: bool = False,
+    assess: bool = False,
     progress: bool = False,
 ) -> Predicted:
     """Predicted count of every item, its GAME errors, and how many of its heads are found at their place.
@@ -60,9 +63,11 @@ def predict_items(
     Args:
         nine_patch: evaluate as the authors' released code does, see `nine_patch_count`; GAME is NaN then.
         points: locate the heads, too, and match them within `RADII` pixels of the original image; not with nine patches.
+        assess: give each count its interval and say whether the image is like the training images, where the model is
+            calibrated.
     """
     model.to(device)
-    counts, errors, matched = [], [], []
+    counts, errors, matched, assessed = [], [], [], []
     with autocast(device, precision):
         for item in shown(items, "counting", progress):
             image = to_tensor(item.read())
@@ -79,10 +84,13 @@ def predict_items(
                     heads = to_picture(locate(density, model.out_stride)[0], size, size)
                     found = np.array([matched_points(heads, item.points, radius * item.scale) for radius in RADII])
             matched.append(found)
+            if assess and (said := model.assess(image, counts[-1])) is not None:
+                assessed.append(said)
     return Predicted(
         np.array(counts, np.float64),
         np.array(errors, np.float64).reshape(-1, GAME_LEVELS),
         np.array(matched, np.float64).reshape(-1, len(RADII)),
+        assessed,
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from ..models.calibration import Assessment
 
 
 class Localisation(NamedTuple):
@@ -16,6 +19,15 @@ class Localisation(NamedTuple):
     precision: float  # found heads among the located points
     recall: float  # found heads among the annotated points
     f1: float  # harmonic mean of the two
+
+
+class Coverage(NamedTuple):
+    """How far a calibrated counter's intervals hold on a set of images; shares in [0, 1], NaN where undefined."""
+
+    unlike: float  # share of the images that are unlike the training images; they have no interval
+    level: int  # per cent of images whose annotated count should lie in the interval
+    covered: float  # share of the images with an interval whose annotated count lies in it
+    width: float  # median of the intervals' width over count + 1
 
 
 class Metrics(NamedTuple):
@@ -28,6 +40,7 @@ class Metrics(NamedTuple):
     false_count: float = np.nan  # mean predicted over images with annotated = 0
     game: tuple[float, ...] = ()  # GAME(0), GAME(1) ...: see `game_errors`; () where only counts are known
     points: tuple[Localisation, ...] = ()  # one per radius; () where points are not asked for
+    intervals: tuple[Coverage, ...] = ()  # one per level; () of a model that is not calibrated
 
 
 GAME_LEVELS = 4  # GAME(0), which is the MAE, to GAME(3)
@@ -103,6 +116,23 @@ def localisation(matched: float, located: float, annotated: float, radius: float
     )
 
 
+def coverage(assessed: Sequence[Assessment], predicted: ArrayLike, annotated: ArrayLike) -> tuple[Coverage, ...]:
+    """How far the intervals of n images hold, for each level that any of them has.
+
+    Args:
+        assessed: what is said of each; predicted, annotated: [n] counts.
+    """
+    counts = list(zip(assessed, np.asarray(predicted, np.float64), np.asarray(annotated), strict=True))
+    unlike = float(np.mean([each.unlike for each in assessed]))
+    rows = []
+    for level in sorted({level for each in assessed for level in each.intervals}):
+        known = [(*each.intervals[level], count, heads) for each, count, heads in counts if level in each.intervals]
+        low, high, count, heads = np.array(known, np.float64).T
+        covered = float(((low <= heads) & (heads <= high)).mean())
+        rows.append(Coverage(unlike, level, covered, float(np.median((high - low) / (count + 1)))))
+    return tuple(rows) or (Coverage(unlike, 0, np.nan, np.nan),)
+
+
 def summarize(predicted: ArrayLike, annotated: ArrayLike, game: ArrayLike | None = None) -> Metrics:
     """Metrics of predicted counts [n] against the numbers of annotated points [n].
 
@@ -133,6 +163,24 @@ def points_table(rows: Mapping[str, Metrics], title: str = "Data") -> str:
         for found in row.points:
             figures = [f"{share:.3f}" for share in (found.precision, found.recall, found.f1)]
             lines.append(f"| {name} | {found.radius:g} | {' | '.join('-' if f == 'nan' else f for f in figures)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def intervals_table(rows: Mapping[str, Metrics], title: str = "Data") -> str:
+    """Markdown table of `Metrics.intervals`, a row per key and level; "" where there are none."""
+    heads = ("Unlike the training images", "Interval", "Annotated count inside", "Median width / count")
+    lines = [f"| {title} | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
+    for name, row in rows.items():
+        for each in row.intervals:
+            figures = [
+                f"{100 * each.unlike:.1f} %",
+                f"{each.level} %",
+                f"{100 * each.covered:.1f} %",
+                f"{each.width:.2f}",
+            ]
+            if not each.level:
+                figures[1:] = ["-"] * 3
+            lines.append(f"| {name} | {' | '.join(figures)} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 
 

@@ -18,6 +18,7 @@ from ..data.images import limited_size, resize, to_tensor
 from ..device import Precision, autocast, pick_precision
 from ..errors import UserError
 from . import engines, tiling
+from .calibration import Assessment, describe
 from .engines import Choice, EngineName
 from .hub import SavedNetwork
 from .locating import locate, to_picture
@@ -209,3 +210,22 @@ class CrowdCounter(SavedNetwork):
         prepared = pixels if as_is else self.prepare(pixels)
         points, scores = locate(self.density(prepared, as_is=True), self.out_stride)
         return np.column_stack([to_picture(points, prepared.shape[-2:], pixels.shape[-2:]), scores])
+
+    def assess(self, image: Picture, count: float | None = None) -> Assessment | None:
+        """An interval for a count, and whether the picture is like those that the model learned from.
+
+        Args:
+            image: see `Picture`.
+            count: what `count` says of it; by default it is counted.
+
+        Returns:
+            None for a model that has not been calibrated (`evaluate --calibrate`; a training run ends with it).
+
+        Raises:
+            UserError, ValueError, TypeError: as `examine`.
+        """
+        if self.calibration is None:
+            return None
+        count = self.count(image) if count is None else count
+        with self.evaluating():
+            return self.calibration.assess(describe(self, image), count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,11 +15,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import UserError
+from .calibration import FILE as CALIBRATION
+from .calibration import Calibration
 from .network import Network
 
 STARTER = Path(__file__).parents[1] / "assets" / "starter"
 """Folder of the packaged model."""
 
+CARD_SECTION = "Intervals"  # heading in a model card
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _RUN = ("model", "stage2/best", "stage1/best")  # of a training run that has ended, or not yet
 
@@ -35,11 +39,11 @@ Use it with `dkpnet_ext.load_model(FOLDER).count("photo.jpg")`; no label is need
 ## Data and results
 
 {notes}
-
+{calibration}
 ## Limits
 
 It counts heads like those it was trained on: other cameras, densities or head sizes than its training images' need a
-check against some counted images first. A count is an estimate without a confidence. It finds no identities and is not
+check against some counted images first. {confidence} It finds no identities and is not
 meant to. The weights carry the terms of the training data; public crowd-counting data sets are for research only.
 """
 
@@ -53,6 +57,8 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
     """Constructor arguments that came after the first checkpoints, with the values of a config.json that lacks them."""
     folded: bool = False
     """Whether `CrowdCounter.for_inference` changed the network, which config.json then no longer describes."""
+    calibration: Calibration | None = None
+    """What its counts may promise, see `calibration`; None where nobody has measured it."""
     notes: str = "Not recorded."
     """Markdown on training data and results, for the model card that `save_pretrained` writes."""
 
@@ -64,7 +70,7 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
     def save_pretrained(  # type: ignore[override]  # the others pass through
         self, save_directory: str | Path, *, config: dict[str, Any] | None = None, **kwargs: Any
     ) -> str | None:
-        """Write config.json, model.safetensors and a model card.
+        """Write config.json, model.safetensors, a model card, and what `calibration` knows.
 
         Args:
             save_directory: created.
@@ -77,7 +83,12 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
         if self.folded:
             raise UserError("a model made ready by for_inference cannot be saved; save it before, or load it anew")
         config = config or {"system": self.system, **self.arguments}
-        return super().save_pretrained(save_directory, config=config, **kwargs)
+        pushed = super().save_pretrained(save_directory, config=config, **kwargs)
+        if self.calibration is not None:
+            self.calibration.save(Path(save_directory))
+        else:  # of other weights that lay here
+            (Path(save_directory) / CALIBRATION).unlink(missing_ok=True)
+        return pushed
 
     @classmethod
     def from_pretrained(cls, source: str | Path | None = None, *, revision: str | None = None, **changes: Any) -> Self:  # type: ignore[override]
@@ -100,6 +111,7 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
         except ValueError as error:
             raise UserError(f"checkpoint {folder}: {_CONFIG}: {error}") from None
         load_weights(model, folder)
+        model.calibration = Calibration.load(folder)
         return model.eval()
 
     @classmethod
@@ -128,6 +140,10 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
                 parameters=sum(p.numel() for p in self.parameters()),
                 stride=self.out_stride,
                 notes=self.notes,
+                confidence="A count is an estimate without a confidence."
+                if self.calibration is None
+                else "Intervals hold for pictures like the validation pictures, not for others.",
+                calibration="" if self.calibration is None else f"\n## {CARD_SECTION}\n\n{self.calibration.card()}\n",
             )
         )
 
@@ -173,6 +189,8 @@ def _download(name: str, revision: str | None) -> Path:
     try:
         for file in (_CONFIG, _WEIGHTS):  # never a pickle
             path = Path(hf_hub_download(name, file, revision=revision, local_files_only=offline))
+        with suppress(Exception):  # most models have none
+            hf_hub_download(name, CALIBRATION, revision=revision, local_files_only=offline)
     except Exception as error:  # the client has many kinds, for absent, private, gated ...
         reason = "which cannot be reached" if offline else _reason(error)
         raise UserError(f"checkpoint {name}: no such folder, and not on the hub ({reason})") from None

@@ -18,6 +18,7 @@ from ..data import Item
 from ..errors import UserError
 from ..files import write_atomically, writing
 from ..models import CrowdCounter
+from ..models.calibration import FILE as CALIBRATION
 
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "epoch": int, "batch": int, "best": float, "fingerprint": str, "model": dict, "optimizer": dict, "rng": torch.Tensor,
@@ -114,6 +115,8 @@ def save_model(model: CrowdCounter, folder: Path) -> None:
             for file in files:
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
+            if model.calibration is None:
+                (folder / CALIBRATION).unlink(missing_ok=True)
             for file in files:
                 os.replace(file, folder / file.name)
 

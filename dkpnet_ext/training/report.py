@@ -16,6 +16,7 @@ from PIL import Image
 from ..data import Domain, Item
 from ..errors import say
 from ..evaluation.baselines import MEAN, RIDGE
+from ..evaluation.calibration import calibrate
 from ..evaluation.evaluate import score, write_counts
 from ..evaluation.inference import attention_vectors
 from ..evaluation.metrics import Metrics, markdown_table
@@ -62,6 +63,11 @@ def finish(
         log({"stage": "test", "seconds": time.monotonic() - began} | errors)
         write_counts(folder / "counts.csv", shown, counts)
         final = load_model(best)
+        train_of, val_of = (
+            {d.name: [item for item in items if item.domain == d.name] for d in domains}
+            for items in (data.train, data.val)
+        )
+        final.calibration = calibrate(model, train_of, val_of, device=fabric.device)
         final.notes = (
             f"Trained on {', '.join(d.name for d in domains)} ({len(data.train)} images; {len(data.val)} more chose the "
             f"checkpoint), system {config.model.system}, preset {config.preset}, seed {config.seed}. {text}"

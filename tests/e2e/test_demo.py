@@ -24,10 +24,10 @@ from werkzeug.test import Client
 from dkpnet_ext import load_model, webserver
 from dkpnet_ext.counting import webpage
 from dkpnet_ext.counting.regions import count_regions
-from dkpnet_ext.counting.webpage import DemoPage, familiar
-from dkpnet_ext.data.images import to_tensor
+from dkpnet_ext.counting.webpage import DemoPage
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet
+from dkpnet_ext.models.calibration import Calibration, describe
 from dkpnet_ext.webserver import serve
 
 
@@ -85,25 +85,24 @@ def test_a_picture_that_is_resized_to_be_counted(client, model, photo, monkeypat
     assert sums == pytest.approx(want, rel=1e-4)
 
 
-def test_like_or_unlike_in_words(client, model, photo, monkeypatch):
+def test_like_or_unlike_and_the_interval(client, model, photo, monkeypatch):
     """On commit c572cb6 it said "cluster 1 of 3 at distance 1.75 in the latent space"."""
-    with torch.inference_mode():
-        mu = model(to_tensor(photo)[None]).mu[0]
-    found = familiar(model, mu)
-    expected = (
-        (model.attention.centers.detach() - mu).square().mean(-1).sqrt().min()
-    )  # an untrained prior has deviation 1
-    assert found.distance == pytest.approx(float(expected), rel=1e-4) and found.domain == ""
-    for limit, words in ((found.distance + 0.01, "like the pictures"), (found.distance - 0.01, "unlike the pictures")):
-        monkeypatch.setattr(webpage, "UNLIKE", limit)
-        assert client.post("/count", data=photo.read_bytes()).json["familiar"].startswith(words)
-    va = DKPNet("hrnet_w18_small", "va", channels=64, domains=("A", "B"))
-    assert familiar(va, va.attention.centers[1, 0]).words() == "like its pictures of B"
-
-
-def test_models_without_variational_attention(photo):
-    client = Client(DemoPage(DKPNet("hrnet_w18_small", "none", channels=64, min_side=32).eval(), "jt"))
-    assert client.post("/count", data=photo.read_bytes()).json["familiar"] == ""
+    answer = client.post("/count", data=photo.read_bytes()).json
+    assert answer["familiar"] == "" and answer["intervals"] == {}
+    centre = describe(model, photo)
+    for limit, moved, words in ((1.0, 0.0, "like its pictures of B"), (1.0, 9.0, "unlike the pictures")):
+        known = Calibration(
+            ("A", "B"), torch.stack([centre - 99, centre + moved]), torch.eye(len(centre)).repeat(2, 1, 1), limit,
+            {80: {"B": 0.1}, 90: {"": 0.2}}, {},
+        )  # fmt: skip
+        monkeypatch.setattr(model, "calibration", known)
+        answer = client.post("/count", data=photo.read_bytes()).json
+        assert answer["familiar"].startswith(words)
+        if not moved:
+            count = answer["count"]
+            assert answer["intervals"]["80"] == pytest.approx([count - 0.1 * (count + 1), count + 0.1 * (count + 1)])
+            assert answer["intervals"]["90"] == pytest.approx([count - 0.2 * (count + 1), count + 0.2 * (count + 1)])
+    assert answer["intervals"] == {}
 
 
 def test_the_page_counts_at_the_size_of_the_training(client, model, tmp_path):
@@ -123,7 +122,6 @@ def test_large_images_too(client, model, photo, monkeypatch):
     monkeypatch.setattr("dkpnet_ext.models.tiling.LIMIT", 1000)
     tiled = client.post("/count", data=photo.read_bytes()).json
     assert tiled["count"] == pytest.approx(whole["count"], rel=1e-3)
-    assert tiled["familiar"] == whole["familiar"] != ""
 
 
 @pytest.mark.parametrize(
@@ -370,7 +368,7 @@ def test_upload_overlay_and_regions(tab, model, photo):
     tab.locator("#picture").wait_for()
     assert tab.locator("#count").inner_text() == spelled(model.count(photo))
     assert tab.locator("#about").inner_text() == "101 × 70 px"
-    assert tab.locator("#familiar").inner_text().startswith(("like the pictures", "unlike the pictures"))
+    assert tab.locator("#near").is_hidden() and tab.locator("#interval").inner_text() == ""  # not calibrated
     assert re.fullmatch(r"\d[\d.,]* people per 100 × 100 px", tab.locator("#full").inner_text())
 
     # The overlay is there, has the cells' size, and follows the slider.

@@ -1,0 +1,140 @@
+"""Measuring what a counter may promise: see `models.calibration`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..data.domains import split_validation
+from ..errors import UserError
+from ..files import write_atomically
+from ..models import load_model
+from ..models.calibration import ALL, LEVELS, Calibration, describe
+from ..models.hub import CARD_SECTION, find_checkpoint
+from .inference import predict_counts, shown
+
+if TYPE_CHECKING:
+    from ..data.domains import Domain, Item
+    from ..models import CrowdCounter
+
+LIKE = 0.99  # share of the validation pictures that are like the training pictures
+FEWEST = 20  # validation pictures, below which nothing is said to be unlike
+DESCRIBED = 120  # training pictures of a data set
+
+
+def calibrate(
+    model: CrowdCounter,
+    train: Mapping[str, Sequence[Item]],
+    val: Mapping[str, Sequence[Item]],
+    *,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> Calibration | None:
+    """Measure intervals and distances of a trained counter.
+
+    Args:
+        model: is moved to ``device``.
+        train: training pictures by data set. A data set without people is left out: a picture of nobody is not what a
+            counter is for.
+        val: pictures that the model was not trained on, by data set.
+
+    Returns:
+        None without a data set of at least two training pictures and one validation picture.
+    """
+    names = tuple(
+        name for name in train if val.get(name) and len(train[name]) > 1 and any(i.count for i in train[name])
+    )
+    if not names:
+        return None
+    model.to(device)
+
+    def described(items: Sequence[Item]) -> np.ndarray:
+        with model.evaluating():
+            rows = [describe(model, item.read()).numpy() for item in shown(items, "describing", progress)]
+        return np.stack(rows).astype(np.float64)
+
+    samples = {name: described(train[name][:: -(-len(train[name]) // DESCRIBED)]) for name in names}
+    held = [item for name in names for item in val[name]]
+    descriptions = described(held)
+    counts = predict_counts(model, held, device=device, progress=progress)
+    centres, whitening = gaussians([samples[name] for name in names])
+    bare = Calibration(names, centres, whitening, math.inf, {}, {})
+    distances = np.array([bare.distances(torch.from_numpy(row)) for row in descriptions])
+    nearest = np.array(names)[distances.argmin(1)]
+    annotated = np.array([item.count for item in held])
+    errors = np.abs(annotated - counts) / (counts + 1)
+    groups = {name: errors[nearest == name] for name in names} | {ALL: errors}
+    quantiles = {
+        level: {name: q for name, own in groups.items() if (q := quantile(own, level / 100)) is not None}
+        for level in LEVELS
+    }
+    limit = math.inf
+    if len(held) >= FEWEST:
+        limit = quantile(distances.min(1), LIKE) or float(distances.min(1).max())
+    pictures = {name: len(own) for name, own in groups.items()}
+    return Calibration(names, centres, whitening, limit, quantiles, pictures)
+
+
+def calibrate_checkpoint(
+    source: str | Path, domains: Sequence[Domain], *, device: torch.device | str = "cpu", progress: bool = False
+) -> Calibration:
+    """Calibrate a saved model anew, from the data sets it was trained on, and write the result beside its weights.
+
+    Validation pictures are a data set's own, or the tenth of its training pictures that a training holds out.
+
+    Args:
+        source: a folder, see `find_checkpoint`; its model card gets the intervals, too.
+
+    Raises:
+        UserError: not enough pictures; a folder that cannot be written.
+    """
+    folder = find_checkpoint(source)
+    parts = {d.name: (d.train, d.val) if d.val else split_validation(d.train) for d in domains}
+    train, val = ({name: part[i] for name, part in parts.items()} for i in (0, 1))
+    model = load_model(folder).for_inference()
+    found = calibrate(model, train, val, device=device, progress=progress)
+    if found is None:
+        raise UserError("calibrate: a data set needs two training pictures, one with people, and a validation picture")
+    found.save(folder)
+    card = folder / "README.md"
+    if card.is_file():
+        text = card.read_text(encoding="utf-8")
+        section = f"## {CARD_SECTION}\n\n{found.card()}\n\n"
+        before, heading, after = text.partition(f"## {CARD_SECTION}\n")
+        if heading:
+            text = before + section + "".join(after.partition("## ")[1:])
+        elif "## Limits" in text:
+            text = text.replace("## Limits", section + "## Limits", 1)
+        else:
+            text = f"{text.rstrip()}\n\n{section.rstrip()}\n"
+        write_atomically(card, text)
+    return found
+
+
+def quantile(scores: np.ndarray, level: float) -> float | None:
+    """Split conformal quantile: the ceil((n + 1) level)-th smallest of n scores; None where n is too small for it."""
+    rank = math.ceil((len(scores) + 1) * level - 1e-9)
+    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else None
+
+
+def gaussians(samples: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean [D, K] and whitening matrix [D, K, K] of D samples [n_d, K], float32.
+
+    The covariance of each is shrunk (Ledoit and Wolf, 2004) after the features have been scaled to unit deviation within the samples.
+    """
+    from sklearn.covariance import LedoitWolf
+
+    deviation = np.concatenate([sample - sample.mean(0) for sample in samples]).std(0)
+    deviation = deviation.clip(max(0.05 * float(np.median(deviation)), 1e-6))  # a feature that was hardly ever there
+    centres, whitening = [], []
+    for sample in samples:
+        fitted = LedoitWolf().fit(sample / deviation)
+        values, vectors = np.linalg.eigh(fitted.covariance_)
+        centres.append(sample.mean(0))
+        whitening.append((vectors / np.sqrt(values.clip(1e-6))).T / deviation)
+    return tuple(torch.from_numpy(np.stack(part)).float() for part in (centres, whitening))  # type: ignore[return-value]
