@@ -78,7 +78,7 @@ def count_pixels(
     prepared = pixels if as_is else model.prepare(pixels)
     with autocast(model.pixel_mean.device, precision):
         output = model.examine(prepared, as_is=True)
-    size, counted = (tuple(each.shape[1:]) for each in (pixels, prepared))
+    size, counted = ((each.shape[1], each.shape[2]) for each in (pixels, prepared))
     found = Counted(output.density[0, 0].float().cpu(), size, counted, model.out_stride)
     if assess and not (as_is and counted != limited_size(size, model.min_side, model.max_side)):
         found = found._replace(assessed=model.assess(pixels, found.heads))

@@ -96,7 +96,7 @@ def calibrate_checkpoint(
     folder = find_checkpoint(source)
     parts = {d.name: (d.train, d.val) if d.val else split_validation(d.train) for d in domains}
     train, val = ({name: part[i] for name, part in parts.items()} for i in (0, 1))
-    model = load_model(folder).for_inference()
+    model = load_model(folder).for_inference("torch")
     found = calibrate(model, train, val, device=device, progress=progress)
     if found is None:
         raise UserError("calibrate: a data set needs two training pictures, one with people, and a validation picture")
@@ -125,7 +125,8 @@ def quantile(scores: np.ndarray, level: float) -> float | None:
 def gaussians(samples: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean [D, K] and whitening matrix [D, K, K] of D samples [n_d, K], float32.
 
-    The covariance of each is shrunk (Ledoit and Wolf, 2004) after the features have been scaled to unit deviation within the samples.
+    The covariance of each is shrunk (Ledoit and Wolf, 2004), after the features have been scaled to unit deviation within the
+    samples.
     """
     from sklearn.covariance import LedoitWolf
 
