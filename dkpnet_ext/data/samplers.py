@@ -15,7 +15,7 @@ class MixSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (index, key) for `CrowdDataset`, to be given as a DataLoader's ``batch_sampler``.
 
     - ``natural``: every epoch shuffles all items; each occurs once (the last batch is filled up from the
-    front).
+      front).
     - ``balanced``: every domain has the same share of the images drawn.
     - ``ratio``: domain d has the share ``ratio[d] / sum(ratio)``.
 
