@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +18,7 @@ from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet, MultiBranch, engines, load_model, tiling
 from dkpnet_ext.models.engines import choice, graph, runtimes
 from dkpnet_ext.models.mcnn import MCNN
+from dkpnet_ext.ops import native
 
 for package in ("onnxscript", "onnxruntime", "openvino"):
     pytest.importorskip(package, reason="an engine's package is not installed")
@@ -113,6 +116,71 @@ def test_eight_threads_count_what_one_does(name):
     with ThreadPoolExecutor(8) as pool:
         for _ in range(3):
             assert list(pool.map(lambda each: model.count(each, as_is=True), images)) == pytest.approx(serial, rel=1e-6)
+
+
+def resident() -> float:
+    """MiB of memory in use."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.parametrize("name", ["torch", *NAMES])
+def test_memory_is_steady(name):
+    """Of 2,000 images in 20 sizes the last 1,000 take no more memory (10,000 were measured once: bench/results/engines.md)."""
+    model = build("starter").for_inference(name)
+    images = [image((32 + 16 * (i % 4), 48 + 16 * (i % 5)), i) for i in range(20)]
+    used = []
+    for _ in range(2):
+        for i in range(1000):
+            model.count(images[i % 20], as_is=True)
+        used.append(resident())
+    assert used[1] - used[0] < 8, f"{used} MiB after 1,000 and 2,000 images"
+
+
+def processor_time(*functions, rounds: int = 7) -> list[float]:
+    """Seconds of each one's fastest turn; they take turns, so that a busy machine changes little."""
+    fastest = [float("inf")] * len(functions)
+    for turn in range(rounds + 1):
+        for i, function in enumerate(functions):
+            start = time.process_time()
+            function()
+            if turn:  # the first one warms up
+                fastest[i] = min(fastest[i], time.process_time() - start)
+    return fastest
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_an_engine_costs_little_more_than_its_runtime(one_thread):
+    """A regression check by a ratio, far from the measured one (1.02: bench/results/engines.md)."""
+    import onnxruntime
+
+    model, pixels = build("starter").for_inference("onnxruntime"), torch.from_numpy(image((384, 512))).permute(2, 0, 1)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    file = graph.onnx_file(model.backbone.exact[0].backbone)
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(0).random((1, 3, 384, 512), np.float32)
+    bare, ours = processor_time(lambda: session.run(None, {"x": x}), lambda: model.count(pixels, as_is=True))
+    assert ours < 1.3 * bare, f"{ours / bare:.2f} times as long as ONNX Runtime on the trunk alone"
+
+
+@pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
+def test_pytorch_takes_no_slow_path_at_one_thread(one_thread):
+    """At one thread PyTorch sends 1x1 convolutions to a loop over `im2col`; ours never."""
+    pixels = torch.from_numpy(image((96, 128))).permute(2, 0, 1)
+    slow = {}
+    for kind, model in (("eager", build("starter")), ("ours", build("starter").for_inference("torch"))):
+        with torch.profiler.profile() as profile:
+            model.count(pixels, as_is=True)
+        slow[kind] = sum("_slow_conv2d_forward" in event.name for event in profile.events())
+    assert slow["eager"] > 10 and slow["ours"] <= 1  # the last convolution, to one channel
 
 
 def test_auto_measures_once_and_says_so(monkeypatch):
