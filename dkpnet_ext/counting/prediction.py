@@ -148,8 +148,8 @@ def _decoded_ahead(files: Sequence[Path], pool: Executor) -> Iterator[tuple[Path
 
 
 def _draw(job: _Job, decoded: Future, counted: Future[Counted], regions: Regions, points: bool) -> Prediction:
-    found = counted.result()
-    return draw_picture(job.path, *decoded.result(), found, job.output, job.name, regions, points)
+    image, frames = decoded.result()
+    return draw_picture(job.path, image, frames, counted.result(), job.output, job.name, regions, points)
 
 
 def _read_listing(path: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class OnnxRuntime:
             str(path), options, providers=list(zip(providers, arguments, strict=True))
         )
 
-    def __call__(self, x: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    def __call__(self, x: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         """x float32 -> features of these shapes, written by the engine where they lie: no copy on any device."""
         index, binding = self.device.index or 0, self.session.io_binding()
         if x.is_cuda:  # ONNX Runtime has a stream of its own
@@ -100,7 +101,7 @@ class OpenVINO:
         self.compiled = core.compile_model(str(path), "CPU", options)
         self.idle: deque[Any] = deque()  # a request serves one thread at a time
 
-    def __call__(self, x: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    def __call__(self, x: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         """x float32 -> features of these shapes."""
         try:
             request = self.idle.pop()
