@@ -79,7 +79,7 @@ def _is_cached(target: Path, size: tuple[int, int]) -> bool:
 
 
 def _fill(job: Job, target: Path) -> None:
-    """Decode, resize and write one image: atomically, so that nobody ever sees half a file."""
+    """Decode, resize and write one image: atomically, so that no reader sees half a file."""
     image = np.asarray(decode(job.source, job.size))
     if job.region is not None:
         image = paint_outside(image, job.region, job.source_size)

@@ -79,7 +79,7 @@ class Domain:
             name: what it is called in tables and checkpoints.
             train, val, test: pairs (image, points). An image is a path, a PIL image, a uint8 array [H, W, 3] (RGB) or
                 [H, W], or a uint8 tensor [3, H, W]; a path is decoded whenever it is used, so large sets need no
-                memory. Points are array-like [N, 2] (x, y) in pixels of the upright image; ``[]``: nobody there.
+                memory. Points are array-like [N, 2] (x, y) in pixels of the upright image; ``[]``: no people.
                 Without ``val``, training takes a fixed tenth of ``train``.
             min_side, max_side: limits in pixels on an image's shortest and longest side, as in `load_domains`; it
                 and its points are resized to them.

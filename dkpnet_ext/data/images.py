@@ -173,7 +173,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
             return 1
     try:
         value = image.getexif().get(0x0112, 1)
-    except Exception:  # broken EXIF is common in the wild and says nothing about the pixels
+    except Exception:  # broken EXIF is common and does not affect the pixels
         return 1
     return value if value in range(1, 9) else 1
 
@@ -292,7 +292,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     try:
         image = ImageOps.exif_transpose(image)
-    except Exception:  # damaged metadata says nothing about the pixels
+    except Exception:  # damaged metadata does not affect the pixels
         pass
     if image.mode == "F":
         raise UserError("floating-point pixels: save it with 8 bits per channel")

@@ -1,7 +1,7 @@
 """Networks: backbones, attention, the attended head, DKPNet and the systems it is compared with.
 
 From below: backbones, head, attention -> network (density of a batch) -> tiling (of a large image) and hub (saving and
-loading) -> counter (what people call) -> registry (systems by name) -> one file per system; published (what networks with
+loading) -> counter (the public methods) -> registry (systems by name) -> one file per system; published (what networks with
 convolutions of their own share), released (their authors' checkpoints).
 """
 

@@ -1,4 +1,4 @@
-"""What people call: count, density, locate, attend and examine, for pictures of any kind and size."""
+"""The public methods count, density, locate, attend and examine, for pictures of any kind and size."""
 
 from __future__ import annotations
 

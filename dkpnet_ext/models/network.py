@@ -1,4 +1,4 @@
-"""Images to density maps: what every system shares below its head. Knows of no tiles, no people's pictures, no files."""
+"""Images to density maps: what every system shares below its head. No tiles, no picture formats, no files."""
 
 from __future__ import annotations
 

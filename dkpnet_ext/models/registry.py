@@ -62,7 +62,7 @@ def register(name: str, about: str, *stages: Mapping[str, Any]) -> Callable[[Mod
     """A class decorator that enters a system; several may stand on one class.
 
     Args:
-        name: as in ``--system`` and config.json; about: one line for people.
+        name: as in ``--system`` and config.json; about: one line, shown in help texts.
         stages: per stage the arguments that the system fixes, see `System`; by default one stage that fixes none.
     """
 

@@ -45,8 +45,9 @@ def density(
     """Density targets of a batch: the sum of a map is the number of heads inside its image.
 
     A head adds exp(-distance^2 / (2 sigma^2)) to the pixels of a square of radius floor(truncate * sigma + 0.5) around
-    the pixel (floor(x), floor(y)), normalised over those inside the image; the map is then sum-pooled. The defaults are
-    the field's 15x15 kernel. Heads whose pixel lies outside the image, and NaN or infinite ones, are ignored.
+    the pixel (floor(x), floor(y)), normalised over those inside the image; the map is then sum-pooled. The defaults give
+    the 15x15 kernel that is usual in crowd counting. Heads whose pixel lies outside the image are ignored, as are NaN and
+    infinite ones.
 
     Args:
         points: [M, 2] float32, (x, y) in pixels, image after image.

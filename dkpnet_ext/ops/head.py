@@ -352,7 +352,7 @@ def _grad(ctx, grad):
     grad_hidden, *grads = torch.ops.dkpnet.head_backward(
         grad, fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, *ctx.rest
     )
-    # A frozen backbone or neck pays for no product that nobody needs.
+    # A frozen backbone or neck needs no gradient, so its products are left out.
     need_fine, need_fine_weight, need_products, *_ = ctx.needs_input_grad
     by_pixel = grad_hidden.flatten(1, 2)  # [B, H * W, D1]
     grad_fine_weight = torch.bmm(fine.flatten(2), by_pixel) if need_fine_weight else None

@@ -1,7 +1,7 @@
 """The compiled module `_dkpnet_ext`: loaded if it is there, with a reason where it is not.
 
 `module` is the module or None; `missing` says why there is no compiled CPU code, `cuda_missing` why there are no
-compiled CUDA kernels (None: they are there). The module knows nothing of torch: it takes addresses and sizes (`run`).
+compiled CUDA kernels (None: they are there). The module does not depend on torch: it takes addresses and sizes (`run`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _load() -> tuple[ModuleType | None, str | None, str | None]:
     if source_fingerprint() not in (None, loaded.build_info["fingerprint"]):
         _warn("csrc/ has changed since the compiled module was built: install it again")
     cuda_missing = loaded.build_info["cuda_missing"] or None
-    # Without a GPU nobody misses the CUDA kernels, unless building them was tried and failed.
+    # Without a GPU the CUDA kernels are not needed; that building them failed is said all the same.
     if cuda_missing and ("failed" in cuda_missing or torch.cuda.is_available()):
         _warn(f"there are no compiled CUDA kernels: {cuda_missing}")
     return loaded, None, cuda_missing
@@ -102,7 +102,7 @@ def run(function: str, where: Tensor, **arguments: Any) -> None:
     """
     plain = {name: _plain(value) for name, value in arguments.items()}
     if where.is_cuda:
-        with torch.cuda.device_of(where):  # PyTorch's guard makes no context on a GPU that nobody uses
+        with torch.cuda.device_of(where):  # PyTorch's guard makes no context on a GPU that is not in use
             getattr(module, function)(**plain, stream=torch.cuda.current_stream().cuda_stream)
     else:
         getattr(module, function)(**plain, threads=torch.get_num_threads())

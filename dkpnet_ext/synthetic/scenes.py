@@ -1,4 +1,4 @@
-"""Four synthetic crowd domains: the data that a newcomer trains on before owning any.
+"""Four synthetic crowd domains: training data that needs no download.
 
 Every picture is a small 3-D world (`places`) seen by a pinhole camera (`camera`: height, tilt, focal length). Ground,
 houses and sky are ray-cast (`textures`); people and objects are figures (`figures`) whose size and foreshortening follow

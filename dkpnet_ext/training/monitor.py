@@ -14,7 +14,7 @@ class LatentMonitor:
     """Means over an epoch's crops; no gradient flows through them.
 
     - ``attention_deviation``: standard deviation of y over the images of a batch, mean over channels. Near zero, the
-      attention says nothing of the image.
+      attention does not depend on the image.
     - ``attention_between``: standard deviation of the domains' mean y over the domains, mean over channels.
     - ``domain_accuracy``: share of crops whose own domain has the largest mu . u, the logits of Eq. 6 without noise
       (variational attention only).

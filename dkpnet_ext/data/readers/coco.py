@@ -4,7 +4,7 @@
 
 ``images`` (id, file_name), ``annotations`` (image_id, category_id, bbox [x, y, w, h], keypoints), ``categories``. A
 head is the mean of the visible keypoints of the face, else the centre of its box (of a person's: of its top edge).
-``iscrowd`` is a region, not a head. An image without annotations has nobody. Of several files of one split the one
+``iscrowd`` is a region, not a head. An image without annotations has no people. Of several files of one split the one
 with keypoints is read.
 """
 
@@ -42,7 +42,7 @@ def _shape(annotation: dict[str, Any], label: str, names: list[str], path: Path)
     values = annotation.get("keypoints") or []
     triples = [values[i : i + 3] for i in range(0, len(values), 3)]
     face = [p[:2] for p, name in zip(triples, names, strict=False) if name in FACE and p[2] > 0]
-    if not names and len(triples) == 1:  # a tool that knows of one keypoint only: the head
+    if not names and len(triples) == 1:  # a tool with one keypoint only: the person's head
         face = [triples[0][:2]]
     if face:
         return Shape(label, as_points(face, path).mean(axis=0))

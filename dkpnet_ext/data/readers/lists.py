@@ -1,4 +1,4 @@
-"""Lists of images and points, for people's own data.
+"""Lists of images and points, for data sets that users annotate themselves.
 
     train.csv     val.csv     test.csv     (or .json, .jsonl; of any name; or one such file)
 

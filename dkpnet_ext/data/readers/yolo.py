@@ -3,7 +3,7 @@
     images/train/1.jpg   labels/train/1.txt     or  train/images/1.jpg  train/labels/1.txt     or  1.jpg  1.txt
 
 A line per box: ``class cx cy w h``, fractions of the picture. data.yaml or classes.txt names the classes. A picture
-without a text file has nobody, as this format says.
+without a text file has no objects, as the format defines.
 """
 
 from __future__ import annotations

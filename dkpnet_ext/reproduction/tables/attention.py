@@ -1,4 +1,4 @@
-"""Beyond the paper: what the attention knows, and whether it matters."""
+"""Beyond the paper: how well the attention separates domains, and whether the errors depend on it."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def page(name: str, title: str, needs: Needs) -> Callable[[Write], Write]:
     """A decorator that enters what writes a page.
 
     Args:
-        name: as on the command line; title: for people; needs: the systems that must be trained, see `named`.
+        name: as on the command line; title: the heading; needs: the systems that must be trained, see `named`.
     """
 
     def enter(write: Write) -> Write:
