@@ -50,7 +50,7 @@ def overlay(
     if points is not None:
         _dots(result, points[:, :2] * (image.width / width))
     if count is not None:
-        return _captioned(result, f"{count:,.0f} {'person' if round(count) == 1 else 'people'}", full)
+        return captioned(result, f"{count:,.0f} {'person' if round(count) == 1 else 'people'}", full)
     return result
 
 
@@ -81,10 +81,10 @@ def _heat(
     # The square root lets a sparse crowd be seen beside a dense one.
     heat = np.asarray(Image.fromarray(np.sqrt(heat.clip(max=1))).resize(size, Image.Resampling.BICUBIC))
     heat = heat.clip(0, 1)
-    return _colormap(heat), heat
+    return colormap(heat), heat
 
 
-def _colormap(values: np.ndarray) -> np.ndarray:
+def colormap(values: np.ndarray) -> np.ndarray:
     """[h, w] in [0, 1] -> RGB float32 [h, w, 3] in [0, 255]."""
     from matplotlib import colormaps
 
@@ -100,11 +100,11 @@ def _dots(image: Image.Image, points: np.ndarray) -> None:
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 255, 255))
 
 
-def _captioned(image: Image.Image, text: str, full: float) -> Image.Image:
-    """The image above a strip with the text and the scale: a bar from 0 to ``full`` heads per 100 x 100 px."""
+def captioned(image: Image.Image, text: str, full: float, unit: str = "per 100 x 100 px") -> Image.Image:
+    """The image above a strip with the text and the scale: a bar from 0 to ``full`` people ``unit``."""
     size = max(12, min(image.size) // 24)
     font, pad = ImageFont.load_default(size), size // 2
-    unit = f"{float(f'{full:.2g}'):,g} per 100 x 100 px"  # two digits, never 7.8e+02
+    unit = f"{float(f'{full:.2g}'):,g} {unit}"  # two digits, never 7.8e+02
     widths = [int(font.getlength(word)) + pad for word in (text, "0", unit)]
     bar = 6 * size
     result = Image.new("RGB", (max(image.width, sum(widths) + bar + 4 * pad), image.height + 2 * size))
@@ -114,7 +114,7 @@ def _captioned(image: Image.Image, text: str, full: float) -> Image.Image:
     left = result.width - widths[2] - bar - pad
     draw.text((pad, middle), text, font=font, fill=(255, 255, 255), anchor="lm")
     draw.text((left - widths[1], middle), "0", font=font, fill=(170, 170, 170), anchor="lm")
-    colors = _colormap(np.sqrt(np.linspace(0, 1, bar))).astype(np.uint8)
+    colors = colormap(np.sqrt(np.linspace(0, 1, bar))).astype(np.uint8)
     result.paste(Image.fromarray(np.repeat(colors[None], size, axis=0)), (left, middle - size // 2))
     draw.text((left + bar + pad, middle), unit, font=font, fill=(170, 170, 170), anchor="lm")
     return result

@@ -34,6 +34,12 @@ class Arguments:
     """Also count per region: polygons in pixels (GeoJSON), or a picture whose values label the regions."""
     points: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also write where the heads of each picture are: points in pixels (GeoJSON and CSV), drawn into the overlay, too."""
+    ground: Annotated[
+        tuple[str, str, str, str] | None, tyro.conf.arg(metavar="X,Y X,Y X,Y X,Y", help_behavior_hint="")
+    ] = None
+    """Also say people per square metre: the corners of a rectangle on the ground, in order around it, in pixels."""
+    ground_size: Annotated[tuple[float, float] | None, tyro.conf.arg(metavar="W H", help_behavior_hint="")] = None
+    """Metres from its first corner to the second, and on to the third."""
     as_is: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Count every picture at its own size, not at the one that the model was trained for (see docs/predict.md)."""
     device: Device = "auto"
@@ -46,11 +52,15 @@ def main() -> None:
     args = parse(Arguments, "predict", description=__doc__)
     if not args.inputs:
         raise UserError("nothing to count: name pictures, videos or folders")
+    from .counting.ground import parse_points, read_ground
     from .counting.prediction import predict_files
     from .counting.regions import read_regions
     from .device import pick_device
     from .models import load_model
 
+    if (args.ground is None) != (args.ground_size is None):
+        raise UserError("--ground and --ground-size go together: four points x,y in pixels, and two lengths in metres")
+    ground = None if args.ground is None else read_ground(parse_points(args.ground), args.ground_size)
     device = pick_device(args.device, args.precision)
     regions = None if args.regions is None else read_regions(args.regions)
     model = load_model(args.checkpoint).to(device).for_inference(args.engine, args.precision)
@@ -63,6 +73,7 @@ def main() -> None:
         precision=args.precision,
         as_is=args.as_is,
         points=args.points,
+        ground=ground,
         progress=sys.stderr.isatty(),
     )
     with closing(results):  # predictions.json is written however this ends
@@ -79,8 +90,11 @@ def main() -> None:
 
 def line(found: Prediction) -> str:
     """What is said of one file."""
+    from .counting.ground import words
+
     frames = "" if found.frames is None else f" on average in {found.frames} frames"
     parts = "".join(f"; {name} {count:.1f}" for name, count in found.regions.items())
+    parts += "" if found.ground is None else f"; {words(found.ground)}"
     notes = list(found.notes)
     if found.intervals:
         level, (low, high) = list(found.intervals.items())[-1]

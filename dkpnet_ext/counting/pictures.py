@@ -15,6 +15,7 @@ from ..data.images import limited_size, open_image, read_image, to_tensor
 from ..device import Precision, autocast
 from ..files import write_atomically
 from ..plots import overlay
+from .ground import Ground, GroundCount, count_ground, ground_picture
 from .points import locate, to_picture, write_points
 from .regions import Regions, count_regions
 
@@ -36,6 +37,7 @@ class Prediction:
     frames: int | None = None  # frames counted, videos only
     skipped: list[str] = field(default_factory=list)  # frames left out, and why
     notes: list[str] = field(default_factory=list)  # what else one should know
+    ground: dict[str, Any] | None = None  # people per square metre, see `GroundCount.spoken`
     error: str | None = None  # then nothing else is known
     intervals: dict[str, list[float]] = field(default_factory=dict)  # per cent -> lowest and highest count
     familiar: str | None = None  # in words, whether the picture is like those that the model learned from
@@ -59,6 +61,10 @@ class Counted(NamedTuple):
         """The heads as points [N, 3]: x, y in pixels of the picture, score (see `locate`)."""
         points, scores = locate(self.density, self.stride)
         return np.column_stack([to_picture(points, self.counted, self.size), scores])
+
+    def on_ground(self, ground: Ground) -> GroundCount:
+        """People per square metre (see `count_ground`)."""
+        return count_ground(self.density, ground, self.size, self.stride, self.counted)
 
     def in_regions(self, regions: Regions) -> dict[str, float]:
         """Heads in each region (see `count_regions`)."""
@@ -85,9 +91,14 @@ def count_pixels(
     return found
 
 
-def outputs_of_picture(name: str, points: bool = False) -> list[str]:
+def outputs_of_picture(name: str, points: bool = False, ground: bool = False) -> list[str]:
     """Names of the files that `draw_picture` writes."""
-    return [f"{name}{end}" for end in ("-density.png", *(("-points.geojson", "-points.csv") if points else ()))]
+    ends = (
+        "-density.png",
+        *(("-points.geojson", "-points.csv") if points else ()),
+        *(("-ground.png",) if ground else ()),
+    )
+    return [f"{name}{end}" for end in ends]
 
 
 def decode_picture(path: Path) -> tuple[Image, int]:
@@ -104,25 +115,32 @@ def draw_picture(
     name: str,
     regions: Regions,
     points: bool = False,
+    ground: Ground | None = None,
 ) -> Prediction:
     """Write ``<name>-density.png`` into ``output``.
 
     Args:
         points: draw the heads as points, too, and write ``<name>-points.geojson`` and ``<name>-points.csv``.
+        ground: say people per square metre, too, and write ``<name>-ground.png``.
 
     Raises:
-        UserError: regions that do not fit the picture, an output that cannot be written.
+        UserError: regions or ground points that do not fit the picture, an output that cannot be written.
     """
     counts = found.in_regions(regions)
     heads = found.located() if points else None
-    outputs = outputs_of_picture(name, points)
+    crowded = found.on_ground(ground) if ground else None
+    outputs = outputs_of_picture(name, points, ground is not None)
     drawn = overlay(image, found.density, found.heads, points=heads)
     # Level 1 instead of 6: a tenth more bytes, a third of the time (bench/results/engines.md).
     write_atomically(output / outputs[0], partial(drawn.save, compress_level=1))
     if heads is not None:
         write_points(heads, output / outputs[1], output / outputs[2])
+    if ground and crowded:
+        drawn = ground_picture(crowded, ground, image)
+        write_atomically(output / outputs[-1], partial(drawn.save, compress_level=1))
     notes = [f"an animation: the first of {frames} frames is counted"] if frames > 1 else []
     prediction = Prediction(str(path), found.heads, found.size, found.counted, counts, outputs, notes=notes)
+    prediction.ground = crowded.spoken() if crowded else None
     if found.assessed is not None:
         prediction.familiar = found.assessed.words()
         prediction.intervals = {str(level): list(limits) for level, limits in found.assessed.intervals.items()}

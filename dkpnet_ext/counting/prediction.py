@@ -16,6 +16,7 @@ from ..data.images import IMAGE_SUFFIXES
 from ..device import Precision
 from ..errors import UserError, out_of_memory
 from ..files import OutputError, output_folder, write_atomically
+from .ground import Ground
 from .pictures import Counted, Prediction, count_pixels, decode_picture, draw_picture, outputs_of_picture
 from .regions import Regions
 from .video import VIDEO_SUFFIXES, count_video, outputs_of_video
@@ -36,6 +37,7 @@ def predict_files(
     as_is: bool = False,
     progress: bool = False,
     points: bool = False,
+    ground: Ground | None = None,
 ) -> Generator[Prediction, None, None]:
     """Count pictures, videos, and those in folders, one after the other; at the end `predictions.json` lists all.
 
@@ -46,7 +48,8 @@ def predict_files(
     Args:
         model: on its device; output: folder for the results, created.
         as_is: count at the pictures' own size, not at the one that the model was trained for.
-        points: also write where the heads of each picture are, see `draw_picture`; not of videos.
+        points, ground: also write where the heads of each picture are, people per square metre, see `draw_picture`; not
+            of videos.
 
     Raises:
         UserError: an input that names nothing; an output that cannot be written.
@@ -63,7 +66,9 @@ def predict_files(
     try:
         for path, decoded in _decoded_ahead(files, pool):
             video = path.suffix.lower() in VIDEO_SUFFIXES
-            outputs = outputs_of_video if video else partial(outputs_of_picture, points=points)
+            outputs = (
+                outputs_of_video if video else partial(outputs_of_picture, points=points, ground=ground is not None)
+            )
             current = job = _Job(path, output, names.choose(path, outputs), outputs)
             counted: Future[Counted] = Future()
             if decoded is not None:
@@ -79,7 +84,7 @@ def predict_files(
                 arguments = (model, path, output, job.name, regions or {}, precision, as_is, progress)
                 yield job.finish(partial(count_video, *arguments), done)
             else:
-                drawing = job, pool.submit(_draw, job, decoded, counted, regions or {}, points)
+                drawing = job, pool.submit(_draw, job, decoded, counted, regions or {}, points, ground)
         if drawing:
             before, drawing = drawing, None
             yield before[0].finish(before[1].result, done)
@@ -147,9 +152,12 @@ def _decoded_ahead(files: Sequence[Path], pool: Executor) -> Iterator[tuple[Path
         yield path, decoded
 
 
-def _draw(job: _Job, decoded: Future, counted: Future[Counted], regions: Regions, points: bool) -> Prediction:
+def _draw(
+    job: _Job, decoded: Future, counted: Future[Counted], regions: Regions, points: bool, ground: Ground | None
+) -> Prediction:
     image, frames = decoded.result()
-    return draw_picture(job.path, image, frames, counted.result(), job.output, job.name, regions, points)
+    found = counted.result()
+    return draw_picture(job.path, image, frames, found, job.output, job.name, regions, points, ground)
 
 
 def _read_listing(path: Path) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from ..plots import MAX_SIDE, heat_layer, heat_peak, per_area
 from ..synthetic import negatives
 from ..synthetic import scenes as synthetic
 from ..webserver import Page, data_url, encode, json_response
+from .ground import ground_layer, read_ground
 from .pictures import Counted, count_pixels
 from .regions import polygon
 
@@ -76,6 +77,8 @@ class DemoPage(Page):
                 return Response(picture, mimetype="image/jpeg", headers=headers)
             case "POST", "count":
                 return json_response(self.count(request.get_data(), request.args.get("name") or "picture"))
+            case "POST", "ground", identity:
+                return json_response(self.count_ground(identity, request.get_data()))
             case "POST", "region", identity:
                 return json_response({"count": self.count_region(identity, request.get_data())})
         raise NotFound
@@ -148,11 +151,15 @@ class DemoPage(Page):
             "heat": data_url(heat_layer(found.density), "PNG"),
         }
 
-    def count_region(self, identity: str, content: bytes) -> float:
-        """Heads inside a polygon, as JSON [[x, y], ...] in pixels of the picture. Raises `UserError`."""
+    def _kept(self, identity: str) -> Counted:
         counted = self.counted.get(identity)
         if counted is None:
             raise UserError("this picture is no longer kept here; drop it again")
+        return counted
+
+    def count_region(self, identity: str, content: bytes) -> float:
+        """Heads inside a polygon, as JSON [[x, y], ...] in pixels of the picture. Raises `UserError`."""
+        counted = self._kept(identity)
         try:
             corners = json.loads(content)
             if not isinstance(corners, list) or len(corners) > MAX_CORNERS:
@@ -162,6 +169,20 @@ class DemoPage(Page):
             raise UserError(f"a region needs 3 to {MAX_CORNERS} corners [x, y] in pixels") from None
         with self.decoding:
             return counted.in_regions({"drawn": [ring]})["drawn"]
+
+    def count_ground(self, identity: str, content: bytes) -> dict[str, Any]:
+        """People per square metre, see `read_ground`: JSON {"corners": [[x, y], ...], "size": [...]}. Raises `UserError`."""
+        counted = self._kept(identity)
+        try:
+            asked = json.loads(content)
+            corners, size = asked["corners"], asked["size"]
+        except (ValueError, RecursionError, TypeError, KeyError):
+            raise UserError("people per square metre need JSON with corners and size") from None
+        ground = read_ground(corners, size)
+        with self.decoding:
+            found = counted.on_ground(ground)
+            layer = ground_layer(found, ground, counted.size)
+        return {**found.spoken(), "heat": data_url(layer, "PNG")}
 
 
 @functools.cache

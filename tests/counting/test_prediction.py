@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import torch
 from counters import alive
 from PIL import Image
 
+from dkpnet_ext import predict
+from dkpnet_ext.counting.ground import read_ground
 from dkpnet_ext.counting.pictures import count_pixels
 from dkpnet_ext.counting.prediction import LISTING, predict_files
 from dkpnet_ext.data.images import limited_size
@@ -82,6 +85,33 @@ def test_regions_are_in_the_pictures_pixels(limited, photo):
     counts = found.in_regions(halves)
     assert sum(counts.values()) == pytest.approx(found.heads, rel=1e-6)
     assert min(counts.values()) > 0.2 * found.heads
+
+
+def test_people_per_square_metre(limited, photo, tmp_path, monkeypatch, capsys):
+    path = photo("wide.png", (307, 205))
+    words = ["--ground", "30,170", "270,170", "220,60", "80,60", "--ground-size", "10", "20"]
+    limited.save_pretrained(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["predict", str(path), "--checkpoint", str(tmp_path / "model"), *words])
+    predict.main()
+    entry = listed(tmp_path / "predictions")["wide.png"]
+    ground = read_ground([[30, 170], [270, 170], [220, 60], [80, 60]], (10, 20))
+    expected = count_pixels(limited, Image.open(path)).on_ground(ground).spoken()
+    assert entry["ground"].keys() == expected.keys()
+    assert entry["ground"]["people"] == pytest.approx(expected["people"], rel=1e-3) and expected["people"] > 0
+    assert entry["outputs"] == ["wide-density.png", "wide-ground.png"]
+    with Image.open(tmp_path / "predictions" / "wide-ground.png") as picture:
+        assert picture.width >= 307 and picture.height > 205
+    assert re.search(r"; [\d.]+ people on 200 square metres: [\d.]+ per square metre", capsys.readouterr().out)
+
+    # Points that do not fit one picture are its line; the others follow.
+    small, ground = photo("small.png"), read_ground([[30, 170], [270, 170], [220, 60], [80, 60]], (10, 20))
+    first, second = predict_files(limited, [small, path], tmp_path / "out", ground=ground)
+    assert first.error == "ground: a point lies outside of the picture of 40x30 px" and second.ground is not None
+    for wrong in (["--ground", *words[1:5]], words[5:], ["--ground", "1,2", "3,4", "5,6", "7;8", *words[5:]]):
+        monkeypatch.setattr("sys.argv", ["predict", str(path), *wrong])
+        with pytest.raises(UserError, match="^(--ground|ground: )"):
+            predict.main()
 
 
 def test_points_are_as_many_as_the_count_and_lie_in_the_picture(limited, photo, tmp_path):

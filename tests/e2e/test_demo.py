@@ -23,6 +23,7 @@ from werkzeug.test import Client
 
 from dkpnet_ext import load_model, webserver
 from dkpnet_ext.counting import webpage
+from dkpnet_ext.counting.ground import read_ground
 from dkpnet_ext.counting.regions import count_regions
 from dkpnet_ext.counting.webpage import DemoPage
 from dkpnet_ext.errors import UserError
@@ -152,6 +153,39 @@ def test_too_little_memory(page, client, photo, monkeypatch):
 def counted(page, photo) -> str:
     """The identity of a picture on the page."""
     return Client(page).post("/count", data=photo.read_bytes()).json["id"]
+
+
+CORNERS = {"corners": [[20, 60], [80, 60], [70, 20], [35, 20]], "size": [10, 20]}
+
+
+def test_people_per_square_metre(client, page, counted):
+    answer = client.post(f"/ground/{counted}", json=CORNERS).json
+    expected = page.counted[counted].on_ground(read_ground(**CORNERS)).spoken()
+    with urllib.request.urlopen(answer.pop("heat")) as heat:
+        assert Image.open(heat).size == (101, 70)
+    assert answer == expected and answer["people"] > 0
+    assert answer["people_per_square_metre"] == answer["people"] / 200
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("null", "people per square metre need JSON with corners and size"),
+        ("[" * 100_000, "people per square metre need JSON with corners and size"),
+        (json.dumps(CORNERS | {"size": [1]}), "ground: two lengths in metres are needed, above 0 and at most 1000"),
+        (
+            json.dumps(CORNERS | {"size": [1, "x"]}),
+            "ground: four points x,y in pixels and two lengths in metres are needed",
+        ),
+        (
+            json.dumps(CORNERS | {"corners": [[0, 0], [9, 0], [9, 9], [0, 900]]}),
+            "ground: a point lies outside of the picture of 101x70 px",
+        ),
+    ],
+)
+def test_ground_points_that_are_no_good(client, counted, content, message):
+    response = client.post(f"/ground/{counted}", data=content)
+    assert (response.status_code, response.json) == (400, {"error": message})
 
 
 HUGE = "1" + "0" * 400  # an integer beyond float64
@@ -437,3 +471,33 @@ def test_example_and_drop(tab, photo):
     )
     tab.dispatch_event("#stage", "drop", {"dataTransfer": dropped})
     tab.get_by_text("101 × 70 px", exact=True).wait_for()
+
+
+def test_people_per_square_metre_in_the_page(tab, photo, page):
+    tab.locator("#file").set_input_files(photo)
+    tab.locator("#picture").wait_for()
+    for side in ("1", "2"):
+        tab.locator(f"#side-{side}").fill("10")
+    tab.get_by_role("button", name="Count", exact=True).click()
+    tab.get_by_text("draw a region of four corners first").wait_for()
+    box = tab.locator("#photo").bounding_box()
+    for x, y in CORNERS["corners"]:
+        tab.locator("#regions").click(position={"x": x / 101 * box["width"], "y": y / 70 * box["height"]})
+    tab.locator("#opacity").focus()  # a field that keeps its keys would not close the region
+    tab.keyboard.press("Escape")
+    assert tab.locator("#regions polyline").count() == 1
+    tab.locator("h1").click()
+    tab.keyboard.press("Enter")
+    tab.locator("#list b", has_text=re.compile(r"\d")).wait_for()
+    tab.get_by_role("button", name="Count", exact=True).click()
+    tab.locator("#per-metre").wait_for()
+    assert re.match(
+        r"[\d.]+ people on [\d.]+ m²: [\d.]+ per m², [\d.]+ in the densest square of 2 m",
+        tab.locator("#crowded").inner_text(),
+    )
+    assert re.match(r"[\d.]+ per m²$", tab.locator("#densest").inner_text())
+    assert tab.locator("#ground-heat").is_visible() and tab.locator("#heat").is_hidden()
+    assert tab.locator("#regions polygon").count() == 2
+    tab.locator("#no-ground").click()
+    assert tab.locator("#ground-heat").is_hidden() and tab.locator("#heat").is_visible()
+    assert tab.locator("#regions polygon").count() == 1
