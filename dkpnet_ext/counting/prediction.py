@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ..models import CrowdCounter
 
 LISTING = "predictions.json"
+MAX_NAME = 200  # bytes of a result's name before its ending; file systems allow 255 in all
 
 
 def predict_files(
@@ -182,13 +184,14 @@ class _Names:
         # What an earlier call wrote about the same files may be replaced.
         self.free = {name for entry in earlier if entry["file"] in again for name in entry["outputs"]}
         self.taken = {name for entry in earlier if entry["file"] not in again for name in entry["outputs"]}
-        self.inputs = {path.resolve() for path in files}
+        self.inputs = {os.path.realpath(path) for path in files}  # unlike `resolve` it takes links to themselves
 
     def choose(self, path: Path, outputs: Callable[[str], list[str]]) -> str:
         """A file's stem, with a number behind it where that is taken: by another picture, an input, a foreign file."""
+        stem = path.stem if len(os.fsencode(path.stem)) <= MAX_NAME else path.stem[: MAX_NAME // 4]
         number = 1
         while True:
-            name = path.stem if number == 1 else f"{path.stem}-{number}"
+            name = stem if number == 1 else f"{stem}-{number}"
             wanted = outputs(name)
             if not any(self._blocked(file) for file in wanted):
                 self.taken.update(wanted)
@@ -197,7 +200,9 @@ class _Names:
 
     def _blocked(self, file: str) -> bool:
         target = self.output / file
-        return file in self.taken or target.resolve() in self.inputs or (target.exists() and file not in self.free)
+        return (
+            file in self.taken or os.path.realpath(target) in self.inputs or (target.exists() and file not in self.free)
+        )
 
 
 def find_files(inputs: Sequence[Path], suffixes: frozenset[str], skip: Path) -> list[Path]:
@@ -231,11 +236,14 @@ def find_files(inputs: Sequence[Path], suffixes: frozenset[str], skip: Path) -> 
 
 
 def _inside(folder: Path, suffixes: frozenset[str], skip: Path) -> list[Path]:
-    results = None if folder.resolve().is_relative_to(skip.resolve()) else skip.resolve()
-    inside = [
+    real, results = (Path(os.path.realpath(path)) for path in (folder, skip))
+    searched = real.is_relative_to(results)
+    inside = [  # a link to nothing or a pipe is named like any other file that cannot be read
         p
         for p in sorted(folder.rglob("*"))
-        if p.suffix.lower() in suffixes and p.is_file() and results not in p.resolve().parents
+        if p.suffix.lower() in suffixes
+        and not p.is_dir()
+        and (searched or results not in Path(os.path.realpath(p)).parents)
     ]
     if not inside:
         raise UserError(f"{folder}: no picture or video in this folder")

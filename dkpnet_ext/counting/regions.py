@@ -66,7 +66,7 @@ def _read_polygons(path: Path) -> dict[str, list[Ring]]:
     if path.stat().st_size > MAX_FILE:
         raise UserError(f"more than {MAX_FILE >> 20} MiB of polygons")
     try:
-        return _polygons(json.loads(path.read_text(encoding="utf-8")))
+        return _polygons(json.loads(path.read_text(encoding="utf-8-sig")))
     except RecursionError:
         raise UserError("brackets nested too deep") from None
     except (ValueError, OSError) as error:
@@ -80,7 +80,10 @@ def polygon(corners: Any) -> Ring:
         ValueError: not at least three points of two finite numbers, or one that is far from any picture.
     """
     try:
-        ring = np.array([[*map(float, corner[:2])] for corner in corners], np.float64)
+        pairs = [corner[:2] for corner in corners]
+        if any(isinstance(value, bool | str) for pair in pairs for value in pair):
+            raise TypeError
+        ring = np.array([[*map(float, pair)] for pair in pairs], np.float64)
     except (TypeError, ValueError, OverflowError, IndexError, KeyError):
         raise ValueError("its coordinates are no list of [x, y] numbers") from None
     if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 or not np.isfinite(ring).all():

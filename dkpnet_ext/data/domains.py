@@ -97,7 +97,10 @@ class Domain:
         domain = cls(name, "memory", Path("memory"), [], [], [], Report(name, "memory", Path("memory")))
         for split, pairs in (("train", train), ("val", val), ("test", test)):
             items = getattr(domain, split)
-            for number, (image, points) in enumerate(pairs):
+            for number, pair in enumerate(pairs):
+                if not isinstance(pair, tuple | list) or len(pair) != 2:
+                    raise UserError(f"{name}: {split} image {number} is no pair (image, points)")
+                image, points = pair
                 try:
                     items.append(_item(name, split, number, image, points, min_side, max_side, domain.report))
                 except BadFile as bad:

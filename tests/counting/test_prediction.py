@@ -255,6 +255,18 @@ def test_patterns_and_folders_name_each_file_once(model, photo, tmp_path):
     assert [Path(f.file).name for f in found] == ["a.png", "b.png", "[c].png"]
 
 
+def test_links_in_a_folder(model, photo, tmp_path):
+    """One to nothing is named, not left out; one to itself ended the command in a traceback."""
+    photo("in/a.png")
+    (tmp_path / "in" / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "in" / "loop.png").symlink_to("loop.png")
+    (tmp_path / "in" / "out").symlink_to("out")
+    a, gone, loop = predict_files(model, [tmp_path / "in"], tmp_path / "out")
+    assert a.count is not None and "gone.png" in gone.error and "loop.png" in loop.error
+    with pytest.raises(UserError, match="cannot be written"):
+        list(predict_files(model, [tmp_path / "in"], tmp_path / "in" / "out"))
+
+
 def test_an_animation_is_named(model, photo, tmp_path):
     picture = Image.open(photo("x.png"))
     picture.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", picture.size)])
@@ -276,6 +288,16 @@ def test_pictures_of_phones_are_not_left_out(model, photo, tmp_path):
     heic, avif = predict_files(model, [folder], tmp_path / "out")
     assert "IMG_1.HEIC" in heic.error and ("pillow-heif" in heic.error or "cannot be decoded" in heic.error)
     assert avif.count is not None or "AVIF" in avif.error
+
+
+@pytest.mark.parametrize("stem", ["x" * 246, "é" * 123])
+def test_a_long_name(stem, model, photo, tmp_path):
+    """It leaves no room for the endings of its results, whose names are cut; before, the run ended there."""
+    path = photo("a.png").rename(tmp_path / f"{stem}.png")
+    found = list(predict_files(model, [path, photo("b.png")], tmp_path / "out"))
+    assert [f.error for f in found] == [None, None]
+    assert (tmp_path / "out" / found[0].outputs[0]).is_file() and found[0].notes[0].startswith("written as ")
+    assert found[0].outputs[0].endswith("-density.png") and len(found[0].outputs[0].encode()) < 255
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe.png", b"two\nlines.png", "Zoë \u202e.png".encode()])

@@ -59,6 +59,21 @@ CSV = [
     Fault("an open quote", 'image,points\na.png,"[[3, 4]]\n', "train.csv"),
     Fault("an absolute path that does not exist", 'image,points\n/nowhere/a.png,"[]"\n', "a.png"),
     Fault("a web address", 'image,points\nhttp://example.com/a.png,"[]"\n', "a.png"),
+    Fault("UTF-16", 'image,points\na.png,"[[3, 4]]"\n'.encode("utf-16"), "UTF-8"),
+    Fault("a header in capitals", 'Image,Points\na.png,"[[3, 4]]"\n', "Image,Points"),
+    Fault("a comment in front", '# mine\nimage,points\na.png,"[[3, 4]]"\n', "image"),
+    Fault("points are nested twice", 'image,points\na.png,"[[[3, 4]]]"\n', "line 2"),
+    Fault("points are Python's tuples", 'image,points\na.png,"[(3, 4)]"\n', "line 2"),
+    Fault("points with colons", 'image,points\na.png,"3:4"\n', "3:4"),
+    Fault("points with decimal commas", 'image,points\na.png,"[[3,5, 4,5]]"\n', "line 2"),
+    Fault("points far to the left", 'image,points\na.png,"[[-500, -400]]"\n', "far outside"),
+    Fault("points of a larger picture", 'image,points\na.png,"[[10, 4000]]"\n', "far outside"),
+    Fault("a pattern as image", 'image,points\n*.png,"[]"\n', "no such image"),
+    Fault(
+        "a path out of the folder to no picture", 'image,points\n../../../../../../../../etc/passwd,"[]"\n', "passwd"
+    ),
+    Fault("an image in other letters", 'image,points\nA.PNG,"[[3, 4]]"\n', "no such image"),
+    Fault("counts in place of points", "image,count\na.png,5\n", "count"),
 ]
 # The content of train.json.
 JSON = [
@@ -79,6 +94,14 @@ JSON = [
     Fault("points are NaN in JSON", '[{"image": "a.png", "points": [[NaN, 1]]}]', "NaN"),
     Fault("deep", "[" * 100_000, "train.json"),
     Fault("single quotes", "[{'image': 'a.png', 'points': []}]", "train.json"),
+    Fault("points are columns", '[{"image": "a.png", "points": {"x": [3], "y": [4]}}]', "entry 0"),
+    Fault("points of 1e400", '[{"image": "a.png", "points": [[1e400, 3]]}]', "entry 0"),
+    Fault("the image is a list", '[{"image": ["a.png"], "points": []}]', "entry 0"),
+    Fault("an image with a zero byte", '[{"image": "a\\u0000.png", "points": []}]', "entry 0|null byte"),
+    Fault("an image with half a character", '[{"image": "\\ud800.png", "points": []}]', "image|entry 0"),
+    Fault("an entry that is a number", '[{"image": "a.png", "points": []}, 5]', "entry 1"),
+    Fault("Latin-1", '[{"image": "\xe9.png", "points": []}]'.encode("latin-1"), "UTF-8"),
+    Fault("comments", '// mine\n[{"image": "a.png", "points": []}]', "train.json"),
     Fault("a trailing comma", '[{"image": "a.png", "points": []},]', "train.json"),
 ]
 SPECS = [
@@ -92,6 +115,7 @@ SPECS = [
     Fault("a picture as data set", ["A=list/a.png"], "a.png"),
     Fault("a layout that does not fit", ["A=list:shanghaitech"], "shanghaitech"),
     Fault("a device file", ["A=/dev/null"], "null"),
+    Fault("test is train", ["A=twins"], "the only picture of test is in train"),
 ]
 TABLE = [*CSV, *JSON, *SPECS]
 
@@ -124,5 +148,7 @@ def test_data_set(fault, tmp_path, monkeypatch):
     folder_with(tmp_path, "train.json", json.dumps([{"image": "a.png", "points": [[3, 4]]}]))
     (tmp_path / "empty").mkdir()
     layouts.picture(tmp_path / "pictures" / "1.jpg")
+    for name in ("train", "test"):
+        (layouts.picture(tmp_path / "twins" / "a.png").with_name(f"{name}.csv")).write_text(GOOD)
     monkeypatch.chdir(tmp_path)
     answered(lambda: load_domains(fault.given, cache=tmp_path / "cache", progress=False), fault.answer)

@@ -22,25 +22,65 @@ def encoded(form: str, size=(64, 48), mode="RGB", **options) -> bytes:
     return file.getvalue()
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def png_that_says(width: int, height: int) -> bytes:
     """A PNG of 1 pixel whose header states another size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 4)) + chunk(b"IEND", b"")
     )
 
 
+ZEROS = zlib.compress(bytes(200_000_000))
 JPEG, PNG = encoded("JPEG"), encoded("PNG")
 ANIMATED = io.BytesIO()
 Image.new("RGB", (64, 48)).save(ANIMATED, "GIF", save_all=True, append_images=[Image.new("RGB", (64, 48), "red")])
 FLOATS = io.BytesIO()
 Image.fromarray(np.random.default_rng(0).random((48, 64), np.float32)).save(FLOATS, "TIFF")
 
+
+def changed(content: bytes, old: bytes, new: bytes) -> bytes:
+    assert old in content
+    return content.replace(old, new, 1)
+
+
+def several(form: str) -> bytes:
+    """A file of two frames or pages."""
+    return encoded(form, save_all=True, append_images=[Image.new("RGB", (64, 48), "red")])
+
+
+HIGH_WIDE = struct.pack(">HH", 48, 64)  # in a JPEG's frame header
 CONTENT = [
+    Fault("a JPEG cut off and closed by an end marker", JPEG[: len(JPEG) // 2] + b"\xff\xd9", "cut off"),
+    Fault("a JPEG cut off and filled with zeros", JPEG[: len(JPEG) // 2] + bytes(9000), "cut off"),
+    Fault("a JPEG that says ten times its height", changed(JPEG, HIGH_WIDE, struct.pack(">HH", 480, 64)), "cut off"),
+    Fault("a JPEG of height 0", changed(JPEG, HIGH_WIDE, struct.pack(">HH", 0, 64)), "px|picture|unreadable|cut off"),
+    Fault("a JPEG that says 65500 x 65500", changed(JPEG, HIGH_WIDE, b"\xff\xdc" * 2), "megapixels"),
+    Fault("a JPEG without its scan", JPEG[: JPEG.index(b"\xff\xda")] + b"\xff\xd9", "cut off|unreadable|picture"),
+    Fault("a JPEG behind HTML", b"<html>" + JPEG, "not a picture"),
+    Fault("a progressive JPEG without its last scans", encoded("JPEG", progressive=True)[:-1000], "cut off"),
+    Fault("a PNG with compressed text of 200 MB", PNG[:33] + chunk(b"zTXt", b"a\0\0" + ZEROS) + PNG[33:], "unread|cut"),
+    Fault(
+        "a PNG with a profile of 200 MB", PNG[:33] + chunk(b"iCCP", b"a\0\0" + ZEROS) + PNG[33:], "unread|cut|picture"
+    ),
+    Fault("a PNG of negative width", PNG[:16] + b"\x80\0\0\1" + PNG[20:], "picture|unreadable|megapixels|cut"),
+    Fault("an animated PNG", several("PNG"), "animated"),
+    Fault("an animated WebP", several("WEBP"), "animated"),
+    Fault("a TIFF of two pages", several("TIFF"), "several pages"),
+    Fault("a TIFF whose directory is its own next", b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "picture|unreadable|cut off"),
+    Fault("a PPM of negative width", b"P6 -64 48 255\n" + bytes(9216), "picture|unreadable"),
+    Fault("a PPM of maximum 0", b"P6 64 48 0\n" + bytes(9216), "picture|unreadable"),
+    Fault("a PFM", b"PF\n64 48\n-1.0\n" + bytes(4 * 9216), "picture|floating-point"),
+    Fault("an icon", encoded("ICO"), "not a picture"),
+    Fault("a TGA", encoded("TGA"), "not a picture"),
+    Fault("a Photoshop file", b"8BPS\0\1" + bytes(100), "not a picture"),
+    Fault(
+        "a pointer of Git LFS", b"version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n", "not a picture"
+    ),
     Fault("an empty file", b"", "empty file"),
     Fault("text", b"this is no picture\n", "not a picture"),
     Fault("HTML", b"<!DOCTYPE html><html><body>404</body></html>", "not a picture"),

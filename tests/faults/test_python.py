@@ -1,10 +1,12 @@
 """Wrong arguments of operators and constructors in Python."""
 
+import numpy as np
 import pytest
 import torch
 from faults import Fault, answered
 
 from dkpnet_ext import DKPNet, MultiBranch, ops
+from dkpnet_ext.data import Domain
 from dkpnet_ext.errors import UserError
 
 MODELS = [
@@ -92,7 +94,31 @@ OPERATORS = [
     Fault("attended_head: a size of 0", lambda: ops.attended_head(branches, None, *layers, (0, 8)), "size|head"),
     Fault("use_backend: unknown", lambda: ops.use_backend("cudnn").__enter__(), "cudnn"),
 ]  # fmt: skip
-TABLE = [*MODELS, *OPERATORS]
+gray = np.zeros((48, 64), np.uint8)
+TRAIN = [
+    Fault("Domain: points are None", [(gray, None)], "points"),
+    Fault("Domain: points of three columns", [(gray, [[1, 2, 3]])], "shape"),
+    Fault("Domain: points are a word", [(gray, "abc")], "points"),
+    Fault("Domain: points are a dictionary", [(gray, {"x": 1})], "points"),
+    Fault("Domain: points are NaN", [(gray, [[float("nan"), 1]])], "NaN"),
+    Fault("Domain: points are complex", [(gray, [[1j, 2]])], "numbers"),
+    Fault("Domain: points far outside", [(gray, [[1000, 1000]])], "far outside"),
+    Fault("Domain: the image is None", [(None, [])], "NoneType"),
+    Fault("Domain: the image is boolean", [(gray > 0, [])], "bool"),
+    Fault("Domain: the image holds floats", [(gray.astype(float), [])], "float64"),
+    Fault("Domain: two channels", [(np.zeros((48, 64, 2), np.uint8), [])], "48, 64, 2"),
+    Fault("Domain: no such file", [("none.png", [])], "none.png"),
+    Fault("Domain: a small image", [(gray[:8], [])], "too small"),
+    Fault("Domain: an image without points", [gray], "no pair"),
+    Fault("Domain: three values", [(gray, [], 1)], "no pair"),
+    Fault("Domain: a number", [5], "no pair"),
+]
+TABLE = [*MODELS, *OPERATORS, *TRAIN]
+
+
+@pytest.mark.parametrize("fault", TRAIN, ids=lambda fault: fault.name)
+def test_domain(fault):
+    answered(lambda: Domain.from_arrays("mine", train=fault.given), fault.answer)
 
 
 @pytest.mark.parametrize("fault", MODELS, ids=lambda fault: fault.name)

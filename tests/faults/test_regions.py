@@ -39,6 +39,23 @@ TABLE = [
     Fault("100,000 brackets", "[" * 100_000, "regions"),
     Fault("a ring of single numbers", polygon([[1], [2], [3]]), "regions"),
     Fault("a ring with null", polygon([[None, 0], [5, 5], [0, 5]]), "regions"),
+    Fault("a ring of texts with numbers", polygon([["1", "2"], ["3", "4"], ["5", "6"]]), "numbers"),
+    Fault("a ring with true and false", polygon([[True, False], [5, 0], [5, 5]]), "numbers"),
+    Fault("an empty outer ring", '{"type": "Polygon", "coordinates": [[], [[0, 0], [5, 0], [5, 5]]]}', "ring"),
+    Fault("a feature whose geometry is null", '{"type": "Feature", "properties": {}, "geometry": null}', "None"),
+    Fault(
+        "an empty collection of geometries", '{"type": "GeometryCollection", "geometries": []}', "GeometryCollection"
+    ),
+    Fault("TopoJSON", '{"type": "Topology", "objects": {}}', "Topology"),
+    Fault("a file of labelme", '{"shapes": [{"label": "a", "points": [[0, 0], [5, 5], [5, 0]]}]}', "GeoJSON"),
+    Fault("UTF-16", polygon([[0, 0], [5, 0], [5, 5]]).encode("utf-16"), "regions"),
+    Fault(
+        "two regions of one name",
+        '{"type": "FeatureCollection", "features": ['
+        + ", ".join([polygon([[0, 0], [5, 0], [5, 5]], name="a")[43:-2]] * 2)
+        + "]}",
+        "two regions",
+    ),
     Fault("bytes", b"\xff\xfe\x00", "regions"),
 ]
 FILES = [

@@ -43,6 +43,14 @@ OPTIONS = {
     "--sampling": ("x",),
     "--on-bad": ("ignore",),
     "--ratio": ("-1", "nan", "inf", "0"),
+    "--clip": ("-1", "nan", "inf"),
+    "--ema": ("-0.1", "1", "nan"),
+    "--beta2": ("0", "1", "nan"),
+    "--frozen-stages": ("-1", "1.5"),
+    "--backbone-lr": ("-1", "nan", "inf"),
+    "--scale": ("1", "x"),
+    "--neck": ("x", "fpn"),
+    "--loss": ("x", ""),
     "--no-such-option": ("1",),
 }
 TABLE = [Fault(f"{option} {value}", [option, value], option) for option, values in OPTIONS.items() for value in values]
@@ -52,6 +60,12 @@ TABLE += [
     Fault("an option without its value", ["--crop"], "--crop"),
     Fault("passes that do not divide the batch", ["--batch", "8", "--accumulate", "3"], "multiple"),
     Fault("the shorter side above the longer", ["--min-side", "900", "--max-side", "800"], "--min-side 900"),
+    Fault("a scale of no size", ["--crops", "covering", "--scale", "nan", "1"], "--scale"),
+    Fault("scales in the wrong order", ["--crops", "covering", "--scale", "2", "1"], "--scale 2"),
+    Fault("scales of crops that have none", ["--scale", "0.5", "2"], "--crops covering"),
+    Fault("a share that is no number", ["--ratio", "1", "nan"], "--ratio"),
+    Fault("an option with two equals signs", ["--epochs=5=6"], "--epochs"),
+    Fault("half an option", ["quick", "--help-al"], "--help-al"),
     Fault("options beside --resume", ["--resume", "runs/x", "--epochs", "7"], "--resume"),
 ]
 WHOLE = [  # what only a started training can tell
