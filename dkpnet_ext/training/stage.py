@@ -316,7 +316,7 @@ def forward_backward(
         t.to(fabric.device, non_blocking=True)
         for t in (batch.images, batch.labels, batch.points, batch.offsets, batch.sides)
     )
-    people = Annotation(points, offsets, sides, images.shape[2:], stage.model.out_stride)
+    people = Annotation(points, offsets, sides, (images.shape[2], images.shape[3]), stage.model.out_stride)
     batch_offset = fabric.global_rank * (stage.images // fabric.world_size)
     with fabric.no_backward_sync(stage.wrapped, enabled=not last):
         output = stage.wrapped(images, labels, batch_offset=batch_offset)
