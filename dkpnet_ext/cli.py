@@ -18,11 +18,11 @@ import tyro
 from .errors import OutputClosed, UserError, closed, out_of_memory, say
 
 COMMANDS = {
-    "annotate": "label heads in your pictures on a local page",
     "train": "train a model",
     "evaluate": "errors of a model on data sets",
     "predict": "count people in pictures and videos",
     "demo": "a local page to try a model on",
+    "annotate": "label heads in your pictures on a local page",
     "prepare": "check data sets before training",
     "reproduce": "the paper's tables and figures",
     "export": "save a model as ONNX or torch.export",
