@@ -11,7 +11,7 @@
 #   predict   predictions from the machine code beside what bench measured              at most 100 s
 #   test      tests/ops: all backends against the float64 reference, CUDA graphs        at most 480 s
 #   train     training steps of hrnet_w40: eager, captured; compiled                    at most 280 s each
-#   reproduce tables 2 to 4 on real images, three seeds side by side                    at most 540 s; calling again goes on
+#   reproduce tables 1, 3 and 4 on real images, three seeds side by side                    at most 540 s; calling again goes on
 #
 # All together end within 25 minutes ($DKPNET_MINUTES): what is left of them limits every stage; `reproduce` runs only where it is
 # named. A stage that fails or runs out of time does not stop the others, and keeps what it measured until then. Where a call has
@@ -151,7 +151,7 @@ stage_reproduce() {
         folder="${folder%/}"
         specs+=("${folder##*/}=$folder")
     done
-    local tables=("$python" -m dkpnet_ext.reproduce table2 table3 table4 table6 table7 latent attention levels small
+    local tables=("$python" -m dkpnet_ext.reproduce table1 table3 table4 table6 table7 latent attention levels small
         --data "${specs[@]}" --weights "${DKPNET_WEIGHTS:-imagenet}" --epochs "${DKPNET_EPOCHS:-20}"
         --output build/reproduction)
     export DKPNET_CACHE="${DKPNET_CACHE:-$PWD/build/cache}"

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from ..models import registry
 from ..training import Config
+from ..training.config import LossConfig
 
 MAIN = "DKPNet"
+LITERATURE = {
+    "CSRNet": ("csrnet", "mse"),
+    "CANet": ("canet", "mse"),
+    "SFCN": ("sfcn", "mse"),
+    "DSSINet": (
+        "dssinet",
+        "mse",
+    ),  # its own loss, dilated multi-scale structural similarity, is not part of the package
+    "Bayesian loss": ("vgg19", "bayesian"),
+    "DM-Count": ("vgg19", "dm"),
+}
+"""The published systems of Table 2: network and loss."""
+ATTENTIONS = {"JT": "jt", "SE": "se", "VA": "va", MAIN: "dkpnet"}
+"""The forms of attention, none first, that every loss is tried with."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,17 @@ def systems(domains: Sequence[str], config: Config) -> dict[str, System]:
     def intrinsic(name: str, c: int = clusters, k: int = subs, **changes: Any) -> System:
         return one(name, "dkpnet", cluster__num_clusters=c, cluster__num_sub=k, **changes)
 
+    def scored(loss: str) -> dict[str, Any]:
+        """The squared error alone is of a scaled density; the other losses are of heads as they are."""
+        return {"loss__loss": loss} | ({} if loss == "mse" else {"model__density_scale": 1.0})
+
+    def published(name: str, trained_on: tuple[str, ...], suffix: str) -> System:
+        system, loss = LITERATURE[name]
+        # A weight file is the common backbone's; networks of their own start from ImageNet where the others do.
+        weights = None if config.model.weights is None else "imagenet"
+        changes = scored(loss) | {"model__weights": weights, "data__sampling": "balanced"}
+        return one(name + suffix, system, trained_on, **changes)
+
     # Footnote 4 of the paper: its comparisons sample the data sets equally.
     rows = [
         *(one(f"IT on {name}", "jt", (name,)) for name in domains),
@@ -56,6 +82,12 @@ def systems(domains: Sequence[str], config: Config) -> dict[str, System]:
         *(intrinsic(f"DKPNet, c={c}", c=c) for c in range(max(2, clusters - 1), clusters + 2) if c != clusters),
         *(intrinsic(f"DKPNet, k={k}", k=k) for k in (2, 3) if k != subs),
     ]
+    for name in LITERATURE:
+        rows += [published(name, (domain,), f" on {domain}") for domain in domains]
+        rows.append(published(name, everything, ""))
+    for loss in get_args(get_type_hints(LossConfig)["loss"])[1:]:  # mse is everyone's default
+        for name, system in ATTENTIONS.items():
+            rows.append(one(f"{name}, {loss}", system, data__sampling="balanced", **scored(loss)))
     if len(domains) > 2:
         for name in domains:
             others = tuple(d for d in domains if d != name)
