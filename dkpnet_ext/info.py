@@ -22,7 +22,7 @@ PACKAGES = (
     "openvino",
     "av",
 )
-OPERATORS = ("variational", "reweight", "head", "density")
+OPERATORS = ("variational", "reweight", "head", "density", "transport", "bayesian")
 
 
 def _version(package: str) -> str:
@@ -38,6 +38,7 @@ def report() -> str:
 
     from ._version import __version__
     from .ops import backend, native
+    from .ops.transport import limit
 
     lines = [f"dkpnet_ext {__version__}, Python {platform.python_version()}, {platform.platform()}", ""]
     lines += [f"{package:<12} {_version(package)}" for package in PACKAGES]
@@ -60,12 +61,15 @@ def report() -> str:
     ]
     lines += ["| backend | device | " + " | ".join(OPERATORS) + " |", "|---" * (2 + len(OPERATORS)) + "|"]
     reasons: dict[str, int] = {}
+    limits = dict.fromkeys(("transport", "bayesian"), limit(torch.float32))  # the others have every form in float32
     for device, names in backend.ORDER.items():
         gpu_missing = "no usable GPU" if device == "cuda" and not torch.cuda.is_available() else None
         for name in names:
             cells = []
             for op in OPERATORS:
-                reason = backend.can_run(name, op, device) or gpu_missing
+                reason = (
+                    (limits[op](name) if op in limits else None) or backend.can_run(name, op, device) or gpu_missing
+                )
                 cells.append("yes" if reason is None else f"no ({reasons.setdefault(reason, len(reasons) + 1)})")
             lines.append(f"| {name} | {device} | {' | '.join(cells)} |")
     lines += [f"({number}) {reason}" for reason, number in reasons.items()]

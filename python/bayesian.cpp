@@ -1,13 +1,14 @@
 #include "cpu/bayesian.h"
 
 #include "bindings.h"
+#include "cuda/bayesian.h"
 
 namespace dkpnet {
 
 using bayesian::Forward;
 
 void bind_bayesian(py::module_& module) {
-  Direction<Forward>("bayesian_forward", cpu::bayesian_kernels().forward, nullptr)
+  Direction<Forward>("bayesian_forward", cpu::bayesian_kernels().forward, DKPNET_CUDA_ONLY(cuda::bayesian_forward))
       .field("density", &Forward::density)
       .field("points", &Forward::points)
       .field("offsets", &Forward::offsets)

@@ -1,6 +1,7 @@
 #include "cpu/transport.h"
 
 #include "bindings.h"
+#include "cuda/transport.h"
 
 namespace dkpnet {
 namespace {
@@ -18,7 +19,7 @@ int64_t workspace(int64_t batch, int64_t num_points, int height, int width, doub
 }  // namespace
 
 void bind_transport(py::module_& module) {
-  Direction<Forward>("transport_forward", cpu::transport_kernels().forward, nullptr)
+  Direction<Forward>("transport_forward", cpu::transport_kernels().forward, DKPNET_CUDA_ONLY(cuda::transport_forward))
       .field("density", &Forward::density)
       .field("points", &Forward::points)
       .field("offsets", &Forward::offsets)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dkpnet_ext.ops import attended_head, density, knn_sigma, reweight, use_backend, variational
+from dkpnet_ext.ops import attended_head, bayesian, density, knn_sigma, reweight, transport, use_backend, variational
 
 DTYPES = (torch.float32, torch.bfloat16)
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -69,11 +69,23 @@ def run_density(device: str) -> None:
         assert abs(total - 70) < 1e-3, total
 
 
+def run_heads(device: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = (torch.rand(70, 2, generator=generator) * torch.tensor([104.0, 128.0])).to(device)
+    offsets = torch.tensor([0, 50, 50, 70], device=device)
+    leaf = torch.rand(3, 1, 16, 13, generator=generator).to(device).requires_grad_()
+    differentiate([transport(leaf, points, offsets).objective], [leaf])
+    for form in ("paper", "2021"):
+        differentiate([bayesian(leaf, points, offsets, 128.0, form=form)], [leaf])
+
+
 def main() -> None:
     for backend in sys.argv[1:]:
         device = "cpu" if backend == "cpp" else "cuda"
         with use_backend(backend):
-            for run in (run_variational, run_reweight, run_head, run_density):
+            for run in (run_variational, run_reweight, run_head, run_density, run_heads):
+                if backend == "triton" and run is run_heads:
+                    continue  # no such form
                 run(device)
                 if device == "cuda":
                     torch.cuda.synchronize()

@@ -28,13 +28,14 @@ struct Forward {
   Form form;
   float* loss;        // [batch]
   float* slope;       // [batch, height, width], the loss's derivative
-  double* workspace;  // of the CPU: workspace(...) doubles, uninitialised
+  double* workspace;  // workspace(...) doubles, uninitialised
 };
 
-// Doubles of workspace: four per cell of one image, which all images take in turn, one per row, and one per head.
-static inline int64_t workspace(int64_t num_points, int height, int width) {
+// Doubles of workspace: four per cell of `images` images (on the CPU of one, which all take in turn), one per row, and
+// one per head.
+static inline int64_t workspace(int64_t images, int64_t num_points, int height, int width) {
   const int64_t padded = (width + 7) / 8 * 8;
-  return 4 * height * padded + height + num_points;
+  return 4 * images * height * padded + height + num_points;
 }
 
 // Squared distance of the background from a cell whose nearest head is at squared distance `nearest`.

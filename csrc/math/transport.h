@@ -31,14 +31,15 @@ struct Forward {
   int iterations;
   float* objective;   // [batch], sum over the cells of normalised density * potential; 0 without heads
   float* potential;   // [batch, height, width], regularisation * ln v; 0 without heads
-  double* workspace;  // of the CPU: shape(args).size doubles, uninitialised
+  double* workspace;  // shape(args).size doubles, uninitialised
 };
 
-// Sizes on the CPU: of the padded grid, whose rows are whole groups of eight doubles, and of a head's window.
+// Sizes: of the padded grid, whose rows are whole groups of eight doubles, and of a head's window.
 struct Shape {
   int stride;         // of a row of the padded grid
   int rows, columns;  // of the window
-  int64_t size;       // of the workspace: b, v and K^T u of each image, the window and its first cell of each head
+  int64_t size;       // of the workspace: b, v and K^T u of each image, the window and its first cell of each head;
+                      // on a GPU also u and the heads sorted by their window's first row
 };
 
 // Most cells along an axis whose centres a head reaches, before it is limited to the grid.
@@ -52,7 +53,9 @@ static inline Shape shape(const Forward& args) {
   const double across = reach(args.regularisation, args.scale_x, args.stride);
   const int rows = down < args.height ? static_cast<int>(down) : args.height;
   const int columns = across < padded ? (static_cast<int>(across) + 7) / 8 * 8 : padded;
-  return {padded, rows, columns, 3 * args.batch * args.height * padded + args.num_points * (rows + columns + 1)};
+  return {
+      padded, rows, columns,
+      3 * args.batch * args.height * padded + args.num_points * (rows + columns + 3) + args.batch * (args.height + 1)};
 }
 
 // First cell of the window of `count` cells, within [0, cells - count], that holds all cells that the head reaches.

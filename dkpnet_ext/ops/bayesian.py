@@ -4,8 +4,7 @@ The usual code builds a softmax over heads x cells. The CPU form goes over that 
 the sum of its weights, then a head's expected count, then a cell's gradient; it looks only at pairs that can weigh anything,
 and keeps a few numbers per cell and head. Distances are float64. Every sum has one order: the same bits every run.
 
-On a GPU the plain PyTorch form runs (`reference.bayesian`: float64, heads x cells, an image after the other). There is no
-CUDA or Triton kernel.
+On a GPU one launch has a block per image and takes the same passes, a thread per cell and a warp per head.
 
     forward(density, points, offsets, targets, sides, stride, sigma, form, ratio) -> (loss, slope)
 """
@@ -115,7 +114,7 @@ def _forward(density, points, offsets, targets, sides, stride, sigma, form, rati
     density, points, offsets, sides = (t.contiguous() for t in (density, points, offsets, sides))
     targets = None if targets is None else targets.contiguous()
     loss, slope, (height, width) = density.new_empty(len(density)), torch.empty_like(density), density.shape[2:]
-    size = native.module.bayesian_workspace(len(points), height, width)
+    size = native.module.bayesian_workspace(len(density) if backend == "cuda" else 1, len(points), height, width)
     native.run(
         "bayesian_forward", density, density=density, points=points, offsets=offsets, targets=targets, sides=sides,
         batch=len(density), num_points=len(points), height=height, width=width, stride=stride, sigma=sigma, ratio=ratio,

@@ -6,8 +6,8 @@ form keeps the two factors of each head's window and takes an iteration in one p
 a larger reach (other coordinates, another regularisation) makes the window larger, at most the whole map. Arithmetic is
 float64, heads are added in their order: the same bits every run.
 
-On a GPU the plain PyTorch form runs (`reference.transport`: separable, float64, an image after the other). There is no
-CUDA or Triton kernel.
+On a GPU one launch has a block per image: a warp gathers K v of a head, a thread K^T u of a cell, from the heads whose windows
+hold it (listed by their first row); no atomics. CUDA and not Triton: windows of any size, lists and barriers between passes.
 
     forward(density, points, offsets, stride, regularisation, iterations, unit) -> (objective, potential)
 """
@@ -118,20 +118,20 @@ def wide(density: Tensor) -> Tensor:
 
 
 def limit(dtype: torch.dtype) -> Callable[[str], str | None]:
-    """Why a backend cannot run an operator that has loops for float32 on the CPU and nothing else."""
+    """Why a backend cannot run an operator that has compiled forms for float32 and nothing else."""
 
     def reason(backend: str) -> str | None:
-        if backend in ("cuda", "triton"):
+        if backend == "triton":
             return "there is no such form of it"
-        if backend == "cpp" and dtype != torch.float32:
-            return f"its loops take float32, not {dtype}"
+        if backend in ("cpp", "cuda") and dtype != torch.float32:
+            return f"its kernels take float32, not {dtype}"
         return None
 
     return reason
 
 
 def chosen(op: str, density: Tensor) -> str:
-    """The backend of such an operator: without a warning, plain PyTorch on a GPU and for float64.
+    """The backend of such an operator: plain PyTorch for float64, without a warning.
 
     Raises:
         RuntimeError: under the transforms of torch.func: its gradient is a formula of its own, not that of its steps.
@@ -140,7 +140,7 @@ def chosen(op: str, density: Tensor) -> str:
         raise RuntimeError(
             f"dkpnet_ext: {op} does not run under torch.func; take its gradient with torch.autograd.grad"
         )
-    if not forced() and (density.device.type != "cpu" or density.dtype != torch.float32):
+    if not forced() and density.dtype != torch.float32:
         return "reference"
     return choose(op, density.device, density.dtype, limit(density.dtype))
 

@@ -16,7 +16,7 @@ void test(int heads, int height, int width, bayesian::Form form, double ratio) {
     points.push_back(float(n * 53 % 97) / 97 * width * 8), points.push_back(float(n * 29 % 89) / 89 * height * 8);
   const int64_t offsets[] = {0, heads, heads};  // the second image has no heads
   const float sides[] = {100.0f, 100.0f};
-  std::vector<double> workspace(bayesian::workspace(heads, height, width));
+  std::vector<double> workspace(bayesian::workspace(1, heads, height, width));
   const bayesian::Forward args{density.data(), points.data(),   offsets, nullptr, sides, 2,    heads,
                                height,         width,           8.0,     8.0,     ratio, form, loss.data(),
                                slope.data(),   workspace.data()};

@@ -124,3 +124,17 @@ def test_bad_input():
     ]:
         with pytest.raises(ValueError, match=message):
             bayesian(*arguments, **options)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("form", ["paper", "2021"])
+def test_cuda_agrees_with_plain_pytorch(form):
+    density, points, offsets, targets = (t.cuda() for t in make(40, 0, 1, 700, size=(40, 37)))
+    results = []
+    for name in ("cuda", "cuda", "reference"):
+        leaf = density.clone().requires_grad_()
+        with use_backend(name):
+            loss = bayesian(leaf, points, offsets, 100.0, targets=targets, form=form)
+        results.append((loss.detach(), torch.autograd.grad(loss.sum(), leaf)[0]))
+    assert all(torch.equal(a, b) for a, b in zip(*results[:2], strict=True)), "the same bits every run"
+    torch.testing.assert_close(results[0], results[2], rtol=1e-5, atol=1e-5)

@@ -164,3 +164,15 @@ def test_bad_input():
         transport(density, points, offsets, regularisation=0.0)
     with pytest.raises(RuntimeError, match="cannot run on the backend 'triton'"), use_backend("triton"):
         transport(density, points, offsets)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("unit", [False, True])
+def test_cuda_agrees_with_plain_pytorch(unit):
+    density, points, offsets = (t.cuda() for t in make(40, 0, 1, 700, size=(40, 37)))
+    results = []
+    for name in ("cuda", "cuda", "reference"):
+        with use_backend(name):
+            results.append(transport(density, points, offsets, unit_coordinates=unit))
+    assert torch.equal(results[0].potential, results[1].potential), "the same bits every run"
+    torch.testing.assert_close(tuple(results[0]), tuple(results[2]), rtol=2e-6, atol=1e-4)
