@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
@@ -145,6 +147,8 @@ def run_command(main: Callable[[], object]) -> NoReturn:
     has gone one line and 128 + the signal's number.
     """
     _open_streams()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # its words on a damaged file stand beside ours
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     try:
         with _signals():
             main()

@@ -1,10 +1,12 @@
 """What all commands share: words for any stream, how a command ends, arguments that do not fit, `dkpnet`."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import tomllib
+import warnings
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -92,6 +94,16 @@ def test_signals_end_a_command_in_one_line(number, capsys):
     assert ended.value.code == 128 + number and kept == ["results"]
     assert capsys.readouterr().err == f"stopped by {number.name}; results so far are kept\n"
     assert after is signal.SIG_DFL
+
+
+def test_the_decoder_adds_no_lines(recwarn, caplog):
+    def main():
+        warnings.warn_explicit("Tag data larger than file", UserWarning, "TiffImagePlugin.py", 1, "PIL.TiffImagePlugin")
+        logging.getLogger("PIL.TiffImagePlugin").error("More samples per pixel than can be decoded")
+
+    with pytest.raises(SystemExit):
+        cli.run_command(main)
+    assert not recwarn.list and not caplog.records
 
 
 def test_other_ends(capsys):
