@@ -221,7 +221,8 @@ def test_keyboard(browser, address, folder):
     until(lambda: (folder / "train.json").exists())
     (entry,) = json.loads((folder / "train.json").read_text())
     assert entry == {"image": "1.jpg", "points": written["points"], "ignore": written["ignore"]}
-    assert tab.page.locator("#totals").inner_text() == f"1 of 3 finished, {count} heads"
+    totals = f"1 of 3 finished, {count} heads"  # at once, not only when the list is asked for again
+    until(lambda: tab.page.locator("#totals").inner_text() == totals, 8)
     tab.keys.press("PageUp")
     until(lambda: tab.get("annotate.labels?.name") == "1.jpg")
     tab.keys.press("f")

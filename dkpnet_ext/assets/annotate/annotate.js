@@ -31,6 +31,10 @@ const url = (what, name) => `${what}?name=${encodeURIComponent(name)}&client=${c
 async function refresh() {
   try {
     rows = (await read(url("pictures", labels?.name ?? ""))).rows;
+    for (const row of rows) { // what is on its way to the server counts
+      const own = [...unsaved].find((one) => one.unsaved && one.name === row.name);
+      if (own) Object.assign(row, {heads: own.counted.length, done: own.now.done});
+    }
     drawList();
   } catch (error) {
     if (!rows.length) complain(error.message);
@@ -108,6 +112,7 @@ const unsaved = new Set();
 
 function told(which, kind, message) {
   if (kind === "conflict") return complain(message);
+  if (kind === "saved" && which !== labels) refresh(); // the list may have been asked for before
   const waiting = [...unsaved].filter((one) => one.unsaved);
   for (const one of unsaved) if (!one.unsaved && one !== labels) unsaved.delete(one);
   const text = {saved: "saved", saving: "saving", waiting: `NOT SAVED (${message}); trying again`}[kind];
