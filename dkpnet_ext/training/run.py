@@ -115,7 +115,7 @@ def _settle(config: Config, domains: Sequence[Domain] | None) -> tuple[Config, P
     registry.get(config.model.system)
     check_backbone(config.model.backbone)
     weights = config.model.weights
-    if weights not in (None, "imagenet") and not Path(weights).is_file():
+    if weights not in (None, "imagenet", "starter") and not Path(weights).is_file():
         raise UserError(f"weights {weights}: no such file")
     return config, folder, resuming
 
@@ -222,9 +222,23 @@ def build_model(config: Config, stage: int, domains: list[str]) -> CrowdCounter:
         min_side=config.data.min_side,
         max_side=config.data.max_side,
     )
-    if m.weights is not None:
+    if m.weights == "starter":
+        start_from(model, load_model())
+    elif m.weights is not None:
         model.load_backbone(m.weights)
     return model
+
+
+def start_from(model: CrowdCounter, trained: CrowdCounter) -> None:
+    """Give a model the backbone and the head of a trained one. Raises `UserError` if they are built otherwise."""
+    try:
+        model.backbone.load_state_dict(trained.backbone.state_dict())
+        model.pooling_head.load_state_dict(trained.pooling_head.state_dict())
+    except RuntimeError:
+        raise UserError(
+            f"weights starter: is {trained.backbone_name} with the fpn neck and {trained.channels} channels, batch norm folded; "
+            "set the model to the same, or choose other --weights"
+        ) from None
 
 
 @contextmanager
@@ -289,9 +303,7 @@ def train_stages(
     fabric.seed_everything(config.seed + 1, verbose=False)
     model = build_model(config, 2, names)
     if config.optim.stage2_from == "stage1":
-        trained = load_model(best)
-        model.backbone.load_state_dict(trained.backbone.state_dict())
-        model.pooling_head.load_state_dict(trained.pooling_head.state_dict())
+        start_from(model, load_model(best))
     stage2 = output_folder(folder / "stage2")
     train_stage(fabric, model, StageData(data.train, labels, data.sources, data.val), config, stage2, log, stop)
     return stage2 / "best"
