@@ -85,8 +85,9 @@ class ModelConfig:
     their own; all of these but dssinet with -se, -va or -inva behind for attention."""
     backbone: str = "hrnet_w40"
     """A timm name; hrnet_* is truncated after stage 3."""
-    weights: Annotated[str | None, tyro.conf.arg(metavar="imagenet|FILE|None")] = "imagenet"
-    """Backbone weights: `imagenet` (timm's, needs a network once), a file, or None (random)."""
+    weights: Annotated[str | None, tyro.conf.arg(metavar="imagenet|starter|FILE|FOLDER|None")] = "imagenet"
+    """What training begins with: `imagenet` (timm's backbone, needs a network once), a backbone's file, None (random), or a trained
+    counter's backbone and density head: `starter` (the packaged model) or a checkpoint's or run's folder."""
     channels: Annotated[int, Range(1, 8192)] = 512
     """K: features that the attention weighs."""
     latent_dim: Annotated[int, Range(1, 4096)] = 128

@@ -115,8 +115,8 @@ def _settle(config: Config, domains: Sequence[Domain] | None) -> tuple[Config, P
     registry.get(config.model.system)
     check_backbone(config.model.backbone)
     weights = config.model.weights
-    if weights not in (None, "imagenet", "starter") and not Path(weights).is_file():
-        raise UserError(f"weights {weights}: no such file")
+    if weights not in (None, "imagenet", "starter") and not Path(weights).exists():
+        raise UserError(f"weights {weights}: no such file or checkpoint")
     return config, folder, resuming
 
 
@@ -222,22 +222,22 @@ def build_model(config: Config, stage: int, domains: list[str]) -> CrowdCounter:
         min_side=config.data.min_side,
         max_side=config.data.max_side,
     )
-    if m.weights == "starter":
-        start_from(model, load_model())
+    if m.weights == "starter" or (m.weights is not None and Path(m.weights).is_dir()):
+        start_from(model, load_model(m.weights))
     elif m.weights is not None:
         model.load_backbone(m.weights)
     return model
 
 
 def start_from(model: CrowdCounter, trained: CrowdCounter) -> None:
-    """Give a model the backbone and the head of a trained one. Raises `UserError` if they are built otherwise."""
+    """Give a model the backbone and the density head of a trained one. Raises `UserError` if they are built otherwise."""
     try:
         model.backbone.load_state_dict(trained.backbone.state_dict())
         model.pooling_head.load_state_dict(trained.pooling_head.state_dict())
     except RuntimeError:
         raise UserError(
-            f"weights starter: is {trained.backbone_name} with the fpn neck and {trained.channels} channels, batch norm folded; "
-            "set the model to the same, or choose other --weights"
+            f"weights: the trained model ({trained.backbone_name}, {trained.channels} channels) is built otherwise; give the same "
+            "--backbone, --channels, --neck and --batch-norm, or choose other --weights"
         ) from None
 
 

@@ -148,3 +148,19 @@ def test_the_recipe_trains_resumes_and_saves_the_average(domains, tmp_path, monk
         train(parse([*arguments, "--epochs", "2", "--output", str(parts)]), callback=stop)
     train(parse(["--resume", str(parts)]))
     assert records(parts)[-1] == records(whole)[-1]
+
+
+def test_training_begins_with_a_trained_counter(domains, tmp_path):
+    small = ["small", *domains, "--weights", "starter", "--crop", "64", "--batch", "4", "--workers", "0", "--epochs", "1"]
+    small += ["--negatives", "--device", "cpu", "--precision", "fp32", "--lr", "1e-9", "--ema", "0"]
+    train(parse([*small, "--output", str(tmp_path / "a")]))
+    starter, trained = load_model(), load_model(tmp_path / "a")
+    for name, value in starter.state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[name], value, rtol=0, atol=1e-6)
+    small[small.index("starter")] = str(tmp_path / "a")
+    train(parse([*small, "--system", "va", "--output", str(tmp_path / "b")]))
+    torch.testing.assert_close(load_model(tmp_path / "b").head.out.weight, starter.head.out.weight, rtol=0, atol=1e-6)
+    with pytest.raises(UserError, match="built otherwise"):
+        train(parse([*small, "--channels", "16", "--output", str(tmp_path / "c")]))
+    with pytest.raises(UserError, match="no such file or checkpoint"):
+        train(parse([*small, "--weights", str(tmp_path / "absent"), "--output", str(tmp_path / "d")]))
