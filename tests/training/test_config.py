@@ -69,7 +69,7 @@ def test_help_is_what_people_need_first(capsys):
         parse(["small", "--help"])
     shown = capsys.readouterr().out
     assert len(shown.splitlines()) < 30 and len(re.findall(r"(?m)^  --", shown)) == 10
-    assert "--resume FOLDER" in shown and re.search(r"--epochs N .*\(108\)", shown) and "paper-4joint: " in shown
+    assert "--resume FOLDER" in shown and re.search(r"--epochs N .*\(62\)", shown) and "paper-4joint: " in shown
     assert re.search(r"All options: .*train small --help-all$", shown.strip())
     for option in re.findall(r"(?m)^  (--[\w-]+)", shown):
         assert option.strip("-").replace("-", "_") in {name for name, _, _ in _settings(PRESETS["small"].config)}
