@@ -151,7 +151,20 @@ def test_the_recipe_trains_resumes_and_saves_the_average(domains, tmp_path, monk
 
 
 def test_training_begins_with_a_trained_counter(domains, tmp_path):
-    small = ["small", *domains, "--weights", "starter", "--crop", "64", "--batch", "4", "--workers", "0", "--epochs", "1"]
+    small = [
+        "small",
+        *domains,
+        "--weights",
+        "starter",
+        "--crop",
+        "64",
+        "--batch",
+        "4",
+        "--workers",
+        "0",
+        "--epochs",
+        "1",
+    ]
     small += ["--negatives", "--device", "cpu", "--precision", "fp32", "--lr", "1e-9", "--ema", "0"]
     train(parse([*small, "--output", str(tmp_path / "a")]))
     starter, trained = load_model(), load_model(tmp_path / "a")
