@@ -1,5 +1,7 @@
 """The five losses: their formulas in float64, batches without people, a step of training with every kind of network."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,10 @@ from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import CounterOutput, load_model, registry, tiling
 from dkpnet_ext.models.zero_inflated import BINS, OUTPUTS, bin_of, zero_inflated
 from dkpnet_ext.train import parse
-from dkpnet_ext.training import losses
+from dkpnet_ext.training import PRESETS, losses
 from dkpnet_ext.training.config import LossConfig
 from dkpnet_ext.training.losses import LINKS, Annotation, density_loss
+from dkpnet_ext.training.run import build_model
 
 LOSSES = list(LINKS)
 
@@ -205,3 +208,11 @@ def test_what_does_not_fit_is_one_line():
         parse(["quick", "--loss", "dm", "--bayesian-form", "2021"]).check()
     with pytest.raises(UserError, match="huber"):
         parse(["quick", "--loss", "huber"])
+
+
+def test_the_squared_errors_scale_limits_no_other_loss():
+    config = PRESETS["quick"].config
+    assert build_model(config, 1, ["a"]).density_scale == 100
+    poisson = copy.deepcopy(config)
+    poisson.loss.loss = "poisson"
+    assert build_model(poisson, 1, ["a"]).density_scale == 1
