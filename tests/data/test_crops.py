@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dkpnet_ext.data.crops import CoveringCrops, colour_change, covering_start
+from dkpnet_ext.data.crops import FILLING, CoveringCrops, colour_change, covering_start
 
 
 def test_the_outermost_pixel_is_shown_as_often_as_the_middle_and_none_less():
@@ -49,10 +49,26 @@ def test_scale_one_shows_the_share_of_heads_that_its_area_is():
     assert mean == pytest.approx(400 * 256 * 256 / (768 * 1024), rel=0.1)
 
 
-def test_a_picture_smaller_than_the_crop_is_enlarged():
-    pixels, heads = CoveringCrops(128, scale=(1.0, 1.0))(np.full((60, 50, 3), 7, np.uint8), np.array([[25.0, 30.0]]))
+def test_a_picture_smaller_than_the_crop_keeps_its_scale_and_is_filled_up():
+    image = np.full((60, 50, 3), 7, np.uint8)
+    pixels, heads = CoveringCrops(128, flip=1.0, jitter=0.0, scale=(1.0, 1.0))(image, np.array([[10.0, 30.0]]))
     assert pixels.shape == (3, 128, 128)
-    assert bool(((heads >= 0) & (heads < 128)).all())
+    assert bool((pixels[:, :60, :50] == 7).all())
+    assert bool((pixels[:, 60:] == FILLING.view(3, 1, 1)).all())
+    assert bool((pixels[:, :, 50:] == FILLING.view(3, 1, 1)).all())
+    assert heads.tolist() == [[40.0, 30.0]]
+    torch.manual_seed(0)
+    crops = CoveringCrops(128, flip=0.0, jitter=0.2, scale=(2.0, 2.0 + 1e-9))
+    shown = {tuple(crops(image, np.array([[10.0, 30.0]]))[1].flatten().tolist()) for _ in range(20)}
+    assert (20.0, 60.0) in shown
+    assert (10.0, 30.0) in shown
+
+
+def test_a_head_on_the_far_edge_belongs_to_the_last_pixel():
+    image = np.zeros((64, 64, 3), np.uint8)
+    heads = CoveringCrops(64, flip=1.0, jitter=0.0, scale=(1.0, 1.0))(image, np.array([[0.0, 5.0]]))[1]
+    assert heads.shape == (1, 2)
+    assert 63.9 < float(heads[0, 0]) < 64
 
 
 def test_colours_without_strength_stay_and_gray_has_no_colour():
