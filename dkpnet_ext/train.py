@@ -52,6 +52,8 @@ def parse(arguments: list[str]) -> Config:
     words, name = list(arguments), "quick"
     if arguments and not arguments[0].startswith("-"):
         name, *arguments = arguments
+    elif any(word.partition("=")[0] == "--from" for word in arguments):
+        name = "adapt"
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, 1)
         meant = f"; did you mean {near[0]}?" if near else ""

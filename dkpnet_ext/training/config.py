@@ -185,6 +185,11 @@ class Config:
     preset: Annotated[str, tyro.conf.Suppress] = "quick"
     output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint=_RUN)] = None
     """Run folder."""
+    start: Annotated[
+        str | None, tyro.conf.arg(aliases=("--from",), metavar="starter|FOLDER", help_behavior_hint="")
+    ] = None
+    """Adapt a trained counter, the packaged model or a checkpoint's or run's folder: its system, sizes and batch norm count, and
+    it stays as it is unless an epoch is better on held-out images. An epoch has 20 batches."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
     """Continue the run in this folder, with its own settings."""
     seed: Annotated[int, Range(0, 2**32 - 2)] = 0

@@ -23,6 +23,7 @@ from ..evaluation.metrics import Metrics, markdown_table
 from ..files import output_folder, write_atomically
 from ..models import CrowdCounter, load_model
 from ..plots import overlay, tsne_plot
+from .adapt import verdict
 from .checkpoint import save_model
 from .clustering import load_clusters
 from .config import Config
@@ -59,6 +60,8 @@ def finish(
         train = {d.name: [item for item in d.train if tested or item.name not in held] for d in domains}
         rows = score(shown, counts, train)
         text = results(rows, domains)
+        if config.start is not None:
+            text = f"{verdict(folder, data.val)}\n\n{text}"
         errors = {f"test/{name}": row._asdict() for name, row in rows.items()} if tested else {}
         log({"stage": "test", "seconds": time.monotonic() - began} | errors)
         write_counts(folder / "counts.csv", shown, counts)

@@ -22,6 +22,7 @@ from ..evaluation.inference import attention_vectors
 from ..files import locked, output_folder, remove_partial
 from ..models import CrowdCounter, load_model, registry
 from ..models.backbones import check_backbone
+from .adapt import adopt, check_held_out, extend
 from .clustering import cluster_attention, load_clusters, save_clusters
 from .config import Config
 from .interruption import Stop, one_line, stop_signals
@@ -62,6 +63,7 @@ def train(
             for line in (f"{folder}: this run is finished", *next_steps(folder).splitlines()):
                 say(line)
             return folder
+        started = adopt(config)
         fabric = make_fabric(config)
         folder = Path(fabric.broadcast(str(folder)))
         began = time.monotonic()
@@ -77,9 +79,14 @@ def train(
         train_items, val_items, labels = split(domains, config)
         check_data(domains, train_items, config)
         fabric.seed_everything(config.seed, verbose=False)
-        model = build_model(config, 1, [d.name for d in domains])
+        names, sources = [d.name for d in domains], labels
+        if started is None:
+            model = build_model(config, 1, names)
+        else:
+            check_held_out(val_items)
+            model, labels = extend(started, names, train_items, sources)
         with _run_folder(fabric, folder, config, resuming, stop, callback) as log:
-            data = StageData(train_items, labels, labels, val_items)
+            data = StageData(train_items, labels, sources, val_items)
             best = train_stages(fabric, model, data, domains, config, folder, log, stop)
             finish(fabric, best, domains, data, config, folder, log, began)
     return folder
@@ -176,7 +183,7 @@ def split(domains: Sequence[Domain], config: Config) -> tuple[list[Item], list[I
         val_items += held
         labels += [label] * len(mine)
     if not val_items:
-        raise UserError("no validation images: set --val-fraction above 0")
+        raise UserError("no validation images: set --val-fraction above 0, and label two images or more")
     return train_items, val_items, labels
 
 
@@ -189,7 +196,7 @@ def check_data(domains: Sequence[Domain], train_items: Sequence[Item], config: C
     if config.data.ratio and len(config.data.ratio) != counted:
         raise UserError(f"ratio has {len(config.data.ratio)} shares for {counted} domains; give one for each")
     clusters = config.cluster.num_clusters
-    if registry.get(config.model.system).two_stage and len(train_items) < clusters:
+    if config.start is None and registry.get(config.model.system).two_stage and len(train_items) < clusters:
         raise UserError(
             f"{len(train_items)} training images cannot form {clusters} clusters; set --num-clusters to at most "
             f"{len(train_items)}"
@@ -294,7 +301,7 @@ def train_stages(
     if not clusters_file.exists():
         output_folder(best.parent)
         train_stage(fabric, model, data, config, best.parent, log, stop)
-    if not registry.get(config.model.system).two_stage:
+    if config.start is not None or not registry.get(config.model.system).two_stage:
         return best
     if not clusters_file.exists():
         if fabric.is_global_zero:

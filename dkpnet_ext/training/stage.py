@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from ..errors import UserError
 from ..memory import keep_freed_memory
 from ..models import CounterOutput, CrowdCounter
 from ..models.backbones import freeze_stages
+from .adapt import BATCHES
 from .average import averaged
 from .batch_norm import recalibrate, set_train_mode
 from .checkpoint import belongs, fingerprint, load_state, restore, restore_rng, save_model, save_state
@@ -124,6 +126,8 @@ def train_stage(
         desc=stage.name, unit="img", disable=not fabric.is_global_zero, smoothing=0.05,
     )  # fmt: skip
     with bar, stop.deferred():
+        if config.start is not None and stage.epoch == stage.batch == 0:  # the counter as it is has to be beaten
+            log({"stage": stage.name, "epoch": 0} | validate_epoch(stage, bar, math.nan))
         while stage.epoch < config.optim.epochs:
             record = train_epoch(stage, bar, stop)
             if stage.epoch == 1 or stage.epoch % config.eval_every == 0 or stage.epoch == config.optim.epochs:
@@ -212,6 +216,8 @@ def build_sampler(fabric: Fabric, sources: Sequence[int], config: Config) -> Mix
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
+    if config.start is not None:
+        sampler.batches = BATCHES * optim.accumulate
     sampler.batches = -(-sampler.batches // optim.accumulate) * optim.accumulate
     return sampler
 

@@ -1,0 +1,96 @@
+"""Adapting a trained counter to a few labelled pictures (``--from``): all of it goes on, and it stays if nothing is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import UserError
+from ..models import load_model
+from ..models.attention import VariationalAttention
+from .config import Config
+from .log import read_metrics
+from .losses import LINKS
+
+if TYPE_CHECKING:
+    from ..data import Item
+    from ..models import CrowdCounter
+
+BATCHES = 20  # of an epoch, however few the pictures are: a pass over ten of them has two
+
+
+def adopt(config: Config) -> CrowdCounter | None:
+    """The counter that ``config.start`` names, or None; what it was built with replaces ``config``'s settings.
+
+    Raises:
+        UserError: no such counter, or one of system mb.
+    """
+    if config.start is None:
+        return None
+    model = load_model(config.start)
+    if model.system == "mb":
+        raise UserError(
+            f"--from {config.start}: system mb has a head per data set, none for a new one; use another system"
+        )
+    built = model.arguments
+    for group in (config.model, config.data):
+        for name in vars(group).keys() & built.keys():
+            setattr(group, name, built[name])
+    config.model.system, config.model.weights = model.system, None
+    if LINKS[config.loss.loss] != model.link:
+        config.loss.loss = next(loss for loss, link in LINKS.items() if link == model.link)  # type: ignore[assignment]
+    config.optim.batch_norm = "folded" if model.fold_norms else "frozen"
+    return model
+
+
+def extend(
+    model: CrowdCounter, names: Sequence[str], train: Sequence[Item], sources: Sequence[int]
+) -> tuple[CrowdCounter, list[int]]:
+    """The counter with new data sets after its own, and the label of every training picture.
+
+    Each data set is a new domain of variational attention; its prior begins with the mean of the pictures' latent means and
+    of their log-variances. A counter without such attention only gets the names.
+
+    Args:
+        names: of the new data sets; train: their pictures; sources: the index in ``names`` of each picture's data set.
+    """
+    changes = {"domains": list(dict.fromkeys([*model.domains, *names]))}
+    state, first = model.state_dict(), 0
+    attention = getattr(model, "attention", None)
+    if isinstance(attention, VariationalAttention):
+        seen = [model.examine(item.read(), as_is=True) for item in train]
+        mine = [torch.tensor([source == i for source in sources]) for i in range(len(names))]
+        mu, logvar = (torch.cat([getattr(output, key) for output in seen]) for key in ("mu", "logvar"))
+        first, num_sub, _ = attention.centers.shape
+        centers = torch.stack([mu[m].mean(0).expand(num_sub, -1) for m in mine])
+        state["attention.centers"] = torch.cat([attention.centers, centers])
+        state["attention.prior_logvar"] = torch.cat(
+            [attention.prior_logvar, torch.stack([logvar[m].mean(0) for m in mine])]
+        )
+        changes["num_domains"] = first + len(names)
+    extended = type(model)(**model.arguments | changes)
+    extended.load_state_dict(state)
+    return extended, [first + source for source in sources]
+
+
+def check_held_out(val: Sequence[Item]) -> None:
+    """Raises `UserError` if nobody is on the held-out pictures: then nothing could choose."""
+    if not any(item.count for item in val):
+        raise UserError(f"no head is labelled on the held-out pictures ({len(val)}); label more pictures with people")
+
+
+def verdict(folder: Path, val: Sequence[Item]) -> str:
+    """One line: errors on the held-out pictures before and after, from metrics.jsonl of a run folder."""
+    records = [r for r in read_metrics(folder / "metrics.jsonl") if math.isfinite(r.get("val", math.nan))]
+    before, after = records[0], min(records, key=lambda record: record["val"])
+    parts = []
+    for name in dict.fromkeys(item.domain for item in val):
+        old, new = before[f"val/{name}"], after[f"val/{name}"]
+        images = sum(item.domain == name for item in val)
+        parts.append(f"{name} ({images} held-out pictures) MAE {old:.2f} before, {new:.2f} after")
+    kept = "no epoch was better: the counter is unchanged" if after is before else f"epoch {after['epoch']} is kept"
+    return f"Adaptation: {'; '.join(parts)}; {kept}."

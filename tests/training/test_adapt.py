@@ -1,0 +1,128 @@
+"""Adapting a trained counter: it begins as it is, ends no worse on the held-out pictures, and says both errors."""
+
+import copy
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from dkpnet_ext.data import Domain, split_validation
+from dkpnet_ext.errors import UserError
+from dkpnet_ext.models import load_model
+from dkpnet_ext.train import parse
+from dkpnet_ext.training import PRESETS, Config, train
+
+from .conftest import records
+
+
+def blobs(count: int, seed: int = 0, most: int = 9) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pictures of up to ``most`` bright squares on noise: the packaged model does not know them as people."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for _ in range(count):
+        image = rng.integers(0, 120, (128, 128, 3), dtype=np.uint8)
+        points = rng.integers(8, 120, (int(rng.integers(0, most)) + 1, 2)) if most else np.empty((0, 2))
+        for x, y in points.astype(int):
+            image[y - 5 : y + 6, x - 5 : x + 6] = 255
+        pairs.append((image, points))
+    return pairs
+
+
+def configuration(output, **optim) -> Config:
+    config = copy.deepcopy(PRESETS["adapt"].config)
+    config.output, config.device, config.precision = output, "cpu", "fp32"
+    config.data.crop, config.data.workers = 96, 0
+    for name, value in ({"epochs": 2, "batch": 4} | optim).items():
+        setattr(config.optim, name, value)
+    return config
+
+
+@pytest.fixture(scope="module")
+def mine() -> Domain:
+    starter = load_model()
+    return Domain.from_arrays("mine", blobs(10), min_side=starter.min_side // 2, max_side=starter.max_side)
+
+
+def error(model, domain: Domain) -> float:
+    """MAE on the pictures that an adaptation holds out."""
+    held = split_validation(domain.train, 0.2)[1]
+    assert len(held) == 2
+    return float(np.mean([abs(model.count(item.read(), as_is=True) - item.count) for item in held]))
+
+
+def test_it_begins_with_the_counter_and_ends_better(mine, tmp_path):
+    seen = []
+    folder = train(configuration(tmp_path / "run", lr=2e-3), [mine], seen.append)
+    before, after = error(load_model(), mine), error(load_model(folder), mine)
+    assert seen[0]["epoch"] == 0 and seen[0]["val/mine"] == pytest.approx(before, rel=1e-3)
+    assert [record.get("epoch") for record in seen] == [0, 1, 2, None]
+    assert after < before / 2
+    found = re.search(r"MAE ([\d.]+) before, ([\d.]+) after; epoch \d is kept", (folder / "results.md").read_text())
+    assert [float(number) for number in found.groups()] == pytest.approx([before, after], abs=0.02)
+    assert load_model(folder).domains == (*load_model().domains, "mine")
+    assert load_model(folder).arguments["link"] == "exp" and Config.load(folder / "config.json").model.neck == "fpn"
+
+
+def test_a_worse_counter_is_never_kept(mine, tmp_path, capsys):
+    folder = train(configuration(tmp_path / "run", epochs=1, lr=1.0), [mine])
+    before = load_model().state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in load_model(folder).state_dict().items())
+    assert "no epoch was better: the counter is unchanged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("system", ["jt", "va", "dkpnet", "csrnet-va"])
+def test_any_system_of_a_run_goes_on_and_resumes(system, run, domains, tmp_path):
+    source = run("--system", system, "--epochs", "1", "--output", tmp_path / "source", "--crop", "64")
+    command = ["--from", str(source), "--data", domains[1], *domains[-2:], "--crop", "64", "--batch", "2", "--epochs", "1"]
+    command += ["--workers", "0", "--device", "cpu", "--precision", "fp32"]
+    old = load_model(source)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(parse([*command, "--output", str(whole)]))
+    new = load_model(whole)
+    assert new.system == old.system and new.link == old.link == "relu"
+    if system != "jt":
+        (count, sub, _), added = old.attention.centers.shape, new.attention.centers
+        assert added.shape[:2] == (count + 1, sub) and new.arguments["num_domains"] == count + 1
+
+    def stop(record):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(parse([*command, "--output", str(parts)]), callback=stop)
+    train(parse(["--resume", str(parts)]))
+    assert records(parts)[:2] == records(whole)[:2]
+
+
+def test_the_new_centre_is_the_mean_latent(run, mine):
+    from dkpnet_ext.models import DKPNet
+    from dkpnet_ext.training.adapt import extend
+
+    torch.manual_seed(0)
+    old = DKPNet("resnet18", attention="va", domains=("a", "b"), channels=16, latent_dim=4).eval()
+    new, labels = extend(old, ["mine"], mine.train, [0] * 10)
+    mu = torch.cat([old.examine(item.read(), as_is=True).mu for item in mine.train])
+    assert labels == [2] * 10
+    torch.testing.assert_close(new.attention.centers[2, 0], mu.mean(0))
+    torch.testing.assert_close(new.attention.centers[:2], old.attention.centers)
+
+
+def test_what_cannot_be_adapted_is_one_line(mine, run, tmp_path):
+    def attempt(message: str, domain: Domain = mine, start: str = "starter") -> None:
+        config = configuration(tmp_path / "out")
+        config.start = start
+        with pytest.raises(UserError, match=message) as caught:
+            train(config, [domain])
+        assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+    attempt("absent", start=str(tmp_path / "absent"))
+    attempt("no head is labelled on the held-out", Domain.from_arrays("empty", blobs(5, most=0)))
+    attempt("label two images or more", Domain.from_arrays("one", blobs(1)))
+    branches = run("--system", "mb", "--epochs", "1", "--output", tmp_path / "mb", "--crop", "64")
+    attempt("system mb has a head per data set", start=str(branches))
+
+
+def test_from_alone_is_the_preset():
+    assert parse(["--data", "mine=x", "--from=starter"]).preset == "adapt"
+    assert parse(["adapt", "--data", "mine=x"]).start == "starter"
+    assert parse(["small", "--from", "starter", "--data", "mine=x"]).preset == "small"
