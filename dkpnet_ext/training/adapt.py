@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -42,7 +42,7 @@ def adopt(config: Config) -> CrowdCounter | None:
             setattr(group, name, built[name])
     config.model.system, config.model.weights = model.system, None
     if LINKS[config.loss.loss] != model.link:
-        config.loss.loss = next(loss for loss, link in LINKS.items() if link == model.link)  # type: ignore[assignment]
+        config.loss.loss = next(loss for loss, link in LINKS.items() if link == model.link)  # type: ignore[misc]
     config.optim.batch_norm = "folded" if model.fold_norms else "frozen"
     return model
 
@@ -58,7 +58,7 @@ def extend(
     Args:
         names: of the new data sets; train: their pictures; sources: the index in ``names`` of each picture's data set.
     """
-    changes = {"domains": list(dict.fromkeys([*model.domains, *names]))}
+    changes: dict[str, Any] = {"domains": list(dict.fromkeys([*model.domains, *names]))}
     state, first = model.state_dict(), 0
     attention = getattr(model, "attention", None)
     if isinstance(attention, VariationalAttention):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,7 +126,7 @@ def train_stage(
     )  # fmt: skip
     with bar, stop.deferred():
         if config.start is not None and stage.epoch == stage.batch == 0:  # the counter as it is has to be beaten
-            log({"stage": stage.name, "epoch": 0} | validate_epoch(stage, bar, math.nan))
+            log({"stage": stage.name, "epoch": 0} | validate_epoch(stage, bar))
         while stage.epoch < config.optim.epochs:
             record = train_epoch(stage, bar, stop)
             if stage.epoch == 1 or stage.epoch % config.eval_every == 0 or stage.epoch == config.optim.epochs:
@@ -139,7 +138,7 @@ def train_stage(
         raise UserError(f"{stage.name}: no validation had a finite error; lower --lr")
 
 
-def validate_epoch(stage: Stage, bar: tqdm, loss: float) -> dict[str, float]:
+def validate_epoch(stage: Stage, bar: tqdm, loss: float | None = None) -> dict[str, float]:
     """Validate, keep the model if it is the best so far, say so; returns the errors, see `validate`."""
     fabric, config = stage.fabric, stage.config
     if config.optim.batch_norm == "recalibrated":
@@ -150,7 +149,8 @@ def validate_epoch(stage: Stage, bar: tqdm, loss: float) -> dict[str, float]:
     if fabric.is_global_zero:
         if stage.best < before:
             save_model(stage.result, stage.folder / "best")
-        bar.set_postfix_str(f"loss {loss:.3g}, val {errors['val']:.3f}, best {stage.best:.3f}")
+        shown = "" if loss is None else f"loss {loss:.3g}, "
+        bar.set_postfix_str(f"{shown}val {errors['val']:.3f}, best {stage.best:.3f}")
         say_beside_bar(validation_line(stage, errors))
     return errors
 

@@ -71,10 +71,22 @@ def test_a_worse_counter_is_never_kept(mine, tmp_path, capsys):
     assert "no epoch was better: the counter is unchanged" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("system", ["jt", "va", "dkpnet", "csrnet-va"])
+@pytest.mark.parametrize("system", ["jt", "va", "dkpnet"])
 def test_any_system_of_a_run_goes_on_and_resumes(system, run, domains, tmp_path):
     source = run("--system", system, "--epochs", "1", "--output", tmp_path / "source", "--crop", "64")
-    command = ["--from", str(source), "--data", domains[1], *domains[-2:], "--crop", "64", "--batch", "2", "--epochs", "1"]
+    command = [
+        "--from",
+        str(source),
+        "--data",
+        domains[1],
+        *domains[-2:],
+        "--crop",
+        "64",
+        "--batch",
+        "2",
+        "--epochs",
+        "2",
+    ]
     command += ["--workers", "0", "--device", "cpu", "--precision", "fp32"]
     old = load_model(source)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -85,13 +97,14 @@ def test_any_system_of_a_run_goes_on_and_resumes(system, run, domains, tmp_path)
         (count, sub, _), added = old.attention.centers.shape, new.attention.centers
         assert added.shape[:2] == (count + 1, sub) and new.arguments["num_domains"] == count + 1
 
-    def stop(record):
-        raise KeyboardInterrupt
+    def stop(record):  # its first epoch is saved then
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(parse([*command, "--output", str(parts)]), callback=stop)
     train(parse(["--resume", str(parts)]))
-    assert records(parts)[:2] == records(whole)[:2]
+    assert records(parts)[:3] == records(whole)[:3]
 
 
 def test_the_new_centre_is_the_mean_latent(run, mine):
