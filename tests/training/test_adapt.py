@@ -72,7 +72,8 @@ def test_a_worse_counter_is_never_kept(mine, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("system", ["jt", "va", "dkpnet"])
-def test_any_system_of_a_run_goes_on_and_resumes(system, run, domains, tmp_path):
+def test_any_system_of_a_run_goes_on_and_resumes(system, run, domains, tmp_path, monkeypatch):
+    monkeypatch.setattr("dkpnet_ext.training.stage.BATCHES", 3)
     source = run("--system", system, "--epochs", "1", "--output", tmp_path / "source", "--crop", "64")
     command = [
         "--from",
