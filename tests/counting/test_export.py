@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dkpnet_ext.counting.export import OPSET, ExportGraph, check_exported, export_model, run_exported
+from dkpnet_ext.counting.export import ExportGraph, check_exported, export_model, run_exported
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet, MultiBranch
+from dkpnet_ext.models.engines.graph import OPSET
 
 SIZES = [(1, 3, 45, 70), (3, 3, 64, 96), (2, 3, 101, 33), (1, 3, 17, 18)]
 

@@ -322,7 +322,7 @@ def test_info(run):
     assert [line.split(" | ")[0] for line in table] == [
         "| backend", "| cuda", "| triton", "| reference", "| cpp", "| reference",
     ]  # fmt: skip
-    assert "| reference | cpu | yes | yes | yes | yes |" in table
+    assert "| reference | cpu | yes | yes | yes | yes | yes | yes |" in table
     reasons = {line[1 : line.index(")")] for line in out.splitlines() if line.startswith("(")}
     assert reasons == {
         cell[4:-1] for line in table for cell in line.strip("| ").split(" | ") if cell.startswith("no (")

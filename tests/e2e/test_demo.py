@@ -463,7 +463,7 @@ def test_bad_file_says_so_and_a_good_one_follows(tab, photo, tmp_path):
 
 def test_example_and_drop(tab, photo):
     tab.locator("[data-example='1']").click()
-    tab.get_by_text("96 × 64 px, annotated: 17").wait_for()
+    tab.get_by_text(f"px, annotated: {webpage.example(1)[1]}").wait_for()
     dropped = tab.evaluate_handle(
         """(bytes) => { const data = new DataTransfer();
             data.items.add(new File([new Uint8Array(bytes)], "photo.png")); return data; }""",

@@ -20,7 +20,7 @@ def test_counts_are_the_forward_pass(model, items):
 
 
 def test_game_zero_is_the_error_of_the_count(model, items):
-    counts, game, matched = predict_items(model, items[:2])
+    counts, game, matched, _ = predict_items(model, items[:2])
     np.testing.assert_allclose(game[:, 0], [abs(c - item.count) for c, item in zip(counts, items)], rtol=1e-6)
     assert game.shape == (2, 4) and (np.diff(game, axis=1) >= -1e-9).all()
     assert np.isnan(predict_items(model, items[:1], nine_patch=True).game).all() and np.isnan(matched).all()
