@@ -1,5 +1,5 @@
-// The one form of every binding (this folder is C++: pybind11 bindings, one file per stem). A direction of a stem is
-// the struct of arguments in csrc/math/<stem>.h and who runs it where:
+// This folder is C++: pybind11 bindings, one file per stem, all in the same form. A direction of a stem is
+// its struct of arguments in csrc/math/<stem>.h and the functions that run it on CPU and GPU:
 //
 //   Direction<reweight::Forward>("reweight_forward", cpu::reweight().forward, DKPNET_CUDA_ONLY(cuda::reweight_forward))
 //       .field("batch", &reweight::Forward::batch)...
@@ -64,7 +64,7 @@ class Direction {
   Direction& field(const char* name, Member Base::* member) {
     return field(name, Setter([member](Args& args, py::handle value) { assign(args.*member, value); }));
   }
-  // What the CPU can look at before it runs, by throwing.
+  // Sets a check of the arguments' values that runs before the CPU's function; it throws.
   Direction& check_on_cpu(void (*check)(const Args&)) {
     check_ = check;
     return *this;

@@ -28,7 +28,7 @@ Direction<Args>& shape(Direction<Args>&& direction) {
       .field("activation", of_shape<Args>(&Shape::activation));
 }
 
-// Asks for the floats of scratch per thread: `size` is where they are written.
+// Writes the floats of scratch memory per thread to `size`.
 struct Scratch {
   Shape shape;
   int64_t* size;

@@ -17,7 +17,7 @@ bool has_nan(const void* data, int64_t count) {
   return found != 0;
 }
 
-// On the CPU the values can be looked at: an error instead of NaN in the terms.
+// On the CPU the labels can be read: an error instead of NaN in the terms.
 void check_forward(const Forward& args) {
   with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
@@ -30,7 +30,7 @@ void check_forward(const Forward& args) {
   });
 }
 
-// An index that the forward pass cannot have written would read outside the centres.
+// An index outside the range, which the forward pass never writes, would read outside the centres.
 void check_backward(const Backward& args) {
   for (int64_t i = 0; i < args.batch * args.domains; ++i)
     if (args.selected[i] < 0 || args.selected[i] >= args.subs)
@@ -85,7 +85,7 @@ void bind_variational(py::module_& module) {
       .field("dprior_logvar", &Backward::dprior_logvar)
       .check_on_cpu(check_backward)
       .bind(module);
-  // The noise itself, for the tests: element by element, as the GPU draws it.
+  // The noise alone, for the tests: element by element, as the GPU draws it.
   module.def("philox_words", [](int64_t seed, int64_t element, int stream) {
     const PhiloxBlock block =
         philox(static_cast<uint64_t>(seed), static_cast<uint64_t>(element) >> 2, uint32_t(stream));

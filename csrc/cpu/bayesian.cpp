@@ -1,6 +1,6 @@
-// Bayesian loss on the CPU: the rows of a map, then the heads, then the rows again are shared out to the threads;
-// nothing of the size heads x cells is stored. Distances are in double, for their squares nearly cancel; a head looks
-// only at the cells that can be within its reach. Every sum has one order, whatever the number of threads.
+// Bayesian loss on the CPU: the threads share the rows of a map, then the heads, then the rows again. No array of heads
+// x cells is stored. Distances are in double, because their squares nearly cancel. A head visits only the cells that
+// can be within its reach. Every sum has one order, whatever the number of threads.
 #include "cpu/bayesian.h"
 
 #include "cpu/parallel.h"
@@ -20,7 +20,8 @@ struct Map {
   double* signs;          // per head of the image
 };
 
-// Weights relative to the cell's largest of the groups of a row that a head can reach: body(first cell, weights).
+// Calls body(first cell, weights) for the groups of cells of a row that a head can reach; weights are relative to the
+// cell's largest.
 template <typename Body>
 static inline void visit(const Forward& args, const Map& map, int row, const float* point, const Body& body) {
   const double reach = kReach * 2.0 * args.sigma * args.sigma, factor = -0.5 / (args.sigma * args.sigma);
@@ -48,7 +49,7 @@ static inline void visit(const Forward& args, const Map& map, int row, const flo
   }
 }
 
-// What a row's cells know of their heads: everything in `map` but `signs`.
+// Computes, for the cells of a row, everything in `map` but `signs`.
 static void normalise_row(const Forward& args, const Map& map, int64_t image, int row) {
   const float *points = args.points + 2 * args.offsets[image], *end = args.points + 2 * args.offsets[image + 1];
   const int64_t first = int64_t(row) * map.padded;
@@ -123,7 +124,7 @@ static void without_heads(const Forward& args, int64_t image) {
 
 static void one_image(const Forward& args, const Map& map, int64_t image, int threads) {
   const int64_t first = args.offsets[image], heads = args.offsets[image + 1] - first;
-  const int64_t rows_each = 1 + 200000 / (heads * map.padded + 1);  // a thread's start is worth some such pairs
+  const int64_t rows_each = 1 + 200000 / (heads * map.padded + 1);  // so many pairs are worth a thread's start
   parallel_for(args.height, rows_each, threads, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) normalise_row(args, map, image, static_cast<int>(row));
   });

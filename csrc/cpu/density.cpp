@@ -1,5 +1,5 @@
-// Density targets on the CPU: images in parallel, each image's heads in order (same bits every run), and per head only
-// the few cells that its stamp touches: an outer product of the two axes' shares.
+// Density targets on the CPU: images in parallel, each image's heads in order (the same bits in every run). A head adds
+// the outer product of its shares along both axes to the few cells that its stamp touches.
 #include "cpu/density.h"
 
 #include <string.h>
@@ -10,7 +10,7 @@ namespace dkpnet::cpu::DKPNET_ISA {
 
 using namespace dkpnet::density;
 
-// The weights by distance, so that an axis costs additions, not exponentials.
+// Table of weights by distance: an axis then takes additions only, no exponentials.
 struct WeightTable {
   const float* weights;
   float operator()(int distance) const { return weights[distance < 0 ? -distance : distance]; }

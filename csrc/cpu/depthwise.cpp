@@ -1,6 +1,6 @@
 // One image and kGroup channels at a time. Rows are widened to float once, into a ring of as many rows as the kernel
-// has, with zeros for the padding: the inner loops know no borders, and what they read stays in the caches. A ring's
-// row is [block of kLanes channels][column][kLanes].
+// has, with zeros for the padding: the inner loops need no border cases, and their inputs stay in the caches. The
+// layout of a ring's row is [block of kLanes channels][column][kLanes].
 #include "cpu/depthwise.h"
 
 #include "cpu/parallel.h"
@@ -17,7 +17,7 @@ constexpr int kBlocks = kGroup / kLanes;
 static inline int round_up(int value, int unit) { return (value + unit - 1) / unit * unit; }
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 
-// Columns of a ring's row of inputs, and of gradients (which begin with as many zeros as `taps` less one).
+// Columns of a row in the ring of inputs, and in that of gradients (which begins with `taps` - 1 zeros).
 static int input_columns(const Shape& s) { return (round_up(s.out_width, kColumns) - 1) * s.stride + s.kernel; }
 static int gradient_taps(const Shape& s) { return (s.kernel + s.stride - 1) / s.stride; }
 static int gradient_columns(const Shape& s) {
@@ -30,7 +30,7 @@ static int64_t scratch_size(const Shape& s) {
   return (rows + 2 * taps + 2) * kGroup;
 }
 
-// The channels that are worked on, and their part of the scratch.
+// The current channels, and their part of the scratch memory.
 template <int K, int S>
 struct Group {
   const Shape& shape;
@@ -62,11 +62,11 @@ struct Group {
   }
 
   int lanes(int block) const { return smaller(kLanes, channels - block * kLanes); }
-  // Row r of the padded input, row q of the gradient, in their rings.
+  // Where the rings hold row r of the padded input and row q of the gradient.
   float* input_row(int r) const { return inputs + r % K * in_columns * kGroup; }
   float* gradient_row(int q) const { return gradients + q % kTaps * grad_columns * kGroup; }
 
-  // Widens the rows that the window of output row y has and the window before it had not.
+  // Widens the input rows that output row y reads and row y - 1 did not.
   template <typename T>
   void read_inputs(const void* in, int y) const {
     for (int r = y == 0 ? 0 : y * S + K - S; r < y * S + K; ++r) {
@@ -139,10 +139,10 @@ static void read_gradient(const Backward& f, const Group<K, S>& group, int y) {
   }
 }
 
-// What output row y adds to the weight's gradient. A row is summed on its own, which loses less than one long sum.
+// Adds output row y's share to the weight's gradient. Each row is summed separately: one long sum is less accurate.
 template <int K, int S>
 static void add_weight_gradient(const Group<K, S>& group, int y) {
-  constexpr int rows = K * K + 4 <= kRegisters ? K : 1;  // of the kernel, whose sums stay in registers
+  constexpr int rows = K * K + 4 <= kRegisters ? K : 1;  // kernel rows whose sums stay in registers
   const int width = group.shape.out_width;
   for (int b = 0; b < group.blocks; ++b) {
     const float* grad = group.gradient_row(y) + (b * group.grad_columns + group.kTaps - 1) * kLanes;
@@ -166,7 +166,7 @@ static void add_weight_gradient(const Group<K, S>& group, int y) {
   }
 }
 
-// The data gradient's rows that gradient row q is the last to reach.
+// Writes the rows of the data gradient that no later gradient row contributes to.
 template <typename T, int K, int S>
 static void write_data_gradient(const Backward& f, const Group<K, S>& group, int q) {
   const Shape& s = f.shape;

@@ -1,4 +1,4 @@
-// CPU loops of the depthwise convolution (csrc/math/depthwise.h says what it computes).
+// Depthwise convolution on the CPU; see math/depthwise.h.
 #pragma once
 
 #include "cpu/isa.h"

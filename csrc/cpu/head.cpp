@@ -57,13 +57,13 @@ static void multiply_add(int rows, int columns, int depth, const float* a, int64
                             columns);
 }
 
-// Pixels [first, first + pixels) of one image, and what is computed of them.
+// Pixels [first, first + pixels) of one image, and their intermediate results.
 struct Tile {
   int64_t image;
   int first, pixels;
   alignas(kAlign) float hidden1[kTile * kSide];  // [pixel][channel], after ReLU
   alignas(kAlign) float hidden2[kTile * kSide];
-  // The backward pass' plain sums over the part so far: they lose the most, and cost the least in double.
+  // Sums of the backward pass over the part so far. In double: a long float sum loses accuracy, and these are few.
   alignas(kAlign) double sums[3 * kSide + 1];
 };
 
@@ -92,7 +92,7 @@ static void gather(const Problem& problem, Tile& tile) {
                   bottom * (left * widen(bottom_left[c]) + right * widen(bottom_right[c]));
     }
   }
-  // The rows that fill the last tile up only have to be finite.
+  // The rows beyond the last pixel of a tile are not used; they only have to be finite.
   for (int i = tile.pixels * width; i < kTile * width; ++i) tile.hidden1[i] = 0.0f;
 }
 
@@ -145,7 +145,7 @@ static void compute_hidden(const Problem& problem, const float* weight2_transpos
   for (int i = 0; i < kTile * problem.hidden2; ++i) tile.hidden2[i] = relu(tile.hidden2[i]);
 }
 
-// Calls body(tile, part) for the tiles of every part of every image; a part is worked on by one thread, in order.
+// Calls body(tile, part) for the tiles of every part of every image; one thread computes a part, in order.
 template <typename T, typename Body>
 static void for_each_tile(const Problem& problem, int threads, const Body& body) {
   const int pixels = problem.height * problem.width;

@@ -1,4 +1,4 @@
-// CPU loops of the attended head's tail; see math/head.h.
+// The tail of the attended density head on the CPU; see math/head.h.
 #pragma once
 
 #include "cpu/isa.h"

@@ -19,7 +19,7 @@ enum class Isa { baseline, avx2, avx512 };
 
 #ifdef DKPNET_X86_LEVELS
 // All that -march=x86-64-v3 and -v4 let the compiler use. __builtin_cpu_supports also asks whether the system saves the
-// wide registers; the features that not every compiler's has a name for are read from cpuid.
+// wide registers. Features for which some compilers have no name are read from cpuid.
 inline bool has_x86_64_v3() {
   unsigned a, b, c = 0, d, extended = 0;
   if (!__get_cpuid(1, &a, &b, &c, &d) || !__get_cpuid(0x80000001, &a, &b, &extended, &d)) return false;

@@ -15,7 +15,7 @@ static inline void prefer_huge_pages([[maybe_unused]] void* data, [[maybe_unused
   const uintptr_t start = reinterpret_cast<uintptr_t>(data);
   const uintptr_t first = (start + page - 1) / page * page,
                   last = (start + static_cast<uintptr_t>(bytes)) / page * page;
-  // A wish: whether it is granted changes nothing but the time.
+  // A request: if the system refuses it, only the time changes.
   if (last > first + page) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
 }

@@ -1,5 +1,6 @@
-// Threads for the CPU loops. They live for one call: no pool, so no OpenMP runtime beside torch's, nothing to hang
-// after fork(), and nothing spinning while Python runs. Starting one costs some 20 us, hence `grain`.
+// Threads for the CPU loops. They exist for one call. There is no thread pool: so there is no second OpenMP runtime
+// beside torch's, fork() is safe, and no thread spins while Python runs. Starting a thread takes about 20 us; `grain`
+// keeps small calls on one thread.
 #pragma once
 
 #include <stdint.h>
@@ -22,7 +23,7 @@ static void parallel_for(int64_t count, int64_t grain, int threads, const Body& 
     return;
   }
   std::thread workers[most];
-  std::exception_ptr failures[most];  // a part never throws: every thread that was started is joined
+  std::exception_ptr failures[most];  // of each part; rethrown after every thread is joined
   const auto run = [&](int64_t p) noexcept {
     try {
       body(count * p / parts, count * (p + 1) / parts);
@@ -33,7 +34,7 @@ static void parallel_for(int64_t count, int64_t grain, int threads, const Body& 
   int64_t started = 1;
   try {
     for (; started < parts; ++started) workers[started] = std::thread(run, started);
-  } catch (...) {  // a limit on threads or memory: the caller does the rest
+  } catch (...) {  // a limit on threads or memory: the caller computes the rest
   }
   run(0);
   for (int64_t p = started; p < parts; ++p) run(p);

@@ -1,7 +1,7 @@
 // Optimal transport on the CPU: images in parallel. An iteration is one pass over the cells (v) and one over the heads,
-// which gathers K v of a head's window and at once adds the new u to K^T u: 8 x 8 cells at stride 8, one vector a row.
-// All arithmetic is in double, since u and v span 32 orders of magnitude. Heads are taken in their order: the same bits
-// every run.
+// which gathers K v over a head's window and then adds the new u to K^T u. At stride 8 a window has 8 x 8 cells: one
+// vector a row. All arithmetic is in double, since u and v span 32 orders of magnitude. Heads are taken in order: the
+// same bits in every run.
 #include "cpu/transport.h"
 
 #include "cpu/parallel.h"
@@ -17,7 +17,7 @@ typedef double LooseEight __attribute__((vector_size(64), aligned(8), may_alias)
 struct Grid {
   double *b, *v, *ktu;    // normalised density, v and K^T u, [height, stride]
   double *down, *across;  // factors of K, [heads, rows] and [heads, columns]
-  double* windows;        // first cell of each head's window: a whole number
+  double* windows;        // first cell of each head's window, an integer
 };
 
 // K v of a head.
@@ -47,7 +47,7 @@ static inline void scatter(double u, double* ktu, const double* down, const doub
   }
 }
 
-// `shape` by value, so that the compiler knows that no store changes it; constants where it is the usual one.
+// `shape` is passed by value, so that the compiler knows that no store changes it; usual sizes are constants.
 static void half_iterations(const Grid& grid, int64_t heads, Shape shape) {
   const double a = 1.0 / heads;
   for (int64_t head = 0; head < heads; ++head) {

@@ -6,8 +6,8 @@ namespace dkpnet::cpu::DKPNET_ISA {
 
 namespace va = dkpnet::variational;
 
-constexpr int64_t kChunk = 256;      // latent coordinates worked on at a time; a multiple of 4
-constexpr int64_t kGrain = 1 << 17;  // multiply-adds, roughly, that are worth a thread
+constexpr int64_t kChunk = 256;      // latent coordinates at a time; a multiple of 4
+constexpr int64_t kGrain = 1 << 17;  // multiply-adds, roughly, for which a thread pays
 
 // Normals of elements [start, start + count), count <= kChunk.
 static void fill_normals(uint64_t seed, uint64_t start, int64_t count, float* out) {
@@ -72,13 +72,13 @@ static wide_t<B> dot(const A* a, const B* b, int64_t count) {
   return sum_of<wide_t<B>>(count, [=](int64_t j) { return widen(a[j]) * widen(b[j]); });
 }
 
-// sum_d Lambda_cd; its square and its gradient multiply any error, and it costs next to nothing in double.
+// sum_d Lambda_cd. In double: squaring it amplifies the rounding error, and the extra cost is negligible.
 template <typename T>
 static double log_determinant(const T* prior, int64_t dim) {
   return sum_of<double>(dim, [=](int64_t j) { return double(widen(prior[j])); });
 }
 
-// Eq. 8 for one image: the first of the sub-components with the greatest score, of every domain.
+// Eq. 8 for one image: in every domain the sub-component with the greatest score, the first of equal ones.
 template <typename T>
 static void select(const va::Forward& args, int64_t b, int64_t* selected) {
   using W = wide_t<T>;

@@ -1,5 +1,5 @@
 // Vectors of floats as wide as the instruction set's registers, read from and written to rows of float or bf16.
-// For csrc/cpu/*.cpp alone: everything here differs between the instruction sets, hence the namespace.
+// Only for csrc/cpu/*.cpp: everything here differs between the instruction sets, so it is in their namespace.
 #pragma once
 
 #include "math/common.h"

@@ -1,6 +1,6 @@
-// Bayesian loss on the GPU: one launch, a block per image, three passes. A thread has a cell and walks the heads; then
-// a warp has a head and walks the cells; then the cells again. Nothing of the size heads x cells is stored; every sum
-// has one order. Distances are in double, for their squares nearly cancel.
+// Bayesian loss on the GPU: one launch, a block per image, three passes. First a thread takes a cell and loops over
+// the heads, then a warp takes a head and loops over the cells, then a thread takes a cell again. No array of heads x
+// cells is stored, and every sum has one order. Distances are in double, because their squares nearly cancel.
 #include "cuda/bayesian.h"
 #include "cuda/reduce.cuh"
 
@@ -22,7 +22,7 @@ __device__ double squared_distance(const Forward& args, const float* point, int 
   return dx * dx + dy * dy;
 }
 
-// Of a head in a cell, relative to the cell's largest.
+// Weight of a head in a cell, relative to the cell's largest.
 __device__ float weight(const Forward& args, double distance, double shift) {
   const double exponent = (distance - shift) / (2.0 * args.sigma * args.sigma);
   return exponent < kReach ? expf(static_cast<float>(-exponent)) : 0.0f;
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreads) bayesian_kernel(Forward args) {
   __shared__ double loss_sums[kWarps], ground_sums[kWarps];
   const int thread = static_cast<int>(threadIdx.x), cells = args.height * args.width;
   const int64_t image = blockIdx.x;
-  // Offsets live on the device, unchecked: whatever they hold, never read outside the points.
+  // Offsets are on the device and not checked: whatever they hold, nothing outside the points is read.
   const int64_t begin = args.offsets[image] > 0 ? args.offsets[image] : 0;
   const int64_t end = args.offsets[image + 1] < args.num_points ? args.offsets[image + 1] : args.num_points;
   const int64_t heads = end > begin ? end - begin : 0;
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreads) bayesian_kernel(Forward args) {
     if (heads > 0) map[cell] = normalised(args, points, heads, cell, density[cell], args.sides[image]);
     ground += heads > 0 ? density[cell] * map[cell].ground : double(density[cell]);
   }
-  ground = block_sum(ground, ground_sums);  // its barrier makes the map whole
+  ground = block_sum(ground, ground_sums);  // after its barrier the map is complete
   for (int64_t head = thread / 32; head < heads; head += kWarps) {
     double expected = 0.0;
     for (int cell = thread % 32; cell < cells; cell += 32)
@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(kThreads) bayesian_kernel(Forward args) {
       loss += fabs(excess);
     }
   }
-  loss = block_sum(loss, loss_sums) + fabs(ground);  // its barrier makes the signs whole
+  loss = block_sum(loss, loss_sums) + fabs(ground);  // after its barrier the signs are complete
   if (thread == 0) args.loss[image] = static_cast<float>(loss);
   for (int cell = thread; cell < cells; cell += kThreads) {
     double total = 0.0;

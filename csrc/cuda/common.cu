@@ -12,7 +12,7 @@ __global__ void probe_kernel() {}
 int probe() {
   cudaFuncAttributes attributes;
   const int error = int(cudaFuncGetAttributes(&attributes, probe_kernel));
-  cudaGetLastError();  // the answer is given: nobody else shall find the error
+  cudaGetLastError();  // clears the error, so that no later call reports it
   return error;
 }
 

@@ -1,4 +1,4 @@
-// What the bindings need of CUDA, without a CUDA header. Every launcher of csrc/cuda takes raw device pointers of the
+// What the bindings need from CUDA, without a CUDA header. Every launcher in csrc/cuda takes raw pointers of the
 // current device and the stream as a void*, allocates nothing, never synchronises, and returns a cudaError_t as an int
 // (0: success).
 #pragma once

@@ -1,6 +1,6 @@
-// Density targets on the GPU, one launch. Gather form: a block owns a tile of output cells and walks the heads of its
-// image in order, so every cell is a sum in a fixed order (same bits every run), written exactly once; nothing has to
-// be zeroed and there are no atomics.
+// Density targets on the GPU, one launch. A block computes a tile of output cells and loops over the heads of its image
+// in order. So every cell is a sum in a fixed order (the same bits in every run) and written once: nothing has to be
+// zeroed, and there are no atomics.
 #include "cuda/density.h"
 #include "cuda/reduce.cuh"
 
@@ -38,13 +38,13 @@ __global__ void __launch_bounds__(kThreads) density_kernel(Forward args, int til
   const int64_t image = blockIdx.x / tiles_across / tiles_down;
   const int stride = args.stride;
   const int limit = args.height > args.width ? args.height : args.width;
-  // Offsets live on the device, unchecked: whatever they hold, never read outside the points.
+  // Offsets are on the device and not checked: whatever they hold, nothing outside the points is read.
   const int64_t begin = args.offsets[image] > 0 ? args.offsets[image] : 0;
   const int64_t end = args.offsets[image + 1] < args.num_points ? args.offsets[image + 1] : args.num_points;
 
   float sum = 0.0f, lost = 0.0f;
   for (int64_t chunk = begin; chunk < end; chunk += kThreads) {
-    // Every thread looks at one head; those whose stamp touches the tile are kept, in order.
+    // Every thread checks one head; those whose stamp touches the tile are kept, in order.
     Head head;
     bool touches = false;
     const int64_t index = chunk + threadIdx.x;

@@ -1,5 +1,5 @@
-// A block takes a part (kPart pixels of one image) tile by tile through the whole tail; nothing but the density, or in
-// the backward pass grad_hidden and the part's parameter gradients, is written. 16-bit types run on the tensor cores
+// A block computes the whole tail for a part (kPart pixels of one image), tile by tile. It writes only the density, or
+// in the backward pass grad_hidden and the part's parameter gradients. 16-bit types run on the tensor cores
 // (head_tensor.cuh), float32 on plain FMA (head_float.cuh).
 #include "cuda/head.h"
 #include "cuda/head_adjoint.cuh"

@@ -1,4 +1,4 @@
-// The attended head's tail on the GPU; see math/head.h. Conventions: cuda/common.h.
+// The tail of the attended density head on the GPU; see math/head.h. Conventions: cuda/common.h.
 #pragma once
 
 #include "math/head.h"

@@ -52,7 +52,7 @@ struct FloatTile {
   __device__ __forceinline__ FloatTile(const Problem& all, Shared& memory, int64_t of, int)
       : problem(all), shared(memory), image(of) {}
 
-  // Tiles begin with a barrier before anyone reads them.
+  // A tile begins with a barrier before these are read.
   __device__ __forceinline__ void load_weights() {
     for (int i = threadIdx.x; i < kHidden2 * kHidden1; i += kThreads)
       shared.weight2[i % kHidden1 * kPitch2 + i / kHidden1] = problem.weight2[i];

@@ -1,4 +1,4 @@
-// Where a pixel reads the coarser products: the taps of bilinear upsampling.
+// The sources of a pixel in the coarser products: the taps of bilinear upsampling.
 #pragma once
 
 #include "cuda/head.h"
@@ -12,10 +12,10 @@ using namespace dkpnet::head;
 constexpr int kHidden1 = kHeadHidden1, kHidden2 = kHeadHidden2;
 constexpr unsigned kAll = 0xffffffffu;
 
-// Of one pixel in one product. Rows of hidden1 channels, counted in the image's product.
+// The taps of one pixel in one product. A row is hidden1 channels of one source pixel, counted within the image.
 struct Taps {
-  uint32_t top;     // twice the row of the upper left source; 1 more if the right one is another
-  uint32_t bottom;  // the row of the lower left one
+  uint32_t top;     // twice the row of the upper left source, plus 1 if the right source is another one
+  uint32_t bottom;  // the row of the lower left source
   float right, down;
 };
 
@@ -34,7 +34,7 @@ __device__ __forceinline__ Taps from_lane(const Taps& mine, int lane) {
 
 // Calls add(i, row, weight) for the four sources of pixels at(0) ... at(Pixels - 1), of the 16 that begin at `first`,
 // in every product; `row` is a pointer to hidden1 channels. A warp works on 16 pixels: for two products at a time, a
-// lane computes the taps of one pixel, and all lanes ask it for them.
+// lane computes the taps of one pixel, and all lanes read them from it.
 template <typename T, int Pixels, typename At, typename Add>
 __device__ __forceinline__ void gather(const Problem& problem, int64_t image, int first, const At& at, const Add& add) {
   const int lane = threadIdx.x % 32, last = problem.height * problem.width - 1;

@@ -19,7 +19,7 @@ __device__ __forceinline__ int position_of(int channel) {
   return channel / 32 * 32 + channel % 8 / 2 * 8 + channel % 32 / 8 * 2 + channel % 2;
 }
 
-// Half of the values over the two lanes that differ in `bit`, the other half over the other one.
+// Sums over the two lanes that differ in `bit`: each of them keeps the sums of one half of the values.
 template <int Half, int N>
 __device__ __forceinline__ void sum_half(float (&values)[N], int bit) {
   const bool upper = threadIdx.x & bit;
@@ -30,7 +30,7 @@ __device__ __forceinline__ void sum_half(float (&values)[N], int bit) {
   }
 }
 
-// Of values[N] over the eight lanes g that hold the same columns, lane g gets sums g N / 8 ... in values[0] ...
+// Sums values[N] over the eight lanes g that hold the same columns; lane g gets sums g N / 8 ... in values[0] ...
 template <int N>
 __device__ __forceinline__ void sum_and_share(float (&values)[N]) {
   sum_half<N / 2>(values, 16);
@@ -57,7 +57,7 @@ struct TensorTile {
     __align__(16) T weight2[kHidden1 * kPitch2];              // [position][hidden2]
     __align__(16) T grad2[Backward ? kPixels * kPitch2 : 1];  // [pixel][hidden2]
     float bias2[kHidden2], weight3[kHidden2];
-    float sums[Backward ? kWarps * kSums : 1];  // [warp][kSums]; in registers they would not leave two blocks
+    float sums[Backward ? kWarps * kSums : 1];  // [warp][kSums]; in registers, only one block would fit
   };
 
   const Problem& problem;
@@ -327,7 +327,7 @@ struct TensorTile {
     }
   }
 
-  // The last tile's barriers lie between the warps' sums and this.
+  // The barriers of the last tile order the warps' sums before this.
   __device__ __forceinline__ void store_partials(float* partial) {
 #pragma unroll
     for (int m = 0; m < 2; ++m)

@@ -37,8 +37,7 @@ __device__ __forceinline__ float2 unpack<f16>(uint32_t pair) {
 }
 
 // Four 8x8 matrices of 16-bit values from shared memory; lane l gives the address of row l % 8 of matrix l / 8 (16-byte
-// aligned) and gets of each matrix (row l / 4, columns 2 (l % 4) and the next), or with Transposed the transpose of
-// that.
+// aligned) and receives, of each matrix, row l / 4, columns 2 (l % 4) and the next; with Transposed, of its transpose.
 template <bool Transposed>
 __device__ __forceinline__ void load_matrices(uint32_t (&out)[4], const void* row) {
   const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(row));

@@ -15,8 +15,8 @@ struct alignas(sizeof(T) * V) Pack {
 template <typename T>
 constexpr int kVector = 16 / sizeof(T);
 
-// As one instruction: of a plain assignment the compiler makes four stores of 4 bytes for sm_80 to sm_90. The result is
-// not read again here, so the caches need not keep it.
+// One store instruction; from a plain assignment the compiler makes four stores of 4 bytes for sm_80 to sm_90. The
+// result is not read again here, so the caches need not keep it.
 template <typename T, int V>
 __device__ __forceinline__ void store(T* to, const Pack<T, V>& from) {
   if constexpr (sizeof from == 16)
@@ -26,7 +26,6 @@ __device__ __forceinline__ void store(T* to, const Pack<T, V>& from) {
 }
 
 // ---- forward: any dense layout is one run of elements
-// -----------------------------------------------------------------
 
 // Contiguous: `inner` pixels share a weight. V consecutive elements touch at most two planes if inner >= V.
 template <typename T, int V, typename Index>
@@ -63,7 +62,6 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 // ---- backward
-// ---------------------------------------------------------------------------------------------------------
 
 // Contiguous: WARPS warps per plane. With V > 1 the arrays are 16-byte aligned, a plane need not be: single elements up
 // to the first aligned one and after the last whole vector.
@@ -164,7 +162,6 @@ __global__ void __launch_bounds__(kThreads, 2)
 #ifdef __CUDACC__
 
 // ---- launches
-// ---------------------------------------------------------------------------------------------------------
 
 static unsigned blocks(int64_t items, int64_t per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
@@ -197,7 +194,7 @@ int reweight_forward(const rw::Forward& args, void* stream) {
     T* to = static_cast<T*>(args.out);
     const auto s = static_cast<cudaStream_t>(stream);
     const bool vectors = aligned(from, to) && (channels_last ? channels % V == 0 && aligned(y) : pixels >= V);
-    const bool small = total < (int64_t(1) << 31);  // 32-bit divisions where they do
+    const bool small = total < (int64_t(1) << 31);  // then 32-bit divisions suffice
     if (vectors && small)
       launch_forward<T, V, uint32_t>(from, y, to, total, channels, pixels, channels_last, s);
     else if (vectors)
@@ -219,7 +216,7 @@ static void launch_backward(const T* grad, const T* x, const T* attention, T* dx
         <<<grid, kThreads, 0, stream>>>(grad, x, attention, dx, workspace, channels, pixels, splits);
     sum_splits_kernel<T>
         <<<blocks(planes, kThreads), kThreads, 0, stream>>>(workspace, dattention, planes, channels, splits);
-  } else if (pixels <= 32 * V * 8) {  // a warp has a plane done in eight steps
+  } else if (pixels <= 32 * V * 8) {  // a warp finishes a plane in eight steps
     backward_planes_kernel<T, V, 1>
         <<<blocks(planes, kThreads / 32), kThreads, 0, stream>>>(grad, x, attention, dx, dattention, planes, pixels);
   } else {

@@ -1,4 +1,4 @@
-// What a kernel's source needs of CUDA; without nvcc, the emulation of tests/csrc, which runs the kernels on the CPU.
+// What a kernel's source needs from CUDA; without nvcc the emulation in tests/csrc, which runs the kernels on the CPU.
 #pragma once
 
 #ifdef __CUDACC__

@@ -1,7 +1,7 @@
 // Optimal transport on the GPU: one launch for all iterations, a block per image. An iteration is a pass over the
 // cells, each of which gathers K^T u from the heads whose windows hold it, and one over the heads, a warp each, which
-// gather K v from their windows. Both are sums in a fixed order: no atomics, the same bits every run. All arithmetic is
-// in double, since u and v span 32 orders of magnitude.
+// gather K v from their windows. Both are sums in a fixed order: no atomics, the same bits in every run. All arithmetic
+// is in double, since u and v span 32 orders of magnitude.
 #include "cuda/reduce.cuh"
 #include "cuda/transport.h"
 
@@ -16,7 +16,7 @@ constexpr int kWarps = kThreads / 32;
 struct Image {
   double *b, *v, *ktu;            // [height, shape.stride]
   double *down, *across, *first;  // of the heads: factors of K, first cell of the window
-  double *u, *order, *rows;       // by head; heads by their windows' first row; where each row's begin, [height + 1]
+  double *u, *order, *rows;       // u by head; heads by first row of their window; each row's begin in it, [height + 1]
 };
 
 __device__ Image image_of(const Forward& args, const Shape& shape, int64_t image, int64_t head) {
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads) transport_kernel(Forward args, Shape
   __shared__ double mass_sums[kWarps], error_sums[kWarps], objective_sums[kWarps];
   const int thread = static_cast<int>(threadIdx.x), cells = args.height * shape.stride;
   const int64_t image = blockIdx.x, pixels = int64_t(args.height) * args.width;
-  // Offsets live on the device, unchecked: whatever they hold, never read outside the points.
+  // Offsets are on the device and not checked: whatever they hold, nothing outside the points is read.
   const int64_t begin = args.offsets[image] > 0 ? args.offsets[image] : 0;
   const int64_t end = args.offsets[image + 1] < args.num_points ? args.offsets[image + 1] : args.num_points;
   const int64_t heads = end > begin ? end - begin : 0;

@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(va::Forward args, 
   const int64_t label = args.labels[b];
   const bool valid = va::valid_label(label, args.domains);
   W kl = 0, lse = 0;
-  double sum_of_prior = 0;  // its square multiplies any error
+  double sum_of_prior = 0;  // in double: squaring it amplifies the rounding error
   if (valid) {
     const T* own = centers + (label * args.subs + chosen[label]) * args.dim;
     const T* prior = static_cast<const T*>(args.prior_logvar) + label * args.dim;
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(va::Forward args, 
       if (lane == 0) logits[c] = logit;
     }
     __syncthreads();
-    // Every warp computes the log-sum-exp, so that no more synchronising is needed; warp 0 stores.
+    // Every warp computes the log-sum-exp, so no further barrier is needed; warp 0 stores it.
     W greatest = logits[0], sum = 0;
     for (int64_t c = 1; c < args.domains; ++c) greatest = logits[c] > greatest ? logits[c] : greatest;
     for (int64_t c = lane; c < args.domains; c += 32) sum += exp_of(logits[c] - greatest);
@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(kThreads, 2) backward_images_kernel(va::Backwa
   const int64_t* selected = args.selected + b * args.domains;
   const int64_t label = args.labels[b];
   const bool valid = va::valid_label(label, args.domains);
-  const int64_t safe = valid ? label : 0;  // the gradients are NaN all the same, through the probabilities
+  const int64_t safe = valid ? label : 0;  // the gradients are still NaN, through the probabilities
   const T* own = centers + (safe * args.subs + selected[safe]) * args.dim;
   const T* prior = static_cast<const T*>(args.prior_logvar) + safe * args.dim;
   const W dkl = static_cast<const W*>(args.dkl)[b], dlse = static_cast<const W*>(args.dlse)[b] / W(args.samples);
@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(kLanes* kRows, 2) backward_centers_kernel(va::
   const T* prior = static_cast<const T*>(args.prior_logvar) + c * args.dim;
   const W *probabilities = static_cast<const W*>(args.probabilities), *z = static_cast<const W*>(args.workspace);
   W logdet = 0;
-  if (i == 0) {  // every warp sums the whole row: no synchronising
+  if (i == 0) {  // every warp sums the whole row, so no barrier is needed
     double sum = 0;
     for (int64_t q = lane; q < args.dim; q += kLanes) sum += double(widen(prior[q]));
     logdet = W(warp_sum(sum));

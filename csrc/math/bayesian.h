@@ -2,7 +2,7 @@
 // background, with the posterior p_nm = softmax over n of -distance^2 / (2 sigma^2).
 //
 // All exponents of a cell are taken relative to its largest, so that the sum is at least 1: a head whose squared
-// distance is kReach * 2 sigma^2 beyond the smallest one of the cell weighs less than 2e-11 and is left out.
+// distance exceeds the smallest one of the cell by kReach * 2 sigma^2 weighs less than 2e-11 and is left out.
 #pragma once
 
 #include <math.h>

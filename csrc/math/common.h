@@ -1,4 +1,4 @@
-// What every file of csrc/math starts from: the host/device marker and the element types.
+// Included by every file of csrc/math: the host/device marker and the element types.
 #pragma once
 
 #include <stdint.h>

@@ -2,7 +2,7 @@
 // the pixels that lie inside the image.
 //
 // The stamp is separable and so is the sum-pool to the output stride: a head adds rows[i] * columns[j] to cell (i, j),
-// where both vectors sum to 1. Everything here is therefore about one axis. Nothing at pixel resolution is ever stored.
+// where both vectors sum to 1. So the functions here work on one axis, and no array at pixel resolution is stored.
 #pragma once
 
 #include <math.h>
@@ -11,7 +11,7 @@
 
 namespace dkpnet::density {
 
-// What a density kernel gets. Sides and stride are at most 2^24, so that a pixel index is exact in float.
+// Arguments of a density kernel. Sides and stride are at most 2^24, so that a pixel index is exact in float.
 struct Forward {
   const float* points;     // [num_points, 2], (x, y) in pixels, image after image
   const int64_t* offsets;  // [batch + 1], image b owns points offsets[b] ... offsets[b + 1] - 1
@@ -23,7 +23,7 @@ struct Forward {
   float* workspace;  // CPU: [batch, workspace(height, width, stride)], uninitialised; CUDA: unused
 };
 
-// Floats that an image needs: what rounding lost of every cell, a head's shares along both axes, the weight table.
+// Floats of workspace per image: the rounding error of every cell, a head's shares along both axes, the weight table.
 DKPNET_HD int64_t workspace(int height, int width, int stride) {
   const int64_t rows = (height + stride - 1) / stride, columns = (width + stride - 1) / stride;
   return rows * columns + rows + columns + (height > width ? height : width) + 1;
@@ -37,7 +37,7 @@ DKPNET_HD bool pixel_of(float coordinate, int length, int& pixel) {
 }
 
 // floor(truncate * sigma + 0.5), 7 for sigma 4 and truncate 1.75: the field's 15x15. The product of two float32 is
-// exact in double, so that every backend gets the same radius. A sigma of 0 (or below, or NaN) leaves the mass on one
+// exact in double, so every backend gets the same radius. A sigma of 0 (or below, or NaN) leaves the mass on one
 // pixel; `limit`, the longer side of the image, keeps an infinite sigma meaningful (a flat stamp over all of it).
 DKPNET_HD int stamp_radius(float sigma, float truncate, int limit) {
   const double radius = static_cast<double>(truncate) * static_cast<double>(sigma) + 0.5;
@@ -76,8 +76,8 @@ DKPNET_HD Span cell_span(Span stamp, int cell, int stride) {
   return {begin > stamp.begin ? begin : stamp.begin, end < stamp.end ? end : stamp.end};
 }
 
-// Sum of the weights of every `step`-th pixel of a span. The CPU takes all, from a table; the lanes of a warp share
-// them.
+// Sum of the weights of every `step`-th pixel of a span. The CPU adds up all of them, from a table; on the GPU the
+// lanes of a warp share them.
 template <typename Weight>
 DKPNET_HD float span_mass(Span span, int step, int center, const Weight& weight) {
   float mass = 0.0f;
@@ -85,8 +85,8 @@ DKPNET_HD float span_mass(Span span, int step, int center, const Weight& weight)
   return mass;
 }
 
-// Adds `value` to `sum` and keeps what rounding lost in `lost` (Kahan): thousands of heads may share a cell, and equal
-// addends round to the same side.
+// Adds `value` to `sum` and keeps the rounding error in `lost` (Kahan summation): thousands of heads may share a cell,
+// and equal addends round in the same direction.
 DKPNET_HD void add_compensated(float& sum, float& lost, float value) {
   const float corrected = value - lost;
   const float next = sum + corrected;

@@ -1,5 +1,5 @@
 // Depthwise convolution, channels last: out[y, x] = act(bias + sum_ij weight[i, j] * in[stride y - top + i, stride x -
-// left + j]) for every channel alone. Its data gradient gathers: in[v, u] has met weight[i, j] for out[(v + top - i) /
+// left + j]) for each channel. The data gradient gathers: in[v, u] has met weight[i, j] for out[(v + top - i) /
 // stride, ...], so of every kernel row only those with i = (v + top) mod stride, and so for columns.
 #pragma once
 

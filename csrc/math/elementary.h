@@ -53,7 +53,7 @@ DKPNET_HD float log_of(float x) { return logf(x); }
 DKPNET_HD double log_of(double x) { return log(x); }
 
 // ln(i * 2^-24) for 1 <= i <= 2^24, relative error below 2^-38. In double: a float32 result would use up most of the
-// 2 ulp that a normal may be off.
+// 2 ulp of error that a normal is allowed.
 DKPNET_HD double log_of_24bit(uint32_t i) {
   const uint64_t bits = bit_cast<uint64_t>(static_cast<double>(static_cast<int32_t>(i)));
   // Mantissa m in [sqrt(1/2), sqrt(2)): the logarithm of 1 - small keeps its relative accuracy.
@@ -71,7 +71,7 @@ DKPNET_HD double log_of_24bit(uint32_t i) {
   return s * p + static_cast<double>(exponent - 24) * 0.69314718055994530942;
 }
 
-// cos and sin of 2 pi i 2^-24 for 0 <= i < 2^24, relative error below 2^-35: the quadrant is taken off exactly.
+// cos and sin of 2 pi i 2^-24 for 0 <= i < 2^24, relative error below 2^-35: the quadrant is subtracted exactly.
 DKPNET_HD void cos_sin_of_24bit(uint32_t i, double& cosine, double& sine) {
   const uint32_t quadrant = (i + (1u << 21)) >> 22;
   const double x = static_cast<double>(static_cast<int32_t>(i - (quadrant << 22))) * (6.283185307179586477 / 16777216);
@@ -89,7 +89,7 @@ DKPNET_HD void cos_sin_of_24bit(uint32_t i, double& cosine, double& sine) {
   c = c * t + 1.0 / 24;
   c = c * t - 0.5;
   c = c * t + 1.0;
-  // The rotation by quadrant * 90 degrees, by arithmetic: (c, s) -> (-s, c) -> (-c, -s) -> (s, -c).
+  // Rotation by quadrant * 90 degrees, without branches: (c, s) -> (-s, c) -> (-c, -s) -> (s, -c).
   const bool swap = quadrant & 1u;
   const double a = swap ? s : c, b = swap ? c : s;
   cosine = ((quadrant + 1u) & 2u) ? -a : a;

@@ -1,4 +1,4 @@
-// The attended head's tail: what it is given, and the arithmetic that the CPU and the GPU share.
+// The tail of the attended density head: its arguments, and the arithmetic that the CPU and the GPU share.
 //
 //   hidden1 = ReLU( sum_j upsample(products[j]) + fine_weight^T fine + bias )      [hidden1 channels]
 //   hidden2 = ReLU( weight2 hidden1 + bias2 )                                      [hidden2 channels]

@@ -1,4 +1,5 @@
-// What a pointwise (1x1) convolution needs beside matrix products: the activation's mask and the bias' gradient.
+// The parts of a pointwise (1x1) convolution that are not matrix products: the activation's mask and the bias'
+// gradient.
 #pragma once
 
 #include "math/activation.h"

@@ -15,8 +15,8 @@ namespace dkpnet::transport {
 
 constexpr double kReach = 102.0;     // -ln K of the farthest cell of a window
 constexpr double kGuard = 1e-16;     // added to K^T u, to K v, and to v in the potential
-constexpr double kStop = 1e-9;       // squared error of the cells' marginal, looked at
-constexpr int kLooked = 10;          // every so many iterations
+constexpr double kStop = 1e-9;       // the iterations stop at this squared error of the cells' marginal
+constexpr int kLooked = 10;          // iterations between two checks of the error
 constexpr double kMassGuard = 1e-6;  // added to a map's sum
 
 struct Forward {
@@ -26,7 +26,7 @@ struct Forward {
   int64_t batch, num_points;
   int height, width;        // cells
   double stride;            // pixels per cell
-  double scale_x, scale_y;  // of a distance in pixels, before it is squared
+  double scale_x, scale_y;  // factors of a distance in pixels, before it is squared
   double regularisation;
   int iterations;
   float* objective;   // [batch], sum over the cells of normalised density * potential; 0 without heads
@@ -66,7 +66,7 @@ DKPNET_HD int window_begin(double coordinate, double regularisation, double scal
   return first > 0.0 ? static_cast<int>(first < last ? first : last) : 0;
 }
 
-// One axis's factor of K; 0 where it is too small to be anything.
+// One axis's factor of K; 0 where it would be negligible.
 DKPNET_HD double factor(double coordinate, int cell, double regularisation, double scale, double stride) {
   const double distance = (coordinate - (cell + 0.5) * stride) * scale;
   const double exponent = distance * distance / regularisation;

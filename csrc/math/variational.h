@@ -1,4 +1,4 @@
-// The variational terms of one latent coordinate, forward and backward (MATH.md's equations; Eq. numbers: the paper's).
+// The variational terms of one latent coordinate, forward and backward (Eq. numbers are the paper's).
 // W is float or double. mu, logvar: the encoder's; center, prior: u_cd and Lambda_cd of the image's own domain.
 #pragma once
 
@@ -46,8 +46,7 @@ DKPNET_HD W deviation(W logvar) {
   return exp_of(W(0.5) * logvar);
 }
 
-// Eq. 3, one summand. Near the prior e^x - 1 - x is the square of a small difference: as a sum of its terms it would be
-// their rounding errors.
+// Eq. 3, one summand. Near the prior e^x - 1 - x is tiny; computed term by term it would be rounding error only.
 template <typename W>
 DKPNET_HD W kl(W mu, W logvar, W center, W prior) {
   const W distance = center - mu;
@@ -71,7 +70,7 @@ DKPNET_HD W lse_gradient(W a, W p, bool own) {
   return a * (own ? p - W(1) : p);
 }
 
-// What dropout makes of a score u . mu (Eq. 8); `element` numbers (image, domain, sub-component).
+// A score u . mu (Eq. 8) after dropout; `element` is the index of (image, domain, sub-component).
 template <typename W>
 DKPNET_HD W dropped(W score, uint64_t seed, uint64_t element, uint32_t threshold, W keep) {
   return kept(seed, element, threshold) ? score / keep : W(0);
