@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import sys
 from pathlib import Path
@@ -33,12 +32,13 @@ class Settings(Config):
     """Folder of the runs and of the tables."""
     resume: tyro.conf.Suppress[Path | None] = None
     seed: tyro.conf.Suppress[int] = 0
+    start: tyro.conf.Suppress[str | None] = None
     model: Model = dataclasses.field(default_factory=Model)
 
     @staticmethod
     def of(preset: str) -> Settings:
         """The settings of a preset."""
-        values = vars(copy.deepcopy(PRESETS[preset][1]))
+        values = vars(PRESETS[preset].config)
         return Settings(**values | {"model": Model(**vars(values["model"])), "output": Path("reproduction")})
 
 

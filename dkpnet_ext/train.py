@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import os
 import sys
@@ -45,7 +44,8 @@ def parse(arguments: list[str]) -> Config:
     """A preset's name first (``quick`` by default), then anything to change in it.
 
     Raises:
-        UserError: an unknown preset, arguments that do not fit, settings out of range, options beside --resume.
+        UserError: an unknown preset, arguments that do not fit, settings out of range, options beside --resume, options
+            that contradict the counter of --from.
     """
     import tyro
 
@@ -58,7 +58,7 @@ def parse(arguments: list[str]) -> Config:
         near = difflib.get_close_matches(name, PRESETS, 1)
         meant = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"preset {name}: unknown; there are {', '.join(PRESETS)}{meant}")
-    presets = "\n".join(f"  {key}: {text}" for key, (text, _) in PRESETS.items())
+    presets = "\n".join(f"  {key}: {preset.about}" for key, preset in PRESETS.items())
     about = f"Train DKPNet or one of its comparison systems, in one or two stages.\n\nPresets:\n{presets}"
     config = parse_arguments(
         tyro.conf.OmitArgPrefixes[Config],
@@ -68,7 +68,7 @@ def parse(arguments: list[str]) -> Config:
         f"All options: {program('train')} {name} --help-all",
         prog=f"{program('train')} [PRESET]",
         description=f"{about}\n\nThe defaults below are those of {name}.",
-        default=copy.deepcopy(PRESETS[name].config),
+        default=PRESETS[name].config,
         args=arguments,
     )
     if config.resume is not None and len(words) > (1 if words[0].startswith("--resume=") else 2):
@@ -76,6 +76,10 @@ def parse(arguments: list[str]) -> Config:
             "--resume goes on with the run's own settings: give it alone, without a preset or other options"
         )
     config.check()
+    if config.start is not None and config.resume is None:
+        from .training.adapt import adopt
+
+        adopt(config, {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")})
     return config
 
 

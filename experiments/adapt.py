@@ -6,7 +6,6 @@ python experiments/adapt.py FOLDER [PICTURES ...] [--epochs N]
 from __future__ import annotations
 
 import argparse
-import copy
 import time
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def main() -> None:
     print(f"mean count {annotated.mean():.1f}; packaged model: MAE {np.abs(before - annotated).mean():.2f}", flush=True)
     for number in arguments.pictures:
         pairs = drawn("train", number)
-        config = copy.deepcopy(PRESETS["adapt"].config)
+        config = PRESETS["adapt"].config
         config.output, config.device = arguments.folder / str(number), "cpu"
         config.optim.epochs = arguments.epochs
         domain = Domain.from_arrays("mine", pairs, min_side=starter.min_side, max_side=starter.max_side)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ..models.attention import VariationalAttention
 from .config import Config
 from .log import read_metrics
 from .losses import LINKS
+from .presets import PRESETS
 
 if TYPE_CHECKING:
     from ..data import Item
@@ -23,11 +24,16 @@ if TYPE_CHECKING:
 BATCHES = 20  # of an epoch, however few the pictures are: a pass over ten of them has two
 
 
-def adopt(config: Config) -> CrowdCounter | None:
-    """The counter that ``config.start`` names, or None; what it was built with replaces ``config``'s settings.
+def adopt(config: Config, given: Collection[str] = ()) -> CrowdCounter | None:
+    """The counter that ``config.start`` names, or None. Its settings replace those of ``config``'s preset.
+
+    The counter decides the network: system, sizes, batch norm, limits of the images, and the link, which restricts the loss.
+
+    Args:
+        given: names of the settings that a person gave; those that differ from the preset's are given, too.
 
     Raises:
-        UserError: no such counter, or one of system mb.
+        UserError: no such counter, one of system mb, or a setting was given that contradicts the counter's.
     """
     if config.start is None:
         return None
@@ -36,14 +42,26 @@ def adopt(config: Config) -> CrowdCounter | None:
         raise UserError(
             f"--from {config.start}: system mb has a head per data set, none for a new one; use another system"
         )
-    built = model.arguments
-    for group in (config.model, config.data):
-        for name in vars(group).keys() & built.keys():
-            setattr(group, name, built[name])
-    config.model.system, config.model.weights = model.system, None
-    if LINKS[config.loss.loss] != model.link:
-        config.loss.loss = next(loss for loss, link in LINKS.items() if link == model.link)  # type: ignore[misc]
-    config.optim.batch_norm = "folded" if model.fold_norms else "frozen"
+    known = model.arguments | {
+        "system": model.system,
+        "weights": None,  # all of them are the counter's
+        "batch_norm": "folded" if model.fold_norms else "frozen",
+    }
+    fitting = [loss for loss, link in LINKS.items() if link == model.link]
+    known["loss"] = config.loss.loss if config.loss.loss in fitting else fitting[0]
+    preset = PRESETS[config.preset].config if config.preset in PRESETS else Config()
+    for group in ("model", "data", "loss", "optim"):
+        mine, default = getattr(config, group), getattr(preset, group)
+        for name in [name for name in vars(mine) if name in known]:
+            value, own = getattr(mine, name), known[name]
+            if value != own and (name in given or value != getattr(default, name)):
+                option = f"--{name.replace('_', '-')}"
+                allowed = " or ".join(fitting) if name == "loss" else own
+                raise UserError(
+                    f"{option} {value}: --from {config.start} takes the counter as it is, with {option} {allowed}; "
+                    f"leave {option} out"
+                )
+            setattr(mine, name, own)
     return model
 
 

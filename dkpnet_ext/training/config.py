@@ -86,8 +86,8 @@ class ModelConfig:
     backbone: str = "hrnet_w40"
     """A timm name; hrnet_* is truncated after stage 3."""
     weights: Annotated[str | None, tyro.conf.arg(metavar="imagenet|starter|FILE|FOLDER|None")] = "imagenet"
-    """What training begins with: `imagenet` (timm's backbone, needs a network once), a backbone's file, None (random), or a trained
-    counter's backbone and density head: `starter` (the packaged model) or a checkpoint's or run's folder."""
+    """First weights of a new network: `imagenet` (timm's backbone, needs a network once), a backbone's file, None (random), or
+    the backbone and density head of a trained counter: `starter` (the packaged model) or a checkpoint's or run's folder."""
     channels: Annotated[int, Range(1, 8192)] = 512
     """K: features that the attention weighs."""
     latent_dim: Annotated[int, Range(1, 4096)] = 128
@@ -188,8 +188,8 @@ class Config:
     start: Annotated[
         str | None, tyro.conf.arg(aliases=("--from",), metavar="starter|FOLDER", help_behavior_hint="")
     ] = None
-    """Adapt a trained counter, the packaged model or a checkpoint's or run's folder: its system, sizes and batch norm count, and
-    it stays as it is unless an epoch is better on held-out images. An epoch has 20 batches."""
+    """Adapt a trained counter, the packaged model or a checkpoint's or run's folder, in place of a new network. Its system, sizes
+    and batch norm stay. It is kept unchanged unless an epoch is better on held-out images. An epoch has 20 batches."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None
     """Continue the run in this folder, with its own settings."""
     seed: Annotated[int, Range(0, 2**32 - 2)] = 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+from dataclasses import dataclass, field
 
 from .config import ClusterConfig, Config, DataConfig, LossConfig, ModelConfig, OptimConfig
 
@@ -17,15 +18,21 @@ def _paper(name: str, clusters: int, sub: int) -> Config:
     )
 
 
-class Preset(NamedTuple):
-    """Settings to start from; copy ``config`` before changing it."""
+@dataclass(frozen=True)
+class Preset:
+    """Settings to start from; ``about`` describes them in one line."""
 
     about: str
-    config: Config
+    _config: Config = field(repr=False)
+
+    @property
+    def config(self) -> Config:
+        """A copy of the settings; changing it does not change the preset."""
+        return copy.deepcopy(self._config)
 
 
-_PRESETS: dict[str, tuple[str, Config]] = {
-    "quick": (
+PRESETS: dict[str, Preset] = {
+    "quick": Preset(
         "synthetic scenes, a small network from scratch; minutes on two CPU cores",
         Config(
             preset="quick",
@@ -48,7 +55,7 @@ _PRESETS: dict[str, tuple[str, Config]] = {
             precision="auto",
         ),
     ),
-    "small": (
+    "small": Preset(
         "real images on a small machine, for counting: EfficientNet-Lite0, one stage; the packaged model's recipe",
         Config(
             preset="small",
@@ -87,7 +94,7 @@ _PRESETS: dict[str, tuple[str, Config]] = {
             precision="auto",
         ),
     ),
-    "adapt": (
+    "adapt": Preset(
         "a trained counter (--from, by default the packaged one) adapted to 5 to 100 pictures of your own, in minutes",
         Config(
             preset="adapt",
@@ -112,11 +119,9 @@ _PRESETS: dict[str, tuple[str, Config]] = {
             precision="auto",
         ),
     ),
-    "paper-3joint": ("the paper's SHA + SHB + QNRF: HRNet-W40, c=3, k=3", _paper("paper-3joint", 3, 3)),
-    "paper-4joint": (
+    "paper-3joint": Preset("the paper's SHA + SHB + QNRF: HRNet-W40, c=3, k=3", _paper("paper-3joint", 3, 3)),
+    "paper-4joint": Preset(
         "the paper's SHA + SHB + QNRF + NWPU: HRNet-W40, c=5, k=2",
         _paper("paper-4joint", 5, 2),
     ),
 }
-
-PRESETS = {name: Preset(*values) for name, values in _PRESETS.items()}

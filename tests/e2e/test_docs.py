@@ -1,6 +1,5 @@
 """Every example in docs/ that is marked `test` runs, on made-up data, as it is written."""
 
-import copy
 import importlib.util
 import json
 import re
@@ -116,13 +115,13 @@ def run(folder, tmp_path_factory, monkeypatch, capfd):
 @pytest.fixture
 def quick(monkeypatch, folder):
     """The preset of that name, small enough for seconds; the example's lines stay as they are."""
-    config = copy.deepcopy(PRESETS["quick"].config)
+    config = PRESETS["quick"].config
     config.output, config.device, config.precision, config.eval_every = folder / "runs" / "python", "cpu", "fp32", 1
     config.data = replace(config.data, crop=64, min_side=64, max_side=128, workers=0, val_fraction=0.3)
     config.model = replace(config.model, channels=16, latent_dim=4, backbone="hrnet_w18_small", weights=None)
     config.optim = replace(config.optim, epochs=1, batch=2)
     config.cluster = replace(config.cluster, num_clusters=2)
-    monkeypatch.setitem(PRESETS, "quick", PRESETS["quick"]._replace(config=config))
+    monkeypatch.setitem(PRESETS, "quick", replace(PRESETS["quick"], _config=config))
     yield
     shutil.rmtree(folder / "runs" / "python", ignore_errors=True)
 

@@ -1,6 +1,5 @@
 """Adapting a trained counter: it begins as it is, ends no worse on the held-out pictures, and says both errors."""
 
-import copy
 import re
 
 import numpy as np
@@ -30,7 +29,7 @@ def blobs(count: int, seed: int = 0, most: int = 9) -> list[tuple[np.ndarray, np
 
 
 def configuration(output, **optim) -> Config:
-    config = copy.deepcopy(PRESETS["adapt"].config)
+    config = PRESETS["adapt"].config
     config.output, config.device, config.precision = output, "cpu", "fp32"
     config.data.crop, config.data.workers = 96, 0
     for name, value in ({"epochs": 2, "batch": 4} | optim).items():
@@ -134,6 +133,42 @@ def test_what_cannot_be_adapted_is_one_line(mine, run, tmp_path):
     attempt("label two images or more", Domain.from_arrays("one", blobs(1)))
     branches = run("--system", "mb", "--epochs", "1", "--output", tmp_path / "mb", "--crop", "64")
     attempt("system mb has a head per data set", start=str(branches))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--system", "dkpnet"], "--system dkpnet: --from starter takes the counter as it is, with --system jt"),
+        (
+            ["--backbone=hrnet_w40"],
+            "--backbone hrnet_w40: .* with --backbone tf_efficientnet_lite0; leave --backbone out",
+        ),
+        (["--out-stride", "4", "--neck", "paper"], "--neck paper: .* with --neck fpn"),
+        (["--min_side", "300"], "--min-side 300: .* with --min-side 256"),
+        (["--weights", "imagenet"], "--weights imagenet: .* with --weights None"),
+        (["--batch-norm", "train"], "--batch-norm train: .* with --batch-norm folded"),
+        (["--loss", "mse"], "--loss mse: .* with --loss poisson"),
+    ],
+)
+def test_an_option_that_contradicts_the_counter_is_one_line(options, message, capsys):
+    """``--system dkpnet`` and ``--backbone hrnet_w40`` are the preset's own values: giving them counts all the same."""
+    for preset in ("adapt", "small"):
+        with pytest.raises(UserError, match=message) as caught:
+            parse([preset, "--from", "starter", "--data", "mine=x", *options])
+        assert "\n" not in str(caught.value)
+
+
+def test_an_option_that_repeats_the_counters_passes():
+    config = parse(["--from", "starter", "--data", "mine=x", "--system", "jt", "--neck", "fpn", "--out-stride", "8"])
+    assert (config.model.system, config.model.weights, config.optim.batch_norm) == ("jt", None, "folded")
+
+
+def test_settings_in_python_that_contradict_the_counter(mine, tmp_path):
+    config = configuration(tmp_path / "out")
+    config.model.backbone = "resnet18"
+    with pytest.raises(UserError, match="--backbone resnet18: --from starter takes the counter as it is"):
+        train(config, [mine])
+    assert not (tmp_path / "out").exists()
 
 
 def test_from_alone_is_the_preset():

@@ -1,6 +1,5 @@
 """Settings: what is refused, how it is said, and what is read again."""
 
-import copy
 import dataclasses
 import json
 import math
@@ -35,7 +34,7 @@ BAD = [
 
 
 def changed(name, value, preset="quick") -> Config:
-    config = copy.deepcopy(PRESETS[preset][1])
+    config = PRESETS[preset].config
     groups = [config, *(getattr(config, g) for g in ("data", "model", "cluster", "loss", "optim"))]
     group = config if value is None and name == "data" else [g for g in groups if hasattr(g, name)][-1]
     setattr(group, name, value)
@@ -51,7 +50,7 @@ def test_what_cannot_be_right_is_one_line(name, value):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_pass_and_every_number_has_a_range(preset):
-    config = PRESETS[preset][1]
+    config = PRESETS[preset].config
     config.check()
     for name, hint, value in _settings(config):
         if isinstance(value, int | float) and not isinstance(value, bool) and name != "out_stride":
@@ -85,7 +84,7 @@ def test_all_options_on_demand(capsys):
 
 def old_configuration() -> dict:
     """config.json as commit c572cb6 wrote it."""
-    values = json.loads(json.dumps(dataclasses.asdict(PRESETS["small"][1]), default=str))
+    values = json.loads(json.dumps(dataclasses.asdict(PRESETS["small"].config), default=str))
     return values | {"output": "runs/old", "data": values["data"] | {"data": ["A=x", "B=y"], "cache": "somewhere"}}
 
 

@@ -409,12 +409,15 @@ def test_ten_lines_of_python(tmp_path, capsys):
 
 def test_presets_are_copied(tmp_path):
     assert PRESETS["quick"].config.preset == "quick" and "synthetic" in PRESETS["quick"].about
-    before = json.dumps(dataclasses.asdict(PRESETS["quick"][1]), default=str)
-    config = dataclasses.replace(PRESETS["quick"][1], output=tmp_path / "run", precision="auto", device="cpu")
+    before = json.dumps(dataclasses.asdict(PRESETS["quick"].config), default=str)
+    mine = PRESETS["quick"].config
+    mine.seed, mine.data.crop, mine.optim.epochs = 7, 16, 1
+    assert json.dumps(dataclasses.asdict(PRESETS["quick"].config), default=str) == before, "each access is a copy"
+    config = dataclasses.replace(PRESETS["quick"].config, output=tmp_path / "run", precision="auto", device="cpu")
     config.data = dataclasses.replace(config.data, crop=16)
     with pytest.raises(UserError, match="domains is empty"):
         train(config, [])
-    assert json.dumps(dataclasses.asdict(PRESETS["quick"][1]), default=str) == before
+    assert json.dumps(dataclasses.asdict(PRESETS["quick"].config), default=str) == before
 
 
 @pytest.mark.parametrize("name, meant", [("smal", "small"), ("paper-4joints", "paper-4joint"), ("quik", "quick")])

@@ -1,7 +1,5 @@
 """The trainer's parts: configuration, loss, schedule, clustering, state files."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -30,7 +28,7 @@ def test_configuration_survives_its_file(preset, tmp_path):
 
 def test_paper_presets_are_the_papers():
     for name, clusters, sub in (("paper-3joint", 3, 3), ("paper-4joint", 5, 2)):
-        config = PRESETS[name][1]
+        config = PRESETS[name].config
         assert (config.cluster.num_clusters, config.cluster.num_sub, config.cluster.method) == (clusters, sub, "gmm")
         assert config.model.backbone == "hrnet_w40" and config.model.weights == "imagenet"
         assert (config.optim.epochs, config.optim.batch, config.optim.lr) == (450, 32, 5e-5)
@@ -49,13 +47,13 @@ def test_unknown_preset_and_foreign_configuration_are_one_line(tmp_path):
 
 
 def test_paper_schedule_divides_by_two_and_a_half_at_epoch_250():
-    config = PRESETS["paper-4joint"][1]
+    config = PRESETS["paper-4joint"].config
     assert learning_rate(config.optim, 249.99 / 450) == 5e-5
     assert learning_rate(config.optim, 250 / 450) == pytest.approx(2e-5)
 
 
 def test_one_cycle_rises_and_falls_to_zero():
-    config = copy.deepcopy(PRESETS["quick"][1])
+    config = PRESETS["quick"].config
     rates = [learning_rate(config.optim, p) for p in np.linspace(0, 0.9999, 101)]
     assert max(rates) == pytest.approx(config.optim.lr, rel=1e-2)
     assert int(np.argmax(rates)) == 10
