@@ -1,4 +1,4 @@
-"""One Markdown page of all results: `python bench/report.py [FOLDER]`, by default bench/results, writes FOLDER/README.md.
+"""One Markdown page of all results: `python bench/report.py [FOLDER]` writes FOLDER/README.md; FOLDER is bench/results by default.
 
 Reads every JSON file below the folder that `pytest bench --benchmark-json=...` or `bench/ptxas.py` wrote. The figures
 are those of the files; nothing is measured here. With `--short` prints the table of aims instead.
@@ -10,14 +10,14 @@ import argparse
 import json
 from pathlib import Path
 
-HEADER = """# Measured
+HEADER = """# Benchmark results
 
-Made by `python bench/report.py` from the JSON files beside it; [bench/conftest.py](../conftest.py) says how they are
-measured and made. All contenders of a table ran in turns in one process; times are medians, ratios are ratios of
-medians. Where other programs kept the machine busy (a load average above its cores plus one), the page says "shared
-machine": wall times then say nothing, and ratios are of the processor time of all threads in a call.
+`python bench/report.py` writes this page from the JSON files in this folder; [bench/conftest.py](../conftest.py) says how
+they are measured. The implementations in a table ran in turns in one process. Times are medians, ratios are ratios of
+medians. "Shared machine" means that other programs were running (load average above the number of cores plus one): the
+wall times are then unreliable, and the ratios are of the processor time of all threads in a call.
 Errors are the largest difference from float64, relative to the tensor's largest value, unless the table says
-otherwise. Baselines are in [bench/baselines.py](../baselines.py).
+otherwise. The baselines are in [bench/baselines.py](../baselines.py).
 """
 
 
@@ -41,7 +41,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def cost(info: dict, values: dict) -> float:
-    """Seconds that ratios are made of."""
+    """The seconds that ratios are computed from."""
     return values["processor seconds" if info["clock"] == "processor" else "seconds"]
 
 
@@ -121,7 +121,7 @@ def shared(info: dict) -> str:
 
 
 def limits_text(info: dict) -> str:
-    """What the fastest of ours reaches of the ceilings that were measured in the same run."""
+    """How near the fastest of ours comes to the machine's limits, which were measured in the same run."""
     ceilings = info["ceilings"]
     if not ceilings:
         return ""
@@ -130,17 +130,19 @@ def limits_text(info: dict) -> str:
     seconds, parts = min(values.get("graph seconds", cost(info, values) / share) for values in ours), []
     if info["moved"]:
         rate = info["moved"] / seconds
-        parts.append(f"{rate / 1e9:.3g} GB/s of what must be moved, {rate / ceilings['bytes/s']:.0%} of a copy's")
+        parts.append(f"{rate / 1e9:.3g} GB/s of necessary traffic, {rate / ceilings['bytes/s']:.0%} of a copy's rate")
     if info["flops"]:
         rate, most = info["flops"] / seconds, ceilings.get(f"{info['dtype']} FLOP/s")
-        parts.append(f"{rate / 1e9:.3g} GFLOP/s" + (f", {rate / most:.0%} of a large product's" if most else ""))
+        parts.append(
+            f"{rate / 1e9:.3g} GFLOP/s" + (f", {rate / most:.0%} of a large matrix product's rate" if most else "")
+        )
     if info["row"].startswith("variational") and "two launches in a graph, s" in ceilings:
-        parts.append(f"{seconds / ceilings['two launches in a graph, s']:.2f} times two launches of nothing in a graph")
+        parts.append(f"{seconds / ceilings['two launches in a graph, s']:.2f} times two empty launches in a graph")
     return f"The fastest of ours: {'; '.join(parts)}.\n" if parts else ""
 
 
 def growth_table(info: dict) -> str:
-    """Time and memory by size, and the exponents that they grow with at the end."""
+    """Time and memory by size, and the exponents with which they grow over the largest sizes."""
     sizes, seconds, memory = info["sizes"], info["seconds"], info["bytes"]
     clock = "processor time of all threads" if info["device"] == "cpu" else "time"
     rows = [[clock, *map(time_text, seconds)], ["memory", *map(bytes_text, memory)]]
@@ -194,7 +196,9 @@ def machine_text(data: dict, infos: list[dict]) -> str:
         f"load average {min(load, default=0):.1f} to {max(load, default=0):.1f}",
     ]
     if meta["module"] != meta["sources"]:
-        lines.append(f"compiled module {meta['module']}, which is not of the sources beside it ({meta['sources']})")
+        lines.append(
+            f"compiled module {meta['module']}, which was not built from the present sources ({meta['sources']})"
+        )
     for device, found in meta["ceilings"].items():
         parts = [
             f"{name} {time_text(v)}" if name.endswith(", s") else f"{v / 1e9:.4g} G{name}" for name, v in found.items()
@@ -246,7 +250,7 @@ def main() -> None:
     pages = [page.name for page in sorted(arguments.folder.glob("*.md")) if page.name != "README.md"]
     parts = [
         HEADER,
-        *(["Written by hand: " + ", ".join(f"[{page}]({page})" for page in pages) + "\n"] * bool(pages)),
+        *(["Pages written by hand: " + ", ".join(f"[{page}]({page})" for page in pages) + "\n"] * bool(pages)),
         "## Aims\n",
     ]
     for path, lines in aims.items():

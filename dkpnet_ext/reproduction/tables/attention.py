@@ -14,9 +14,9 @@ from ..verdict import spread, verdict
 from .base import Context, clustered, named, page, training_items, write_csv
 
 
-@page("latent", "Does the attention know its domain?", named("SE", "VA", MAIN))
+@page("latent", "How well attention and latent mean separate the domains", named("SE", "VA", MAIN))
 def latent(context: Context, name: str, systems: list[str]) -> str:
-    """Beyond the paper: does the attention know its domain?"""
+    """Beyond the paper: how well do attention and latent mean separate data sets and clusters?"""
     lines = [
         "| System | labels | silhouette | nearest-centroid accuracy | largest class | deviation of y over images |",
         "|---|---|---:|---:|---:|---:|",
@@ -56,7 +56,7 @@ def latent(context: Context, name: str, systems: list[str]) -> str:
     return "\n".join(lines + confusion)
 
 
-@page("attention", "Does the attention matter?", named("SE", "VA", MAIN))
+@page("attention", "Effect of the attention on the errors", named("SE", "VA", MAIN))
 def attention_effect(context: Context, name: str, systems: list[str]) -> str:
     """Beyond the paper: is an image's own attention better than its data set's mean, or than one for all images?
 
