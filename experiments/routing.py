@@ -144,7 +144,8 @@ def train(model: nn.Module, pictures: Pictures, labels: Tensor, args: argparse.N
         if isinstance(getattr(model, "attention", None), Oracle):
             model.attention.domain = pictures.domain[batch]
         output: CounterOutput = model(pictures.images[batch], labels[batch])
-        total = loss_terms(output, pictures.target[batch], labels[batch], model.density_scale, loss)["total"]
+        error = (output.density - pictures.target[batch]) * model.density_scale
+        total = loss_terms(output, error.square().sum() / (2 * args.batch), labels[batch], loss)["total"]
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
