@@ -10,8 +10,8 @@ and the same local patch is a head in one domain and none in the other. What dif
 
 Systems: ``jt`` (no attention), ``se``, ``mb``, ``va``, ``inva`` (VA, clustering of its attention, InVA), ``twice`` (VA, then VA
 again, as long as InVA's second stage), ``sub`` and ``nearest`` (InVA in one stage on the data sets themselves, whose two
-sub-components are chosen by u . mu as in Eq. 8, or by their distance to mu), and ``oracle``: a gain per channel that is given
-the true domain.
+sub-components are chosen by u . mu as in Eq. 8, or by their distance to mu), ``oracle``: a gain per channel that is given
+the true domain; ``film`` (with the true domain in ``mae_informed``) and ``mdknet``.
 
 ``--labels`` makes data sets that do not follow the domains: ``mixed`` (the first holds all disks and half of the rings, the second
 the other rings), ``merged`` (one data set holds both) and ``split`` (disks in two data sets, rings in a third).
@@ -38,9 +38,8 @@ import torch
 from torch import Tensor, nn
 
 from dkpnet_ext import ops
-from dkpnet_ext.models import CounterOutput, DKPNet
+from dkpnet_ext.models import CounterOutput, CrowdCounter, DKPNet, FiLM, MDKNet, MultiBranch
 from dkpnet_ext.models.attention import AttentionOutput, VariationalAttention
-from dkpnet_ext.models.multi_branch import MultiBranch
 from dkpnet_ext.ops import reference
 from dkpnet_ext.training.clustering import cluster_attention
 from dkpnet_ext.training.config import LossConfig
@@ -158,10 +157,11 @@ def data_sets(domain: Tensor, labels: str) -> Tensor:
     return sets[labels]
 
 
+OTHERS = {"mb": MultiBranch, "film": FiLM, "mdknet": MDKNet}
 KINDS = {"jt": "none", "oracle": "se", "twice": "va", "sub": "inva", "nearest": "inva"}
 
 
-def build(system: str, args: argparse.Namespace, domains: int) -> DKPNet | MultiBranch:
+def build(system: str, args: argparse.Namespace, domains: int) -> CrowdCounter:
     """An untrained network of a system."""
     common = dict(
         backbone=SmallBackbone(FORMS[args.side].deep),
@@ -170,8 +170,8 @@ def build(system: str, args: argparse.Namespace, domains: int) -> DKPNet | Multi
         out_stride=4,
         density_scale=100.0,
     )
-    if system == "mb":
-        return MultiBranch(**common)
+    if system in OTHERS:
+        return OTHERS[system](**common, **({"latent_dim": 16} if system == "mdknet" else {}))
     kind = KINDS.get(system, system)
     model = DKPNet(attention=kind, latent_dim=16, num_sub=args.num_sub if kind == "inva" else 1, **common)
     if system == "oracle":
@@ -212,10 +212,14 @@ def telling(choice: Tensor, domain: Tensor) -> float:
 def evaluate(model: nn.Module, pictures: Pictures) -> dict[str, float]:
     """MAE; how much the attention differs between the domains (mean over channels); how often mu tells the domain."""
     domain = pictures.domain
-    if isinstance(getattr(model, "attention", None), Oracle):
-        model.attention.domain = domain
+    attention = getattr(model, "attention", None)
+    if isinstance(attention, Oracle):
+        attention.domain = domain
     output: CounterOutput = model(pictures.images)
     result = {"mae": float((output.density.double().sum((1, 2, 3)) - pictures.counts).abs().mean())}
+    if isinstance(model, FiLM) and model.num_domains == 2:
+        informed: CounterOutput = model(pictures.images, domain)
+        result["mae_informed"] = float((informed.density.double().sum((1, 2, 3)) - pictures.counts).abs().mean())
     if output.attention is not None:
         means = [output.attention[domain == d].mean(0) for d in (0, 1)]
         result["between"] = float((means[0] - means[1]).abs().mean())
@@ -223,9 +227,8 @@ def evaluate(model: nn.Module, pictures: Pictures) -> dict[str, float]:
         means = [output.mu[domain == d].mean(0) for d in (0, 1)]
         score = (output.mu - (means[0] + means[1]) / 2) @ (means[1] - means[0])
         result["told"] = float(((score > 0) == (domain == 1)).double().mean())
-        assert isinstance(model.attention, VariationalAttention)
-        if model.attention.centers.shape[1] == 2:
-            chosen = reference.select_centers(output.mu, model.attention.centers)
+        if isinstance(attention, VariationalAttention) and attention.centers.shape[1] == 2:
+            chosen = reference.select_centers(output.mu, attention.centers)
             result["sub"] = max(telling(chosen[:, c], domain) for c in range(chosen.shape[1]))
             second = float(chosen[:, 0].double().mean())
             result["rarer"] = min(second, 1 - second)
@@ -260,7 +263,7 @@ class Experiment:
         self.labels = data_sets(self.pictures.domain, args.labels)
         self.va: DKPNet | None = None
 
-    def first(self, system: str) -> DKPNet | MultiBranch:
+    def first(self, system: str) -> CrowdCounter:
         """A system's only stage, or VA."""
         torch.manual_seed(self.seed)
         model = build(system, self.args, int(self.labels.max()) + 1)

@@ -8,6 +8,8 @@ convolutions of their own share), released (their authors' checkpoints).
 # In the order in which `list_systems` and messages name them.
 from .counter import CrowdCounter
 from .dkpnet import DKPNet
+from .film import FiLM
+from .mdknet import MDKNet
 from .multi_branch import MultiBranch
 from .network import CounterOutput
 from .registry import list_systems, load_model
@@ -22,6 +24,6 @@ from .sfcn import SFCN
 from .vgg19 import VGG19Regressor
 
 __all__ = [
-    "MCNN", "SFCN", "CANet", "CSRNet", "CounterOutput", "CrowdCounter", "DKPNet", "DSSINet", "MultiBranch",
-    "VGG19Regressor", "list_systems", "load_model", "load_released",
+    "MCNN", "SFCN", "CANet", "CSRNet", "CounterOutput", "CrowdCounter", "DKPNet", "DSSINet", "FiLM", "MDKNet",
+    "MultiBranch", "VGG19Regressor", "list_systems", "load_model", "load_released",
 ]  # fmt: skip

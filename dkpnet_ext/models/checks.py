@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 
 def check_number(name: str, value: object, low: float, high: float, *, whole: bool = True) -> None:
     """Refuse anything but a number from ``low`` to ``high``: NaN, True and "100" as well."""
@@ -24,3 +27,12 @@ def check_names(name: str, value: object) -> None:
         raise ValueError(f"{name} is {value!r}; a list of names is expected")
     if len(set(value)) < len(value):
         raise ValueError(f"{name} is {list(value)!r}; each name may stand there once")
+
+
+def check_labels(labels: Tensor, domains: int) -> Tensor:
+    """The labels, int64 [B], each of which must be a domain: -1 would be the last one."""
+    if not torch.compiler.is_compiling() and labels.numel():
+        low, high = (int(value) for value in labels.aminmax())
+        if low < 0 or high >= domains:
+            raise ValueError(f"labels range from {low} to {high}; the domains are 0 to {domains - 1}")
+    return labels

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .checks import check_number
+from .checks import check_labels, check_number
 from .counter import CrowdCounter
 from .head import AttendedHead
 from .network import CounterOutput, Decision, Link
@@ -65,19 +65,11 @@ class MultiBranch(CrowdCounter):
         branches, padded, size = self.features(images)
         pooled, _ = self.pooling_head.pool(branches, padded)
         logits = self.classifier(pooled)
-        chosen = logits.argmax(1) if labels is None else self._checked(labels)
+        chosen = logits.argmax(1) if labels is None else check_labels(labels, len(self.heads))
         # Every head runs on every image, so that all have gradients in every step (DDP asks for that).
         densities = torch.stack([head(branches, None, padded, None) for head in self.heads])
         output = densities[chosen, torch.arange(images.shape[0], device=images.device)]
         return self.respond(output, size, domain_logits=logits)
-
-    def _checked(self, labels: Tensor) -> Tensor:
-        """Refuse a label that is no domain: -1 would pick the last head."""
-        if not torch.compiler.is_compiling() and labels.numel():
-            low, high = (int(value) for value in labels.aminmax())
-            if low < 0 or high >= len(self.heads):
-                raise ValueError(f"labels range from {low} to {high}; the domains are 0 to {len(self.heads) - 1}")
-        return labels
 
     @property
     def pooling_head(self) -> AttendedHead:

@@ -33,14 +33,16 @@ def adopt(config: Config, given: Collection[str] = ()) -> CrowdCounter | None:
         given: names of the settings that a person gave; those that differ from the preset's are given, too.
 
     Raises:
-        UserError: no such counter, one of system mb, or a setting was given that contradicts the counter's.
+        UserError: no such counter, one that has parts of its own for each data set, or a setting was given that contradicts
+            the counter's.
     """
     if config.start is None:
         return None
     model = load_model(config.start)
-    if model.system == "mb":
+    if hasattr(model, "classifier"):  # mb, film, mdknet
         raise UserError(
-            f"--from {config.start}: system mb has a head per data set, none for a new one; use another system"
+            f"--from {config.start}: system {model.system} has parts for each of its data sets, none for a new one; "
+            "use another system"
         )
     known = model.arguments | {
         "system": model.system,

@@ -81,8 +81,8 @@ class ModelConfig:
 
     system: str = "dkpnet"
     """dkpnet: both stages; va: stage I alone; the paper's comparisons are se, jt (no attention; on one data set IT),
-    mb (a branch per data set), and csrnet, canet, sfcn, dssinet, vgg19 and mcnn, which have backbones and strides of
-    their own; all of these but dssinet with -se, -va or -inva behind for attention."""
+    mb (a branch per data set); film and mdknet are two other views of a domain; csrnet, canet, sfcn, dssinet, vgg19 and
+    mcnn have backbones and strides of their own; all of these six but dssinet with -se, -va or -inva behind for attention."""
     backbone: str = "hrnet_w40"
     """A timm name; hrnet_* is truncated after stage 3."""
     weights: Annotated[str | None, tyro.conf.arg(metavar="imagenet|starter|FILE|FOLDER|None")] = "imagenet"
@@ -95,8 +95,8 @@ class ModelConfig:
     num_samples: Annotated[int, Range(1, 64)] = 1
     """Latent samples per image in training."""
     neck: Literal["paper", "fpn"] = "paper"
-    """paper: linear, all branches; fpn: depthwise convolutions on the features at 1/8 and 1/16 (out-stride 8). System mb
-    always has the paper's, with an out-stride of 4 in place of 8."""
+    """paper: linear, all branches; fpn: depthwise convolutions on the features at 1/8 and 1/16 (out-stride 8). Systems mb, film
+    and mdknet always have the paper's, with an out-stride of 4 in place of 8."""
     out_stride: Literal[2, 4, 8] = 4
     """Pixels per density cell."""
     density_scale: Annotated[float, Range(1e-6, 1e6)] = 1.0

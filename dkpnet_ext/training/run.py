@@ -220,7 +220,7 @@ def build_model(config: Config, stage: int, domains: list[str]) -> CrowdCounter:
         num_sub=config.cluster.num_sub,
         latent_dim=m.latent_dim,
         num_samples=m.num_samples,
-        out_stride=4 if m.system == "mb" and m.neck == "fpn" else m.out_stride,
+        out_stride=4 if m.neck == "fpn" and "neck" not in registry.get(m.system).parameters else m.out_stride,
         # The scale is the squared error's; in the link of another loss it would be a limit of what a cell can say.
         density_scale=m.density_scale if config.loss.loss == "mse" else 1.0,
         link=LINKS[config.loss.loss],

@@ -13,7 +13,7 @@ from PIL import Image
 
 import dkpnet_ext
 from dkpnet_ext.errors import UserError
-from dkpnet_ext.models import DKPNet, MultiBranch
+from dkpnet_ext.models import DKPNet, FiLM, MDKNet, MultiBranch
 
 ARGUMENTS = {"backbone": "test_efficientnet", "channels": 32, "domains": ["A", "B"], "min_side": 32}
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
@@ -105,8 +105,9 @@ def test_a_density_that_is_not_finite_is_no_count():
         model.count(PIXELS)
 
 
-def test_multi_branch_refuses_labels_that_are_no_domains():
-    model = make(MultiBranch).train()
+@pytest.mark.parametrize("kind", [MultiBranch, FiLM, MDKNet])
+def test_labels_that_are_no_domains_are_refused(kind):
+    model = make(kind).train()
     for label in (-1, 2):
         with pytest.raises(ValueError, match="the domains are 0 to 1"):
             model(torch.rand(2, 3, 32, 32), torch.tensor([0, label]))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from counters import alive
 
-from dkpnet_ext.models import DKPNet, MultiBranch, tiling
+from dkpnet_ext.models import DKPNet, FiLM, MDKNet, MultiBranch, tiling
 
 SIZE = (581, 503)  # no multiple of anything; with tiles of 160 px: 4 x 4 of them
 
@@ -42,6 +42,8 @@ def make(kind=DKPNet, **arguments):
         (DKPNet, {"head": "literal", "attention": "se"}),
         (DKPNet, {"head": "literal", "attention": "none"}),
         (MultiBranch, {"density_scale": 10.0}),
+        (FiLM, {}),
+        (MDKNet, {"latent_dim": 8}),
         (DKPNet, {"neck": "fpn", "out_stride": 8, "link": "exp", "attention": "va"}),
         (DKPNet, {"neck": "fpn", "out_stride": 8, "link": "exp", "attention": "none"}),
     ],
