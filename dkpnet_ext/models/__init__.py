@@ -8,8 +8,6 @@ convolutions of their own share), released (their authors' checkpoints).
 # In the order in which `list_systems` and messages name them.
 from .counter import CrowdCounter
 from .dkpnet import DKPNet
-from .film import FiLM
-from .mdknet import MDKNet
 from .multi_branch import MultiBranch
 from .network import CounterOutput
 from .registry import list_systems, load_model
@@ -18,7 +16,9 @@ from .registry import list_systems, load_model
 from .canet import CANet
 from .csrnet import CSRNet
 from .dssinet import DSSINet
+from .film import FiLM
 from .mcnn import MCNN
+from .mdknet import MDKNet
 from .released import load_released
 from .sfcn import SFCN
 from .vgg19 import VGG19Regressor
