@@ -17,7 +17,7 @@ REASONS: dict[str, str] = {}  # "path" or "path::function" that is longer -> why
 # From the bottom up: a module imports from its own line and from the lines before it.
 LAYERS = (
     "_version errors",
-    "files memory device webserver",
+    "files markdown memory device webserver",
     "synthetic",
     "data",
     "ops inspection plots",

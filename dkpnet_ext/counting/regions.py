@@ -7,7 +7,6 @@ cover, so regions that partition the image have counts that add up to the image'
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from ..data.images import BadFile, open_image, require_file
+from ..data.regions import rasterize
 from ..errors import UserError
 
 MAX_LABELS = 256  # a mask with more values than this is a photograph
@@ -136,25 +136,6 @@ def _labels(image: Image.Image) -> dict[str, np.ndarray]:
         raise UserError(f"{len(labels)} different values; a mask has at most {MAX_LABELS} (is it a photograph?)")
     spell = (lambda v: f"#{v:06x}") if image.mode == "RGB" else str
     return {spell(label): values == label for label in labels}
-
-
-def rasterize(rings: Sequence[Ring], size: tuple[int, int]) -> np.ndarray:
-    """Pixels [H, W] whose centre is inside (even-odd rule, so holes are outside).
-
-    Crossings are half-open and computed alike for either direction of an edge: polygons that share edges share no
-    pixel and leave none out.
-    """
-    height, width = size
-    flips = np.zeros((height, width + 1), np.uint8)
-    for ring in rings:
-        for a, b in zip(ring, np.roll(ring, -1, axis=0), strict=True):
-            (x0, y0), (x1, y1) = sorted((tuple(a), tuple(b)), key=lambda p: (p[1], p[0]))
-            # Rows whose centre row + 0.5 lies in [y0, y1).
-            rows = np.arange(max(math.ceil(y0 - 0.5), 0), min(math.ceil(y1 - 0.5), height))
-            if rows.size:
-                crossing = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
-                flips[rows, np.ceil(crossing - 0.5).clip(0, width).astype(np.int64)] ^= 1
-    return np.bitwise_xor.accumulate(flips, axis=1)[:, :width].astype(bool)
 
 
 def _overlaps(targets: np.ndarray, sources: np.ndarray) -> csr_array:

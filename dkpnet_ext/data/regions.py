@@ -7,6 +7,7 @@ outside are left out, and the pixels outside are painted in one colour, so that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,22 +32,29 @@ def region_mask(region: np.ndarray, old: tuple[int, int], new: tuple[int, int]) 
     corners = region * [new[1] / old[1], new[0] / old[0]]
     breaks = np.flatnonzero(np.isnan(corners[:, 0]))
     first, *others = np.split(corners, breaks)
-    mask = _inside(first, new) if len(first) else np.ones(new, bool)
+    mask = rasterize([first], new) if len(first) else np.ones(new, bool)
     for part in others:
-        mask &= ~_inside(part[1:], new)
+        mask &= ~rasterize([part[1:]], new)
     return mask
 
 
-def _inside(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pixels [H, W] inside a polygon: an odd number of its edges lies to the right of the pixel's centre."""
-    mask = np.zeros(size, bool)
-    rows, columns = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
-    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        crossed = (y0 <= rows) != (y1 <= rows)
-        if crossed.any():
-            at = x0 + (rows[crossed] - y0) * (x1 - x0) / (y1 - y0)
-            mask[crossed] ^= columns < at[:, None]
-    return mask
+def rasterize(rings: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Pixels [H, W] whose centre is inside rings [n, 2] of (x, y) in pixels (even-odd rule, so holes are outside).
+
+    Crossings are half-open and computed alike for either direction of an edge: polygons that share edges share no
+    pixel and leave none out.
+    """
+    height, width = size
+    flips = np.zeros((height, width + 1), np.uint8)
+    for ring in rings:
+        for a, b in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+            (x0, y0), (x1, y1) = sorted((tuple(a), tuple(b)), key=lambda p: (p[1], p[0]))
+            # Rows whose centre row + 0.5 lies in [y0, y1).
+            rows = np.arange(max(math.ceil(y0 - 0.5), 0), min(math.ceil(y1 - 0.5), height))
+            if rows.size:
+                crossing = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
+                flips[rows, np.ceil(crossing - 0.5).clip(0, width).astype(np.int64)] ^= 1
+    return np.bitwise_xor.accumulate(flips, axis=1)[:, :width].astype(bool)
 
 
 def inside_region(points: np.ndarray, region: np.ndarray, size: tuple[int, int], image: Path) -> np.ndarray:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..markdown import table
+
 if TYPE_CHECKING:
     from ..models.calibration import Assessment
 
@@ -158,18 +160,18 @@ def summarize(predicted: ArrayLike, annotated: ArrayLike, game: ArrayLike | None
 
 def points_table(rows: Mapping[str, Metrics], title: str = "Data") -> str:
     """Markdown table of `Metrics.points`, a row per key and radius; "" where there are none."""
-    lines = [f"| {title} | Radius (px) | Precision | Recall | F1 |", "|---" + "|---:" * 4 + "|"]
-    for name, row in rows.items():
-        for found in row.points:
-            figures = [f"{share:.3f}" for share in (found.precision, found.recall, found.f1)]
-            lines.append(f"| {name} | {found.radius:g} | {' | '.join('-' if f == 'nan' else f for f in figures)} |")
-    return "\n".join(lines) if len(lines) > 2 else ""
+    lines = [
+        (name, f"{found.radius:g}", *(_cell(share, 3) for share in (found.precision, found.recall, found.f1)))
+        for name, row in rows.items()
+        for found in row.points
+    ]
+    return table((title, "Radius (px)", "Precision", "Recall", "F1"), lines) if lines else ""
 
 
 def intervals_table(rows: Mapping[str, Metrics], title: str = "Data") -> str:
     """Markdown table of `Metrics.intervals`, a row per key and level; "" where there are none."""
-    heads = ("Unlike the training images", "Interval", "Annotated count inside", "Median width / count")
-    lines = [f"| {title} | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
+    header = (title, "Unlike the training images", "Interval", "Annotated count inside", "Median width / count")
+    lines = []
     for name, row in rows.items():
         for each in row.intervals:
             figures = [
@@ -180,8 +182,13 @@ def intervals_table(rows: Mapping[str, Metrics], title: str = "Data") -> str:
             ]
             if not each.level:
                 figures[1:] = ["-"] * 3
-            lines.append(f"| {name} | {' | '.join(figures)} |")
-    return "\n".join(lines) if len(lines) > 2 else ""
+            lines.append((name, *figures))
+    return table(header, lines) if lines else ""
+
+
+def _cell(value: float, digits: int) -> str:
+    """A number, or a dash where it is undefined."""
+    return "-" if np.isnan(value) else f"{value:.{digits}f}"
 
 
 def markdown_table(rows: Mapping[str, Metrics], title: str = "Data") -> str:
@@ -190,13 +197,11 @@ def markdown_table(rows: Mapping[str, Metrics], title: str = "Data") -> str:
     "Counted where nobody is" is the mean count of the images without an annotated head.
     """
     levels = max((len(row.game) for row in rows.values()), default=0)
-    heads = ["Images", "MAE", "RMSE (papers: MSE)", "NAE", "Counted where nobody is"]
-    heads += [f"GAME({level})" for level in range(1, levels)]
-    lines = [f"| {title} | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
+    header = [title, "Images", "MAE", "RMSE (papers: MSE)", "NAE", "Counted where nobody is"]
+    header += [f"GAME({level})" for level in range(1, levels)]
+    lines = []
     for name, row in rows.items():
         game = [*row.game, *[np.nan] * levels][1:levels] if levels else []
-        figures = [f"{row.mae:.2f}", f"{row.rmse:.2f}", f"{row.nae:.3f}", f"{row.false_count:.2f}"]
-        figures += [f"{error:.2f}" for error in game]
-        cells = ["-" if figure == "nan" else figure for figure in figures]
-        lines.append(f"| {name} | {row.images} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        figures = (_cell(row.mae, 2), _cell(row.rmse, 2), _cell(row.nae, 3), _cell(row.false_count, 2))
+        lines.append((name, row.images, *figures, *(_cell(error, 2) for error in game)))
+    return table(header, lines)

@@ -30,6 +30,7 @@ from torch import Tensor
 from ..data.images import limited_size, resize, to_tensor
 from ..errors import UserError
 from ..files import write_atomically
+from ..markdown import table
 from .fpn import FPNHead
 from .network import Network
 
@@ -147,18 +148,15 @@ class Calibration:
 
     def card(self) -> str:
         """Markdown for the model card."""
-        lines = [
-            f"| Data | Pictures | {' | '.join(f'{level} %' for level in LEVELS)} |",
-            "|---" * (2 + len(LEVELS)) + "|",
-        ]
+        rows = []
         for name in (*self.names, ALL):
             cells = [self.quantiles.get(level, {}).get(name) for level in LEVELS]
-            shown = " | ".join("-" if cell is None else f"{cell:.3f}" for cell in cells)
-            lines.append(f"| {name or 'all'} | {self.pictures.get(name, 0)} | {shown} |")
+            shown = ("-" if cell is None else f"{cell:.3f}" for cell in cells)
+            rows.append((name or "all", self.pictures.get(name, 0), *shown))
         return "\n".join(
             [
                 "An interval reaches from count - q (count + 1) to count + q (count + 1); q, from validation pictures:", "",
-                *lines, "",
+                table(("Data", "Pictures", *(f"{level} %" for level in LEVELS)), rows), "",
                 "A picture takes the q of the data set that it is most like, or the last row's where there is none. "
                 "No interval is given for a picture that is unlike the training pictures.",
             ]

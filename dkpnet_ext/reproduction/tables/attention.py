@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...evaluation.inference import predict_counts
+from ...markdown import table
 from ...models import DKPNet, load_model
 from ..analysis import fixed_attention, latents, separation
 from ..systems import MAIN
@@ -17,10 +18,15 @@ from .base import Context, clustered, named, page, training_items, write_csv
 @page("latent", "How well attention and latent mean separate the domains", named("SE", "VA", MAIN))
 def latent(context: Context, name: str, systems: list[str]) -> str:
     """Beyond the paper: how well do attention and latent mean separate data sets and clusters?"""
-    lines = [
-        "| System | labels | silhouette | nearest-centroid accuracy | largest class | deviation of y over images |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
+    header = (
+        "System",
+        "labels",
+        "silhouette",
+        "nearest-centroid accuracy",
+        "largest class",
+        "deviation of y over images",
+    )
+    lines: list[tuple[str, ...]] = []
     confusion: list[str] = []
     rows: list[tuple[Any, ...]] = [("system", "labels", "silhouette", "accuracy", "majority", "deviation")]
     for system in systems:
@@ -39,21 +45,16 @@ def latent(context: Context, name: str, systems: list[str]) -> str:
                 s = separation(vectors, labels)
                 deviation = float(y.std(0).mean())
                 rows.append((system, f"{kind} by {what}", s.silhouette, s.accuracy, s.majority, deviation))
-                lines.append(
-                    f"| {system} | {kind} by {what} | {s.silhouette:.3f} | {s.accuracy:.1%} | {s.majority:.1%} "
-                    f"| {deviation:.4f} |"
-                )
+                shown = (f"{s.silhouette:.3f}", f"{s.accuracy:.1%}", f"{s.majority:.1%}", f"{deviation:.4f}")
+                lines.append((system, f"{kind} by {what}", *shown))
         if clusters is not None:
-            table = np.zeros((len(context.domains), max(clusters) + 1), int)
-            np.add.at(table, (np.asarray(datasets), np.asarray(clusters)), 1)
+            images = np.zeros((len(context.domains), max(clusters) + 1), int)
+            np.add.at(images, (np.asarray(datasets), np.asarray(clusters)), 1)
+            counted = [[domain, *row] for domain, row in zip(context.domains, images, strict=True)]
             confusion += ["", f"Images of each data set in each cluster of {system}:", ""]
-            confusion += ["| Data set | " + " | ".join(str(c) for c in range(table.shape[1])) + " |"]
-            confusion += ["|---|" + "---:|" * table.shape[1]]
-            confusion += [
-                f"| {d} | {' | '.join(str(v) for v in row)} |" for d, row in zip(context.domains, table, strict=True)
-            ]
+            confusion.append(table(["Data set", *range(images.shape[1])], counted))
     write_csv(context.output / f"{name}.csv", rows)
-    return "\n".join(lines + confusion)
+    return "\n".join([table(header, lines, left=2), *confusion])
 
 
 @page("attention", "Effect of the attention on the errors", named("SE", "VA", MAIN))
@@ -63,9 +64,7 @@ def attention_effect(context: Context, name: str, systems: list[str]) -> str:
     Means are those of the training images; test images are counted.
     """
     items, datasets = training_items(context)
-    lines = ["| System | attention | " + " | ".join(f"{d} MAE" for d in context.domains) + " | deviation of y |"]
-    lines.append("|---|---|" + "---:|" * (len(context.domains) + 1))
-    verdicts = []
+    lines, verdicts = [], []
     rows: list[tuple[Any, ...]] = [("system", "seed", "attention", "domain", "mae")]
     for system in systems:
         mae: dict[str, list[list[float]]] = {kind: [] for kind in ("own", "data set's mean", "same for all")}
@@ -92,13 +91,14 @@ def attention_effect(context: Context, name: str, systems: list[str]) -> str:
                 for d, value in zip(context.domains, seeds[-1], strict=True)
             ]
         deviation = f"{np.mean(within):.3f} in a data set, {np.mean(between):.3f} between them"
-        table = {kind: np.array(seeds) for kind, seeds in mae.items()}
-        for kind, values in table.items():
+        errors = {kind: np.array(seeds) for kind, seeds in mae.items()}
+        for kind, values in errors.items():
             cells = [spread(values[:, i]) for i in range(len(context.domains))]
-            lines.append(f"| {system} | {kind} | {' | '.join(cells)} | {deviation if kind == 'own' else ''} |")
-        for kind in list(table)[1:]:
-            judged = verdict(table["own"], table[kind], context.domains)
+            lines.append((system, kind, *cells, deviation if kind == "own" else ""))
+        for kind in list(errors)[1:]:
+            judged = verdict(errors["own"], errors[kind], context.domains)
             what = "its data set's mean" if kind != "same for all" else "the same for all"
             verdicts.append(f"- {system}: an image's own attention is better than {what}: **{judged}**")
     write_csv(context.output / f"{name}.csv", rows)
-    return "\n".join([*lines, "", *verdicts])
+    header = ("System", "attention", *(f"{d} MAE" for d in context.domains), "deviation of y")
+    return "\n".join([table(header, lines, left=2), "", *verdicts])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...markdown import table
 from ...models.attention import CENTER_NORM
 from ..analysis import center_cosines, center_distances, latents, subdomains
 from ..systems import MAIN
@@ -24,10 +25,11 @@ def sub_centers(context: Context, name: str, systems: list[str]) -> str:
     apart = cosines[:, ~np.eye(k, dtype=bool)]
     pairs = np.triu_indices(k, 1)
     distances = center_distances(model)
-    lines = ["| Domain | cosines between its sub-centres | distances |", "|---|---|---|"]
-    for c in range(len(cosines)):
-        cells = (", ".join(f"{value:.3f}" for value in matrix[c][pairs]) for matrix in (cosines, distances))
-        lines.append(f"| {c} | {' | '.join(cells)} |")
+    rows = [
+        (c, *(", ".join(f"{value:.3f}" for value in matrix[c][pairs]) for matrix in (cosines, distances)))
+        for c in range(len(cosines))
+    ]
+    lines = [table(("Domain", "cosines between its sub-centres", "distances"), rows, left=3)]
     start = CENTER_NORM**2 / (CENTER_NORM**2 + 1)
     lines += ["", f"Sub-centres start near their domain's centre: cosines of {start:.2f}, distances of 1.4, about."]
     holds = "holds" if float(np.abs(apart).max()) < 0.5 else "does not hold"
@@ -54,19 +56,17 @@ def sub_domains(context: Context, name: str, systems: list[str]) -> str:
     items, datasets, clusters = clustered(context, run)
     _, mu = latents(model, items, context.device)
     assert mu is not None
-    table = subdomains(model, mu, clusters, datasets)
-    _, c, k = table.shape
+    images = subdomains(model, mu, clusters, datasets)
+    _, c, k = images.shape
     head = [f"{i}.{j}" for i in range(c) for j in range(k)]
-    lines = ["| Data set | " + " | ".join(head) + " |", "|---|" + "---:|" * len(head)]
-    for domain, row in zip(context.domains, table.reshape(-1, c * k), strict=True):
-        lines.append(f"| {domain} | {' | '.join(str(v) for v in row)} |")
-    write_csv(context.output / f"{name}.csv", [head, *table.reshape(-1, c * k).tolist()])
-    shares = table.sum(0) / table.sum((0, 2))[:, None].clip(1)
+    rows = images.reshape(-1, c * k).tolist()
+    write_csv(context.output / f"{name}.csv", [head, *rows])
+    shares = images.sum(0) / images.sum((0, 2))[:, None].clip(1)
     used = "holds" if float(shares.max()) < 0.95 else "does not hold"
-    mixed = "holds" if ((table.sum(2) > 0).sum(0) > 1).any() else "does not hold"
+    mixed = "holds" if ((images.sum(2) > 0).sum(0) > 1).any() else "does not hold"
     return "\n".join(
         [
-            *lines,
+            table(["Data set", *head], [[d, *row] for d, row in zip(context.domains, rows, strict=True)]),
             "",
             "Columns are cluster.sub-component, entries training images.",
             "",

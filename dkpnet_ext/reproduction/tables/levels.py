@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...markdown import table
 from ..analysis import LEVELS, level_errors
 from ..systems import MAIN
 from ..verdict import spread
@@ -19,13 +20,8 @@ def levels(context: Context, name: str, systems: list[str]) -> str:
         per_seed = [level_errors(np.concatenate(list(run.counts.values()))) for run in context.of(system)]
         images = [level[0] for level in per_seed[0]]
         rows[system] = np.array([[level[1] for level in seed] for seed in per_seed])
-    lines = [
-        "| Heads in the image | " + " | ".join(titles) + " |",
-        "|---|" + "---:|" * len(titles),
-        "| images | " + " | ".join(str(n) for n in images) + " |",
-    ]
-    for system, values in rows.items():
-        lines.append(f"| {system} | " + " | ".join(spread(values[:, i]) for i in range(len(titles))) + " |")
+    lines = [["images", *images]]
+    lines += [[system, *(spread(values[:, i]) for i in range(len(titles)))] for system, values in rows.items()]
     figures = [[system, *values.mean(0)] for system, values in rows.items() if values.size]
     write_csv(context.output / f"{name}.csv", [["system", *titles], *figures])
-    return "\n".join(lines)
+    return table(["Heads in the image", *titles], lines)
