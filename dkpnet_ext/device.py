@@ -1,4 +1,4 @@
-"""Where a model runs and in which arithmetic: what `auto` stands for on this machine."""
+"""Device and precision of a model: what `auto` means on this machine."""
 
 from __future__ import annotations
 

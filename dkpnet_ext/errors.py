@@ -1,4 +1,4 @@
-"""What a user reads: the one exception for bad input, and `say`, which prints a line that no stream refuses."""
+"""`UserError`, the exception for bad input, and `say`, which prints a line on any stream."""
 
 from __future__ import annotations
 

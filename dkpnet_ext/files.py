@@ -1,4 +1,4 @@
-"""Folders and files on the way in and out of a command, with one clear line where the disk says no."""
+"""Reading and writing folders and files, with one clear line for every error of the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check data and show it before training for days: `python -m dkpnet_ext.prepare FOLDER ...`."""
+"""Check data sets before training and show them on a page: `python -m dkpnet_ext.prepare FOLDER ...`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the local pages (demo, annotate) share: who may ask, how much and how long, errors as JSON, a server.
+"""Shared by the local pages (demo, annotate): a server, checks of the client, limits of size and time, errors as JSON.
 
-A page is a WSGI application that loads nothing from elsewhere; its files are in `assets/`.
+A page is a WSGI application that loads nothing from other hosts; its files are in `assets/`.
 """
 
 from __future__ import annotations

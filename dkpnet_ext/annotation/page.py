@@ -1,7 +1,7 @@
-"""The page of `python -m dkpnet_ext.annotate`: pictures and labels go out, changed labels come back.
+"""The local server of `python -m dkpnet_ext.annotate`: it sends pictures and labels, and stores changed labels.
 
-The page itself is in `assets/annotate`; `Store` keeps the labels. Pictures are asked for by name, and only those that the
-store found are given.
+The page itself is in `assets/annotate`; `Store` keeps the labels. The page asks for pictures by name and gets only
+those that the store found.
 """
 
 from __future__ import annotations

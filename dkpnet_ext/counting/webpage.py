@@ -1,6 +1,6 @@
-"""The page of `python -m dkpnet_ext.demo`: a picture goes up, its count and density come back.
+"""The local server of `python -m dkpnet_ext.demo`: it takes a picture and returns its count and density.
 
-The page itself is `assets/demo.html`; it draws and asks, everything is computed here. Nothing is loaded from elsewhere.
+The page itself is `assets/demo.html`; it draws; everything is computed here. Nothing is loaded from other hosts.
 """
 
 from __future__ import annotations

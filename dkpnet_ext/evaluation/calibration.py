@@ -1,4 +1,4 @@
-"""Measuring what a counter may promise: see `models.calibration`."""
+"""Calibrating a counter on validation images, see `models.calibration`."""
 
 from __future__ import annotations
 

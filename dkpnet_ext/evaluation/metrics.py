@@ -1,4 +1,4 @@
-"""MAE, RMSE, NAE and GAME of counts, what is counted where nobody is, and the table they are shown in."""
+"""MAE, RMSE, NAE and GAME of counts, false counts on images without people, located heads, and the tables of all these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One HTML page that shows data sets: what a person should look through before training for days."""
+"""One HTML page that shows data sets, to be looked through before a long training."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Pooled features, from the backbone's branches: what the attention is decided from.
+"""Pooled features, from the backbone's branches: the input of the attention.
 
 The mean over the pixels of a bilinear upsampling (align_corners=False) is a weighted mean over the source's pixels, with
 one weight per row times one per column. Where the output's size is a multiple of the branch's, as it always is in our
 networks, all weights are equal and it is the plain mean. Plain PyTorch on every device: it reads each branch once, at the
-memory's speed, in one launch; there is nothing for a kernel of ours to save.
+memory's speed, in one launch; a kernel of ours could save nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the paper reads off a trained model, and what it should have: sub-centres, sub-domains, the latent's separation."""
+"""Analysis of trained models as in the paper: sub-centres, sub-domains, how well the latent separates domains."""
 
 from __future__ import annotations
 
