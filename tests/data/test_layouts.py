@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import exports
 import foreign
 import layouts
 import numpy as np
@@ -64,6 +65,34 @@ CASES = {
     "mot of heads": foreign.head_tracking,
     "dot-images": foreign.dot_images,
     "dot-images in a folder": foreign.dots_folder,
+    "supervisely": exports.supervisely,
+    "json-each of Darwin": exports.darwin,
+    "json-each of SuperAnnotate": exports.superannotate,
+    "json-each GeoJSON": exports.geojson,
+    "json-each in train and test": exports.points_apart,
+    **{f"json-pictures {name}": write for name, write in exports.JSON_PICTURES.items()},
+    **{f"text-pictures {name}": write for name, write in exports.TEXT_PICTURES.items()},
+    "csv-heads Image Name": exports.csv_columns("Image Name", "X Coordinate", "Y Coordinate"),
+    "csv-heads head_x": exports.csv_columns("img_id", "head_x", "head_y"),
+    "csv-heads col, row": exports.csv_columns("file", "col", "row"),
+    "csv-heads tabs": exports.csv_columns("image", "x", "y", "\t", "points.tsv"),
+    "csv-heads text with tabs": exports.csv_columns("ImageID", "X", "Y", "\t", "points.txt"),
+    "csv-heads with split": exports.csv_with_split,
+    "csv-heads of Open Images": exports.open_images,
+    "yolo with confidence": exports.yolo_lines(lambda x, y: f"0 {x} {y} 0.05 0.1 0.93"),
+    "yolo with keypoints": exports.yolo_lines(lambda x, y: f"0 {x} {y} 0.05 0.1 {x} {y} 2"),
+    "yolo polygons": exports.yolo_lines(
+        lambda x, y: f"0 {x - 0.01} {y - 0.02} {x + 0.01} {y - 0.02} {x + 0.01} {y + 0.02} {x - 0.01} {y + 0.02}"
+    ),
+    "nwpu with labelled test": exports.processed,
+    "beside, ShanghaiTechRGBD": exports.rgbd,
+    "beside, npz": exports.npz_beside,
+    "beside, ImageJ": exports.imagej,
+    "beside, text below its number": exports.counted_text,
+    "beside, mat of one variable": exports.own_variable,
+    "cvat of a video": exports.cvat_video,
+    "list of tuples": exports.tuples,
+    "list without folders": exports.list_without_folder,
 }
 
 
@@ -142,6 +171,9 @@ def test_a_region_of_another_size(tmp_path):
         ({"a.jpg": None, "a.h5": b"x"}, "it holds density maps, not points"),
         ({"images/a.jpg": None, "masks/a.png": None}, "it holds masks, not points"),
         ({"a.jpg": None, "counts.csv": b"image,count\na.jpg,3\n"}, "it holds counts, not points"),
+        ({"a.jpg": None, "train.parquet": b"PAR1"}, ".parquet is not read, write it as CSV or JSON"),
+        ({"a.jpg": None, "a.csv": b"0.0,0.1,0.0,0.0,0.2\n"}, "it holds density maps, not points"),
+        ({"a.jpg": None, "a.json": b'{"labels": ["crowd"]}'}, "it holds 1 .jpg, 1 .json. Known: "),
         ({"a.jpg": None, "notes.doc": b"x"}, "it holds 1 .jpg, 1 .doc. Known: shanghaitech, "),
     ],
 )
@@ -168,3 +200,36 @@ def test_every_layout_has_a_case():
     assert {case.replace(",", " ").split()[0] for case in CASES} | {
         "beijing-brt", "jhu-crowd", "nwpu", "ucf-cc-50",  # in test_readers.py
     } == set(LAYOUTS)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("write", "file", "content", "reason"),
+    [
+        (exports.supervisely, "ds/ann/1.jpg.json", '{"objects": [{}]}', "objects with classTitle, geometryType and points"),
+        (exports.supervisely, "ds/ann/1.jpg.json", "[", "not a JSON file"),
+        (exports.darwin, "releases/latest/annotations/1.json", '{"item": {"name": "1.jpg"}, "annotations": [3]}', "its marks"),
+        (exports.points_apart, "train/json/1.json", '{"points": [["a", "b"]]}', "coordinates are not 2 or 4 numbers"),
+        (exports.geojson, "1.geojson", '{"type": "FeatureCollection", "features": [{"geometry": null}]}', "its marks"),
+        (exports.JSON_PICTURES["of BDD100K"], "labels/det_train.json",
+         '[{"name": "1.jpg", "labels": []}, {"name": "2.jpg", "labels": [{"box2d": {"x1": 2}}]}]', "picture 1 has a mark"),
+        (exports.JSON_PICTURES["of BDD100K"], "labels/det_train.json",
+         '[{"name": "1.jpg", "labels": []}, {"name": 3}]', "picture 1 has no name and marks"),
+        (exports.TEXT_PICTURES["localisation"], "train_gt_loc.txt", "1.jpg 2 5 5 4 6 1\n", "a line of it is not as the first"),
+        (exports.npz_beside, "1.npz", "no archive", "not a NumPy file"),
+        (exports.counted_text, "1.txt", "5\n1 2\n", "5"),
+        (exports.own_variable, "gt/1.mat", "text", "not a readable .mat file"),
+    ],
+)  # fmt: skip
+def test_broken_exports(write, file, content, reason, tmp_path):
+    write(tmp_path)
+    (tmp_path / file).write_text(content)
+    _, report = read_domain("X", tmp_path, progress=False)
+    assert len(report.bad) >= 1 and reason in report.bad[0][1] and "\n" not in report.bad[0][1]
+
+
+def test_a_list_does_not_take_another_picture(tmp_path):
+    """Of two pictures of one name the one in the named folder is meant, also if it is missing."""
+    layouts.picture(tmp_path / "night" / "1.jpg")
+    (tmp_path / "train.json").write_text('[{"image": "day/1.jpg", "points": [[1, 2]]}]')
+    _, report = read_domain("X", tmp_path, progress=False)
+    assert [reason for _, reason in report.bad] == ["no such image"]

@@ -176,11 +176,13 @@ def as_points(value: Any, path: Path) -> np.ndarray:
 
 
 def read_xy_csv(path: Path) -> np.ndarray:
-    """Points of a CSV file with the columns x,y. Raises `BadFile`."""
+    """Points of a CSV file with the columns x,y, or X,Y as ImageJ writes them. Raises `BadFile`."""
     points = []
-    for number, row in read_rows(path, ("x", "y")):
+    header = [name.strip() for name in read_text(path).partition("\n")[0].split(",")]
+    x, y = ("X", "Y") if {"X", "Y"} <= set(header) else ("x", "y")
+    for number, row in read_rows(path, (x, y)):
         try:
-            points.append((float(row["x"]), float(row["y"])))
+            points.append((float(row[x]), float(row[y])))
         except ValueError:
             raise BadFile(path, f"line {number}: x and y are not numbers") from None
     return as_points(points, path)

@@ -1,43 +1,63 @@
 """A CSV file with one head a line, as labelling tools and detection sets write it.
 
-    labels.csv     pictures anywhere below
+    labels.csv (.tsv, .txt with tabs)     pictures anywhere below
 
-With a header: a column for the picture (image, filename ...) and x,y or xmin,ymin,xmax,ymax (or x1 ...) or x,y,width,height,
-perhaps label. Without: makesense.ai's ``label,x,y,image,width,height`` (points), ``label,x,y,w,h,image,width,height``
-(boxes), or ``image,x,y`` and ``image,x0,y0,x1,y1,label``.
+With a header: a column for the picture (image, filename, Image Name ...) and x,y (X Coordinate, head_x ...) or
+xmin,ymin,xmax,ymax (or x1 ...) or x,y,width,height, perhaps label and split; Open Images has fractions. Without:
+makesense.ai's ``label,x,y,image,width,height`` (points), ``label,x,y,w,h,image,width,height`` (boxes), or ``image,x,y`` and
+``image,x0,y0,x1,y1,label``.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..images import IMAGE_SUFFIXES, BadFile
 from .base import Entry, Layout, read_text
-from .tree import Labelled, Pictures, Shape, annotation_files, from_shapes, peek_lines, picture_root, split_of_file
-
-IMAGE = (
-    "image",
-    "filename",
-    "file",
-    "file_name",
-    "image_name",
-    "image_path",
-    "img",
-    "path",
-    "name",
-    "frame",
-    "picture",
+from .tree import (
+    Labelled,
+    Pictures,
+    Shape,
+    annotation_files,
+    from_shapes,
+    peek_lines,
+    picture_root,
+    split_of,
+    split_of_file,
 )
-LABEL = ("label", "class", "category", "label_name", "type")
+
+# Names of columns, in small letters and without what is no letter or digit.
+IMAGE = (
+    *(
+        "image",
+        "filename",
+        "file",
+        "imagename",
+        "imagepath",
+        "imagefile",
+        "img",
+        "imgname",
+        "path",
+        "name",
+        "frame",
+        "picture",
+    ),
+    *("photo", "imageid", "imgid", "externalid"),
+)
+LABEL = ("label", "class", "category", "labelname", "type")
+SPLIT = ("split", "subset", "set")
 CORNERS = (
     ("xmin", "ymin", "xmax", "ymax"), ("x0", "y0", "x1", "y1"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"),
-    ("bbox_x", "bbox_y", "bbox_width", "bbox_height"), ("x", "y", "w", "h"), ("x", "y", "width", "height"), ("x", "y"),
-    ("point_x", "point_y"), ("cx", "cy"),
+    ("bboxx", "bboxy", "bboxwidth", "bboxheight"), ("x", "y", "w", "h"), ("x", "y", "width", "height"), ("x", "y"),
+    ("pointx", "pointy"), ("cx", "cy"), ("headx", "heady"), ("xcoord", "ycoord"), ("xcoordinate", "ycoordinate"),
+    ("xcenter", "ycenter"), ("centerx", "centery"), ("xpos", "ypos"), ("px", "py"), ("col", "row"), ("column", "row"),
 )  # fmt: skip
-_SIZES = ("w", "h", "width", "height", "bbox_width", "bbox_height")  # a corner and a size, not two corners
+_SIZES = ("w", "h", "width", "height", "bboxwidth", "bboxheight")  # a corner and a size, not two corners
+SUFFIXES = (".csv", ".tsv", ".txt")
 
 
 def _is_image(field: str) -> bool:
@@ -54,23 +74,24 @@ def _is_number(field: str) -> bool:
 
 def _columns(first: list[str]) -> dict[str, list[int]] | None:
     """Where the image, the corners and the label stand, and what is a corner and a size; None: not such a file."""
-    names = [field.strip().lower() for field in first]
+    names = [re.sub(r"[^a-z0-9]", "", field.lower()) for field in first]
     image = next((names.index(name) for name in IMAGE if name in names), None)
     if image is not None:
         corners = next((c for c in CORNERS if set(c) <= set(names)), None)
         # makesense.ai and others write the picture's own size as width,height beside a point.
-        if corners == ("x", "y", "width", "height") and ("xmin" in names or "image_width" in names):
+        if corners == ("x", "y", "width", "height") and ("xmin" in names or "imagewidth" in names):
             corners = ("x", "y")
         label = [names.index(name) for name in LABEL if name in names and names.index(name) != image][:1]
         sized = [1] if corners and corners[-1] in _SIZES else []
+        split = [names.index(name) for name in SPLIT if name in names][:1]
         return {"image": [image], "corners": [names.index(c) for c in corners], "label": label, "sized": sized,
-                "header": [1]} if corners else None  # fmt: skip
+                "header": [1], "split": split} if corners else None  # fmt: skip
     kinds = ["i" if _is_image(field) else "n" if _is_number(field) else "s" for field in first]
     rows = {"snninn": (3, [1, 2], [0], []), "snnnninn": (5, [1, 2, 3, 4], [0], [1]), "inn": (0, [1, 2], [], []),
             "innnns": (0, [1, 2, 3, 4], [5], []), "inns": (0, [1, 2], [3], [])}  # fmt: skip
     if (found := rows.get("".join(kinds))) is None:
         return None
-    return {"image": [found[0]], "corners": found[1], "label": found[2], "sized": found[3], "header": []}
+    return {"image": [found[0]], "corners": found[1], "label": found[2], "sized": found[3], "header": [], "split": []}
 
 
 def _delimiter(path: Path) -> str:
@@ -85,14 +106,15 @@ def _first(path: Path) -> list[str]:
 
 def is_heads_csv(path: Path) -> bool:
     """Whether a CSV file has one head a line."""
-    return _columns(_first(path)) is not None
+    columns = _columns(_first(path))
+    return columns is not None and bool(columns["header"] or path.suffix.lower() == ".csv")
 
 
 def _rows(path: Path) -> Iterator[Labelled]:
     where = _columns(_first(path))
     assert where is not None
     pictures, shapes = Pictures(picture_root(path)), dict[str, list[Shape]]()
-    split = split_of_file(path)
+    split, splits = split_of_file(path), dict[str, str]()
     lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=_delimiter(path))
     for number, row in enumerate(lines, 1):
         if not row or (number == 1 and where["header"]):
@@ -101,21 +123,23 @@ def _rows(path: Path) -> Iterator[Labelled]:
             corners = [float(row[i]) for i in where["corners"]]
             if where["sized"]:
                 corners = [corners[0], corners[1], corners[0] + corners[2], corners[1] + corners[3]]
-            mine = shapes.setdefault(row[where["image"][0]].strip(), [])
+            name = row[where["image"][0]].strip()
+            mine = shapes.setdefault(name, [])
+            splits[name] = (split_of(row[where["split"][0]]) if where["split"] else None) or split
             mine.append(Shape(row[where["label"][0]].strip() if where["label"] else "", corners))
         except (ValueError, IndexError):
             reason = BadFile(path, f"line {number} is not as the first: {','.join(row)[:60]}")
             yield Labelled(split, f"line {number}", path, path, reason)
     for name, mine in shapes.items():
-        yield Labelled(split, name, pictures.find(name, split), path, mine)
+        yield Labelled(splits[name], name, pictures.find(name, splits[name]), path, mine)
 
 
 def _recognise(root: Path) -> bool:
-    return any(is_heads_csv(path) for path in annotation_files(root, ".csv"))
+    return any(is_heads_csv(path) for path in annotation_files(root, *SUFFIXES))
 
 
 def _entries(root: Path) -> Iterator[Entry]:
-    found = [path for path in annotation_files(root, ".csv") if is_heads_csv(path)]
+    found = [path for path in annotation_files(root, *SUFFIXES) if is_heads_csv(path)]
     yield from from_shapes(row for path in found for row in _rows(path))
 
 

@@ -1,6 +1,7 @@
 """CVAT (github.com/cvat-ai/cvat): "CVAT for images 1.1", a task's backup, or the export "Datumaro".
 
     annotations.xml                             <image name="1.jpg"><points points="x,y;x,y"/><box xtl= ytl= .../></image>
+    annotations.xml of a video                  <track><points frame="0" .../></track>; pictures frame_000000.png ...
     annotations.json + data/manifest.jsonl      a backup: shapes with frame, type, points; names in the manifest
     annotations/default.json                    Datumaro: items with annotations of type points or bbox
 
@@ -69,18 +70,27 @@ def _xml(path: Path) -> Iterator[tuple[str, str | None, list[Shape]]]:
     content = contents(path)
     if b"<!ENTITY" in content:  # entities that grow without end; CVAT writes none
         raise BadFile(path, "it defines XML entities")
-    for image in ElementTree.fromstring(content).iter("image"):
-        shapes: list[Shape] = []
-        for element in image:
-            get = element.get
-            if element.tag == "box":
-                numbers = [float(get(key, "")) for key in ("xtl", "ytl", "xbr", "ybr")]
-            elif element.tag == "ellipse":
-                numbers = [float(get("cx", "")), float(get("cy", ""))]
-            else:
-                numbers = [float(number) for number in get("points", "").replace(";", ",").split(",") if number]
-            shapes += shapes_of(get("label", ""), element.tag, numbers)
+    tree = ElementTree.fromstring(content)
+    for image in tree.iter("image"):
+        shapes = [shape for element in image for shape in _marked(element, element.get("label", ""))]
         yield image.get("name", ""), image.get("subset"), shapes
+    frames: dict[int, list[Shape]] = {}
+    for track in tree.iter("track"):
+        for element in track:
+            shown = [] if element.get("outside") == "1" else _marked(element, track.get("label", ""))
+            frames.setdefault(int(element.get("frame", "")), []).extend(shown)
+    yield from ((f"frame_{number:06d}", None, frames[number]) for number in sorted(frames))
+
+
+def _marked(element: ElementTree.Element, label: str) -> Iterator[Shape]:
+    get = element.get
+    if element.tag == "box":
+        numbers = [float(get(key, "")) for key in ("xtl", "ytl", "xbr", "ybr")]
+    elif element.tag == "ellipse":
+        numbers = [float(get("cx", "")), float(get("cy", ""))]
+    else:
+        numbers = [float(number) for number in get("points", "").replace(";", ",").split(",") if number]
+    return shapes_of(label, element.tag, numbers)
 
 
 def _backup(path: Path, content: Any) -> Iterator[tuple[str, str | None, list[Shape]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from . import (
     dot_images,
     fsc147,
     jhu_crowd,
+    json_each,
+    json_pictures,
     label_studio,
     labelme,
     lists,
@@ -30,6 +33,8 @@ from . import (
     path_lists,
     rgbt_cc,
     shanghaitech,
+    supervisely,
+    text_pictures,
     ucf_cc_50,
     ucf_qnrf,
     ucsd,
@@ -58,11 +63,13 @@ LAYOUTS: dict[str, Layout] = {
             via,
             labelme,
             cclabeler,
+            supervisely,
             yolo,
             csv_heads,
             path_lists,
+            text_pictures,
         ),
-        *(lists, dot_images, beside),
+        *(lists, json_pictures, dot_images, beside, json_each),
     )
 }
 DEPTH = 2  # folders below the given one in which a data set is looked for
@@ -122,10 +129,15 @@ def _contents(path: Path) -> str:
     everything = [path] if path.is_file() else list(walk(path))
     kinds = Counter(file.suffix.lower() or "no suffix" for file in everything)
     held = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5)) or "nothing"
-    if kinds[".h5"] or kinds[".npy"] or kinds[".npz"]:
-        return f"it holds density maps, not points: heads cannot be told from them ({held})"
     tables = [file for file in everything if file.suffix.lower() in (".csv", ".txt")]
-    if any("count" in line.lower() for file in tables[:5] for line in peek_lines(file, 1)):
+    first = [line.split(",") for file in tables[:5] for line in peek_lines(file, 1)]
+    maps = any(len(fields) > 4 and all(re.fullmatch(r"[\s\d.e+-]+", field) for field in fields) for fields in first)
+    if maps or kinds[".h5"] or kinds[".npy"] or kinds[".npz"]:
+        return f"it holds density maps, not points: heads cannot be told from them ({held})"
+    unread = [kind for kind in kinds if kind in (".parquet", ".xlsx", ".xls", ".pkl", ".pickle", ".tfrecord", ".db")]
+    if unread:
+        return f"{', '.join(unread)} is not read, write it as CSV or JSON ({held})"
+    if any("count" in field.lower() for fields in first for field in fields):
         return f"it holds counts, not points: where the heads are is not in it ({held})"
     folders = {part.lower() for file in everything for part in file.relative_to(path).parts[:-1]}
     names = [file.stem.lower() for file in everything if file.suffix.lower() in IMAGE_SUFFIXES]

@@ -3,10 +3,10 @@
     train.csv     val.csv     test.csv     (or .json, .jsonl; of any name; or one such file)
 
 CSV with the columns image,points, or JSON ``[{"image": ..., "points": [[x, y], ...]}, ...]`` (also JSON Lines of such
-objects, ``{image: points, ...}``, and points {x, y}): paths relative to the list, points in pixels of the upright image;
-points may also name a CSV file with the columns x,y. ``ignore``, a list of polygons [[x, y], ...] (JSON), leaves regions
-out, as `annotate` writes it. A list whose name tells no split is train; one that is named
-itself, not its folder, is test.
+objects, ``{image: points, ...}``, and points {x, y}): paths relative to the list or to a folder below it, points in pixels of
+the upright image; points may also name a CSV file with the columns x,y. ``ignore``, a list of polygons [[x, y], ...] (JSON),
+leaves regions out, as `annotate` writes it; ``split`` (train, val, test) counts more than the list's name. A list whose name tells
+no split is train; one that is named itself, not its folder, is test.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ import numpy as np
 from ..images import IMAGE_SUFFIXES, BadFile
 from ..regions import all_but
 from .base import Entry, Layout, as_points, fail, files, has, read_json, read_rows, read_xy_csv
-from .tree import peek_json, peek_lines, read_json_lines, split_of
+from .tree import Pictures, peek_json, peek_lines, read_json_lines, split_of
 
 SUFFIXES = (".csv", ".json", ".jsonl", ".ndjson")
 LIST_FILES = tuple(f"{split}{suffix}" for split in ("train", "val", "test") for suffix in SUFFIXES)
 IMAGE_KEYS = ("image", "file_name", "filename", "img", "image_path", "path")
+_BRACKETS = str.maketrans("()", "[]")  # pandas writes a list of pairs as Python does
 
 
 def list_points(value: Any, path: Path, where: str, owners: dict[Path, str]) -> np.ndarray:
@@ -43,11 +44,15 @@ def list_points(value: Any, path: Path, where: str, owners: dict[Path, str]) -> 
                 raise BadFile(path, "points are not a JSON list")
             if not value.lstrip().startswith("["):
                 file = beside(path, value)
+                if not file.exists() and not value.strip().lower().endswith(".csv"):
+                    raise BadFile(
+                        path, "points are neither [[x, y], ...] nor the name of a CSV file with the columns x,y"
+                    )
                 if owners.setdefault(file, where) != where:
                     raise BadFile(path, f"{value.strip()} is already the annotation of {owners[file]}")
                 return read_xy_csv(file)
             try:
-                value = json.loads(value)
+                value = json.loads(value.translate(_BRACKETS))
             except (ValueError, RecursionError):
                 raise BadFile(path, "points are not a JSON list") from None
         if not isinstance(value, list):
@@ -84,7 +89,7 @@ def _is_list(path: Path) -> bool:
     """Whether a file of any name is a list, by its beginning."""
     if path.suffix.lower() == ".csv":
         names = [name.strip() for name in "".join(peek_lines(path, 1)).split(",")]
-        return "image" in names and "points" in names
+        return "points" in names and any(key in names for key in IMAGE_KEYS)
     if path.suffix.lower() == ".json":
         content = peek_json(path)
         if _is_dictionary(content):
@@ -130,7 +135,9 @@ def read_list(split: str, path: Path, seen: dict[Path, str]) -> Iterator[Entry]:
     rows: Iterable[tuple[str, Any]]
     try:
         if path.suffix.lower() == ".csv":
-            rows = [(f"line {number}", row) for number, row in read_rows(path, ("image", "points"))]
+            header = [name.strip() for name in "".join(peek_lines(path, 1)).split(",")]
+            columns = (next((key for key in IMAGE_KEYS if key in header), "image"), "points")
+            rows = [(f"line {number}", row) for number, row in read_rows(path, columns)]
         elif path.suffix.lower() != ".json":
             rows = read_json_lines(path)
         else:
@@ -144,24 +151,37 @@ def read_list(split: str, path: Path, seen: dict[Path, str]) -> Iterator[Entry]:
         yield Entry(split, path.name, path, partial(fail, path, str(bad)))
         return
     owners: dict[Path, str] = {}
+    pictures: Pictures | None = None
     for where, row in rows:
         name = _image(row)
         if name is None or "points" not in row:
             yield Entry(split, where, path, partial(fail, path, f"{where} has no image and points"))
             continue
         image = beside(path, name)
+        if not image.is_file():
+            pictures = pictures or Pictures(path.parent)
+            image = _elsewhere(image, pictures)
         if image in seen:
             yield Entry(split, name, path, partial(fail, path, f"{where} lists {name} again (after {seen[image]})"))
             continue
         seen[image] = f"{path.name}, {where}"
         polygons = row.get("ignore")
         yield Entry(
-            split,
+            split_of(str(row.get("split") or "")) or split,
             image.relative_to(path.parent).as_posix() if image.is_relative_to(path.parent) else name,
             image,
             partial(list_points, row["points"], path, where, owners),
             None if polygons in (None, "", "[]", []) else partial(ignored, polygons, path, where),
         )
+
+
+def _elsewhere(image: Path, pictures: Pictures) -> Path:
+    """A picture that is not where a list says, but in the only folder below the list in which its whole name fits."""
+    try:
+        found = pictures.find(image.relative_to(pictures.root).as_posix())
+    except (BadFile, ValueError):
+        return image
+    return found if found.as_posix().endswith("/" + image.relative_to(pictures.root).as_posix()) else image
 
 
 def _recognise(root: Path) -> bool:

@@ -5,7 +5,7 @@
 ``annPoints`` of the .mat is [N, 2] (x, y). The .json has ``points`` (pairs, or objects with x and y), ``human_num``,
 and in some exports heads that are boxes only (``sx, sy, ex, ey``): their centres. Lines of the lists are
 ``id luminance level`` or ``id``. The public labels end with val, which serves as ``test`` here; test.txt's images go
-to the challenge's server.
+to the challenge's server. Other sets in this form (ProcessedData of IIM, FIDTM) have labels of test.txt: then val is val.
 """
 
 from __future__ import annotations
@@ -39,13 +39,26 @@ def read_nwpu_json(path: Path) -> np.ndarray:
     return found
 
 
+def _truth(root: Path, mats: bool, identity: str) -> Path:
+    return root / ("mats" if mats else "jsons") / f"{identity}.{'mat' if mats else 'json'}"
+
+
+def _splits(root: Path, mats: bool) -> tuple[tuple[str, str], ...]:
+    """(split, list). Other sets in this form (IIM's ProcessedData) have labels of test.txt, too."""
+    lines = read_text(root / "test.txt").splitlines() if has(root, "test.txt") else []
+    first = next((line.split()[0] for line in lines if line.split() and "\0" not in line), None)
+    if first is not None and _truth(root, mats, first).exists():
+        return ("train", "train.txt"), ("val", "val.txt"), ("test", "test.txt")
+    return ("train", "train.txt"), ("test", "val.txt"), ("unlabelled", "test.txt")
+
+
 def _entries(root: Path) -> Iterator[Entry]:
     folders = [path for path in files(root, "images*") if path.is_dir()]
     images: dict[str, list[Path]] = {}
     for path in (path for folder in folders for path in pictures(folder)):
         images.setdefault(path.stem, []).append(path)
     mats = has(root, "mats")
-    for split, listing in (("train", "train.txt"), ("test", "val.txt"), ("unlabelled", "test.txt")):
+    for split, listing in _splits(root, mats):
         path = root / listing
         for number, line in enumerate(read_text(path).splitlines() if path.exists() else (), 1):
             fields = line.split()
@@ -61,7 +74,7 @@ def _entries(root: Path) -> Iterator[Entry]:
                 reason = f"it shares its annotation with {others[0].relative_to(root)}: remove one of them"
                 yield Entry(split, image.name, image, partial(fail, image, reason))
                 continue
-            truth = root / ("mats" if mats else "jsons") / f"{identity}.{'mat' if mats else 'json'}"
+            truth = _truth(root, mats, identity)
             read = partial(read_mat, truth, key="annPoints") if mats else partial(read_nwpu_json, truth)
             yield Entry(split, image.name, image, None if split == "unlabelled" else read)
 
@@ -70,6 +83,6 @@ LAYOUT = Layout(
     "nwpu",
     lambda root: has(root, "mats", "jsons") and has(root, "train.txt", "val.txt"),
     _entries,
-    says="val is the labelled test",
+    says="val is the labelled test, unless test has labels",
     keep_unlabelled=True,
 )

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ..images import IMAGE_SUFFIXES, BadFile
 from .base import Entry, Layout, fail, files, read_json, read_text
-from .beside import annotation_of, read_annotation
-from .tree import Pictures, peek_json, peek_lines, split_of
+from .beside import annotation_of, holds_points, read_annotation
+from .tree import PEEKED, Pictures, peek_json, peek_lines, split_of
 
 SUFFIXES = (".list", ".txt", ".json")
 
@@ -80,7 +80,9 @@ def _entries(root: Path) -> Iterator[Entry]:
 
 def _recognise(root: Path) -> bool:
     """Lists of which an image has an annotation: YOLO's train.txt names images, too."""
-    return any(isinstance(entry.points, partial) and entry.points.func is read_annotation for entry in _entries(root))
+    reads = [entry.points for entry in _entries(root) if isinstance(entry.points, partial)]
+    found = [read.args[0] for read in reads if read.func is read_annotation]
+    return bool(found) and all(holds_points(path) for path in found[:PEEKED] if path.is_file())
 
 
 LAYOUT = Layout("path-list", _recognise, _entries)

@@ -2,8 +2,9 @@
 
     images/train/1.jpg   labels/train/1.txt     or  train/images/1.jpg  train/labels/1.txt     or  1.jpg  1.txt
 
-A line per box: ``class cx cy w h``, fractions of the picture. data.yaml or classes.txt names the classes. A picture
-without a text file has no objects, as the format defines.
+A line per box: ``class cx cy w h``, fractions of the picture, perhaps with a confidence or keypoints behind; or a polygon
+``class x y x y x y ...``, which gives the centre of its extent. data.yaml or classes.txt names the classes; train.txt, val.txt
+and test.txt may list the pictures of a split. A picture without a text file has no objects, as the format defines.
 """
 
 from __future__ import annotations
@@ -26,12 +27,20 @@ def _label_file(image: Path) -> Path:
     return image.with_suffix(".txt")
 
 
-def _is_box(line: str) -> bool:
+def _corners(line: str) -> list[float] | None:
+    """The box of a line, in fractions of the picture; None if it has none."""
     try:
         kind, *numbers = [float(field) for field in line.split()]
     except ValueError:
-        return False
-    return len(numbers) == 4 and kind == int(kind) >= 0 and all(0 <= number <= 1 for number in numbers)
+        return None
+    polygon = len(numbers) >= 6 and len(numbers) % 2 == 0
+    places = numbers if polygon else numbers[:4]
+    if len(numbers) < 4 or kind != int(kind) or kind < 0 or not all(0 <= number <= 1 for number in places):
+        return None
+    if polygon:
+        return [min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])]
+    x, y, width, height = places
+    return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
 
 
 def _recognise(root: Path) -> bool:
@@ -39,7 +48,7 @@ def _recognise(root: Path) -> bool:
         return False
     lines = (line for image in walk_pictures(root)[:500] for line in peek_lines(_label_file(image), 1))
     first = [line for line, _ in zip(lines, range(20), strict=False)]
-    return bool(first) and all(map(_is_box, first))
+    return bool(first) and all(map(_corners, first))
 
 
 def _names(root: Path) -> dict[int, str]:
@@ -62,17 +71,23 @@ def _shapes(path: Path, names: dict[int, str]) -> list[Shape]:
     shapes = []
     for number, line in enumerate(read_text(path).splitlines() if path.exists() else (), 1):
         if line.strip():
-            if not _is_box(line):
+            corners = _corners(line)
+            if corners is None:
                 raise BadFile(path, f"line {number} is not 'class cx cy w h' with fractions of the picture")
-            kind, x, y, width, height = (float(field) for field in line.split())
-            label = names.get(int(kind), f"class {int(kind)}")
-            shapes.append(Shape(label, (x - width / 2, y - height / 2, x + width / 2, y + height / 2)))
+            kind = int(float(line.split()[0]))
+            shapes.append(Shape(names.get(kind, f"class {kind}"), corners))
     return shapes
 
 
 def _rows(root: Path, names: dict[int, str]) -> Iterator[Labelled]:
+    listed = {
+        Path(line.strip()).name: split
+        for split in ("train", "val", "test")
+        for line in (read_text(root / f"{split}.txt").splitlines() if (root / f"{split}.txt").is_file() else ())
+    }
     for image in walk_pictures(root):
-        path, split = _label_file(image), split_of(image.relative_to(root).parent.as_posix()) or "train"
+        folders = image.relative_to(root).parent.as_posix()
+        path, split = _label_file(image), split_of(folders) or listed.get(image.name, "train")
         folder = next((p for p in image.parents if split_of(p.name) and p.is_relative_to(root)), root)
         try:
             shapes: list[Shape] | BadFile = _shapes(path, names)

@@ -1,0 +1,85 @@
+"""A JSON for each picture: V7 Darwin, SuperAnnotate, GeoJSON, or points alone.
+
+    images/1.jpg     annotations/1.json (releases/latest/annotations/1.json)     or  1.jpg  1.json (1.jpg.json, 1.geojson)
+
+Darwin 2.0 (docs.v7labs.com) has ``item.name`` and ``annotations``, SuperAnnotate (doc.superannotate.com) ``metadata.name`` and
+``instances``, GeoJSON a FeatureCollection of Points in pixels; own files have ``points`` or are a list of [x, y] or {x, y}. The
+forms of a mark are in `marks`. A picture without a file is unlabelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..images import BadFile
+from .base import MALFORMED, Entry, Layout, read_json
+from .marks import MARKS, shapes_of
+from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, peek_json, relative, split_of, walk, walk_pictures
+
+SUFFIXES = (".json", ".geojson")
+
+
+def _files(root: Path) -> list[Path]:
+    return [path for path in walk(root) if path.suffix.lower() in SUFFIXES] if root.is_dir() else []
+
+
+def _marks(content: Any) -> list[Shape]:
+    if isinstance(content, dict) and content.get("type") == "FeatureCollection":
+        places = [feature["geometry"] for feature in content["features"]]
+        points = [[place["coordinates"]] if place["type"] == "Point" else place["coordinates"] for place in places]
+        if any(place["type"] not in ("Point", "MultiPoint") for place in places):
+            raise ValueError("a geometry that is no Point")
+        return shapes_of([point[:2] for each in points for point in each])
+    if isinstance(content, dict) and not any(isinstance(content.get(key), list) for key in MARKS):
+        raise TypeError("no marks")
+    return shapes_of(content)
+
+
+def _image(path: Path, content: Any, pictures: Pictures, split: str) -> Path | None:
+    """The picture that a file names, or of its own name; None: no picture's file."""
+    named = [content[key] for key in ("item", "metadata") if isinstance(content, dict) and key in content]
+    names = [own["name"] for own in named if isinstance(own, dict) and isinstance(own.get("name"), str)]
+    found = [pictures.find(name, split) for name in (*names, path.stem) if name.strip()]
+    return next((image for image in found if image.is_file()), found[0] if names else None)
+
+
+def _rows(root: Path) -> Iterator[Labelled]:
+    pictures = Pictures(root)
+    for path in _files(root):
+        split = split_of(path.relative_to(root).parent.as_posix()) or "train"
+        try:
+            content = read_json(path)
+            image = _image(path, content, pictures, split)
+            if image is not None:
+                yield Labelled(split, relative(image, root), image, path, _marks(content))
+        except BadFile as bad:
+            yield Labelled(split, path.name, path, path, bad)
+        except MALFORMED:
+            reason = BadFile(path, "its marks are neither points [x, y] or {x, y} nor boxes of a known form")
+            yield Labelled(split, path.name, path, path, reason)
+
+
+def _recognise(root: Path) -> bool:
+    pictures = Pictures(root)
+    for path in _files(root)[:PEEKED]:
+        try:
+            content = peek_json(path)
+            if content is not None and _image(path, content, pictures, "train") and _marks(content) is not None:
+                return True
+        except (*MALFORMED, BadFile):
+            continue
+    return False
+
+
+def _entries(root: Path) -> Iterator[Entry]:
+    rows = list(_rows(root))
+    yield from from_shapes(rows)
+    known = {row.image for row in rows}
+    for image in walk_pictures(root):
+        if image not in known:
+            yield Entry("unlabelled", relative(image, root), image, None)
+
+
+LAYOUT = Layout("json-each", _recognise, _entries, upright_points=True, deep=True)

@@ -1,0 +1,118 @@
+"""One JSON file, or JSON Lines, of pictures with marks on them.
+
+    labels.json (train.json, train/metadata.jsonl, export.ndjson, mine.pnt ...)     pictures anywhere below
+
+- ``{"file_name": "1.jpg", "objects": {"bbox": [[x, y, w, h], ...]}}``: Hugging Face's imagefolder
+- ``{"name": "1.jpg", "labels": [{"category", "box2d"}, ...]}``: BDD100K, Scalabel
+- ``{"image": "1.jpg", "annotations": [{"label", "coordinates"}, ...]}``: CreateML; and own files, also of pairs [x, y]
+- ``{"data_row": {"external_id": "1.jpg"}, "projects": ...}``: Labelbox's export
+- ``{"labels": {"1": [{"bounding_box": fractions}, ...]}}``: FiftyOne; ``{"points": {"1.jpg": {"head": [{x, y}]}}}``: DotDotGoose
+- ``{"1.jpg": {"points": [...]}, ...}``: own files
+
+The forms of a mark are in `marks`. A picture without marks has nobody on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..images import IMAGE_SUFFIXES, BadFile
+from .base import MALFORMED, Entry, Layout, read_json
+from .lists import IMAGE_KEYS
+from .marks import MARKS, shapes_of
+from .tree import (
+    PEEKED,
+    Labelled,
+    Pictures,
+    annotation_files,
+    from_shapes,
+    peek_json,
+    peek_lines,
+    picture_root,
+    read_json_lines,
+    split_of,
+    split_of_file,
+)
+
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".pnt")
+Row = tuple[str, Any]  # a picture's name and its marks
+_NAMES = (*IMAGE_KEYS, "name", "external_id", "image_id")
+
+
+def _named(row: Any) -> Row | None:
+    """One picture of a list."""
+    if not isinstance(row, dict):
+        return None
+    if isinstance(row.get("data_row"), dict) and isinstance(row.get("projects"), dict):
+        labels = [label for project in row["projects"].values() for label in project["labels"][:1]]
+        marks = [mark for label in labels for mark in label["annotations"]["objects"]]
+        return str(row["data_row"].get("external_id", "")), marks
+    name = next((row[key] for key in _NAMES if isinstance(row.get(key), str)), "")
+    marks = next((row[key] for key in MARKS if isinstance(row.get(key), list | dict)), None)
+    return (
+        None if marks is None or Path(name.replace("\\", "/")).suffix.lower() not in IMAGE_SUFFIXES else (name, marks)
+    )
+
+
+def _rows(content: Any) -> list[Row | None]:
+    """The pictures of a file; none if it is not such a file."""
+    if isinstance(content, list):
+        points = isinstance(content[0], dict) and "points" in content[0] if content else False
+        return [] if points else [_named(row) for row in content]  # with points it is the layout list
+    for key in ("labels", "points"):  # with the classes beside them
+        if isinstance(content, dict) and "classes" in content and isinstance(content.get(key), dict):
+            return list(content[key].items())
+    if isinstance(content, dict) and content and all(isinstance(own, dict) for own in content.values()):
+        return [_named({"image": name} | own) for name, own in content.items()]
+    return []
+
+
+def _read(path: Path, first: bool = False) -> Any:
+    """A file's content; ``first``: enough of it to recognise it."""
+    if path.suffix.lower() in (".json", ".pnt"):
+        return peek_json(path) if first else read_json(path)
+    import json
+
+    lines = peek_lines(path, 1) if first else []
+    return [json.loads(lines[0])] if lines else [row for _, row in read_json_lines(path)]
+
+
+def _files(root: Path, most: int | None = None) -> list[Path]:
+    """Those whose first picture can be read."""
+    found = []
+    for path in annotation_files(root, *SUFFIXES)[:most]:
+        try:
+            rows = _rows(_read(path, first=True))
+            if rows and rows[0] is not None and shapes_of(rows[0][1]) is not None:
+                found.append(path)
+        except MALFORMED:
+            continue
+    return found
+
+
+def _labelled(path: Path) -> Iterator[Labelled]:
+    split, pictures = split_of_file(path), Pictures(picture_root(path))
+    for number, row in enumerate(_rows(_read(path))):
+        where = f"picture {number}"
+        try:
+            if row is None:
+                raise BadFile(path, f"{where} has no name and marks")
+            image = pictures.find(row[0], split)
+            own = split_of(image.parent.name) if split == "train" and image.is_file() else None
+            yield Labelled(own or split, row[0], image, path, shapes_of(row[1]))
+        except BadFile as bad:
+            yield Labelled(split, where, path, path, bad)
+        except MALFORMED:
+            yield Labelled(split, where, path, path, BadFile(path, f"{where} has a mark without x and y, or a box"))
+
+
+def _entries(root: Path) -> Iterator[Entry]:
+    found = _files(root)
+    first = peek_json(found[0]) if found else None
+    fractions = isinstance(first, dict) and isinstance(first.get("labels"), dict) and "classes" in first
+    yield from from_shapes((row for path in found for row in _labelled(path)), fractions=fractions)
+
+
+LAYOUT = Layout("json-pictures", lambda root: bool(_files(root, PEEKED)), _entries, upright_points=True)

@@ -1,0 +1,92 @@
+"""A text file with a line for each picture, or a few lines, as detectors and localisers read it.
+
+    _annotations.txt     1.jpg x0,y0,x1,y1,class x0,y0,x1,y1,class ...         YOLO v3 for Keras, Roboflow's "_annotations.txt"
+    train_gt_loc.txt     1 number x y small large level x y small ...          NWPU-Crowd's localisation, IIM, FIDTM, CLTR
+    *_bbx_gt.txt         0--Parade/1.jpg / number / x y w h ... (a line each)   WIDER FACE
+    annotation.txt       1.jpg x y x y ...                                     own
+
+Pictures lie anywhere below. A box gives its centre.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..images import IMAGE_SUFFIXES, BadFile
+from .base import Entry, Layout, read_text
+from .tree import PEEKED, Labelled, Pictures, Shape, annotation_files, from_shapes, peek_lines, split_of_file
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _form(path: Path) -> str:
+    """Which of the forms a file has, by its first lines; "" for another file."""
+    lines = peek_lines(path, 2)
+    first = lines[0].split() if lines else []
+    if path.stem.lower().endswith("_bbx_gt"):
+        return "wider"
+    if path.stem.lower().endswith("gt_loc"):
+        return "loc"
+    if len(first) > 1 and _is_image(first[0]):
+        if all(len(field.split(",")) == 5 for field in first[1:]):
+            return "keras"
+        if len(first) % 2 and all(_number(field) for field in first[1:]):
+            return "own"
+    return ""
+
+
+def _number(field: str) -> bool:
+    return field.replace(".", "", 1).replace("-", "", 1).isdigit()
+
+
+def _line(form: str, fields: list[str]) -> tuple[str, list[Shape]]:
+    name, *rest = fields
+    if form == "keras":
+        return name, [Shape("", [float(number) for number in field.split(",")[:4]]) for field in rest]
+    numbers = [float(field) for field in rest[form == "loc" :]]
+    step = 5 if form == "loc" else 2
+    if len(numbers) % step or (form == "loc" and len(numbers) != 5 * int(rest[0])):
+        raise ValueError
+    return name, [Shape("", (numbers[i], numbers[i + 1])) for i in range(0, len(numbers), step)]
+
+
+def _wider(lines: list[str]) -> Iterator[tuple[str, list[Shape]]]:
+    """Name, number and boxes; a picture of nobody has one box of zeros all the same."""
+    name = ""
+    shapes: list[Shape] = []
+    for line in [*(line.strip() for line in lines), "end.jpg"]:
+        if _is_image(line):
+            if name:
+                yield name, shapes
+            name, shapes = line, []
+        elif len(line.split()) >= 4:
+            x, y, width, height = (float(field) for field in line.split()[:4])
+            shapes += [Shape("", (x, y, x + width, y + height))] * (width > 0 and height > 0)
+
+
+def _rows(path: Path) -> Iterator[Labelled]:
+    form, split = _form(path), split_of_file(path)
+    pictures = Pictures(path.parent if form in ("keras", "own", "loc") else path.parent.parent)
+    lines = read_text(path).splitlines()
+    try:
+        read = _wider(lines) if form == "wider" else (_line(form, line.split()) for line in lines if line.strip())
+        for name, shapes in read:
+            yield Labelled(split, name, pictures.find(name, split), path, shapes)
+    except (ValueError, IndexError):
+        yield Labelled(split, path.name, path, path, BadFile(path, "a line of it is not as the first"))
+
+
+def _files(root: Path) -> list[Path]:
+    folder = [path for path in root.glob("*_split") if path.is_dir()] if root.is_dir() else []
+    found = annotation_files(root, ".txt") + [path for each in folder for path in annotation_files(each, ".txt")]
+    return [path for path in found[: 4 * PEEKED] if _form(path)]
+
+
+def _entries(root: Path) -> Iterator[Entry]:
+    yield from from_shapes(row for path in _files(root) for row in _rows(path))
+
+
+LAYOUT = Layout("text-pictures", lambda root: bool(_files(root)), _entries, upright_points=True)

@@ -1,0 +1,293 @@
+"""Writers of further exports of labelling tools and data sets; as in `foreign`, each returns what a reader should find."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from foreign import HEADS, SIZE, Found, _box, _json, _pictures
+from layouts import mat, picture
+
+
+def _text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _xy(points) -> list[dict[str, float]]:
+    return [{"x": x, "y": y} for x, y in points]
+
+
+def supervisely(root: Path) -> Found:
+    found = _pictures(root / "ds" / "img")
+    _json(root / "meta.json", {"classes": [{"title": "head", "shape": "point"}]})
+    for name, points in found.items():
+        marks = [
+            {"classTitle": "head", "geometryType": "point", "points": {"exterior": [point]}} for point in points[:-1]
+        ]
+        for x, y in points[-1:]:
+            corners = [[x - 5, y - 5], [x + 5, y + 5]]
+            marks.append({"classTitle": "head", "geometryType": "rectangle", "points": {"exterior": corners}})
+        _json(root / "ds" / "ann" / f"{name}.json", {"size": {"width": 320, "height": 240}, "objects": marks})
+    return {"train": found}
+
+
+def darwin(root: Path) -> Found:
+    found = _pictures(root / "images")
+    for name, points in found.items():
+        marks = [{"name": "head", "keypoint": point} for point in _xy(points[:-1])]
+        for x, y in points[-1:]:
+            marks.append({"name": "head", "bounding_box": {"x": x - 5, "y": y - 5, "w": 10, "h": 10}})
+        content = {
+            "version": "2.0",
+            "item": {"name": name, "path": "/"},
+            "annotations": [*marks, {"name": "t", "tag": {}}],
+        }
+        _json(root / "releases" / "latest" / "annotations" / f"{name[:-4]}.json", content)
+    return {"train": found}
+
+
+def superannotate(root: Path) -> Found:
+    found = _pictures(root)
+    for name, points in found.items():
+        marks = [{"type": "point", "className": "head"} | point for point in _xy(points)]
+        _json(root / f"{name}.json", {"metadata": {"name": name}, "instances": marks})
+    return {"train": found}
+
+
+def geojson(root: Path) -> Found:
+    found = _pictures(root)
+    for name, points in found.items():
+        features = [{"type": "Feature", "geometry": {"type": "Point", "coordinates": point}} for point in points]
+        _json(root / f"{name[:-4]}.geojson", {"type": "FeatureCollection", "features": features})
+    return {"train": found}
+
+
+def points_apart(root: Path) -> Found:
+    """A JSON of points for each picture, in a folder of its own, and in train and test."""
+    for split, numbers in (("train", "134"), ("test", "2")):
+        for name, points in _pictures(root / split / "images", numbers=numbers).items():
+            _json(root / split / "json" / f"{name[:-4]}.json", {"points": points})
+    return {split: {f"{split}/{n}.jpg": HEADS[n] for n in ns} for split, ns in (("train", "134"), ("test", "2"))}
+
+
+def _one_file(
+    name: str, content: Callable[[dict[str, list]], object], folder: str = "images"
+) -> Callable[[Path], Found]:
+    """A writer of pictures and one file: JSON, or the lines of a list of texts."""
+
+    def write(root: Path) -> Found:
+        found = _pictures(root / folder)
+        made = content(found)
+        _text(root / name, made if isinstance(made, str) else json.dumps(made))
+        return {"train": {key: points for key, points in found.items()}}
+
+    return write
+
+
+def _lines(rows) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _corners(point) -> list[float]:
+    return [point[0] - 5, point[1] - 5, point[0] + 5, point[1] + 5]
+
+
+def _labelbox(name: str, points: list) -> dict:
+    marks = [{"name": "head", "point": point} for point in _xy(points)]
+    return {"data_row": {"external_id": name}, "projects": {"p": {"labels": [{"annotations": {"objects": marks}}]}}}
+
+
+def _share(point) -> list[float]:
+    return [(point[0] - 5) / 320, (point[1] - 5) / 240, 10 / 320, 10 / 240]
+
+
+JSON_PICTURES = {
+    "of Hugging Face": _one_file(
+        "train/metadata.jsonl",
+        lambda f: _lines({"file_name": n, "objects": {"bbox": [_box(p) for p in ps]}} for n, ps in f.items()),
+        "train",
+    ),
+    "of BDD100K": _one_file(
+        "labels/det_train.json",
+        lambda f: [
+            {"name": n, "labels": [{"category": "head", "box2d": dict(zip(("x1", "y1", "x2", "y2"), _corners(p)))} for p in ps]}
+            for n, ps in f.items()
+        ],
+    ),
+    "of CreateML": _one_file(
+        "train/_annotations.createml.json",
+        lambda f: [
+            {"image": n, "annotations": [{"label": "head", "coordinates": p | {"width": 10, "height": 8}} for p in _xy(ps)]}
+            for n, ps in f.items()
+        ],
+        "train",
+    ),
+    "of Labelbox": _one_file("export.ndjson", lambda f: _lines(_labelbox(n, ps) for n, ps in f.items())),
+    "of FiftyOne": _one_file(
+        "labels.json",
+        lambda f: {
+            "classes": ["head"],
+            "labels": {n: [{"label": 0, "bounding_box": _share(p)} for p in ps] for n, ps in f.items()},
+        },
+    ),
+    "of DotDotGoose": _one_file(
+        "mine.pnt", lambda f: {"classes": ["head"], "points": {n: {"head": _xy(ps)} for n, ps in f.items()}, "ui": {}}
+    ),
+    "pairs": _one_file("labels.json", lambda f: [{"image": n, "heads": ps} for n, ps in f.items()]),
+    "by name": _one_file("labels.json", lambda f: {n: {"points": ps} for n, ps in f.items()}),
+}  # fmt: skip
+
+
+def _keras(found: dict[str, list]) -> str:
+    boxes = {n: " ".join(f"{','.join(map(str, _corners(p)))},0" for p in ps) for n, ps in found.items()}
+    return "".join(f"{name} {row}\n" for name, row in boxes.items())
+
+
+def _wider(found: dict[str, list]) -> str:
+    text = ""
+    for name, points in found.items():
+        boxes = [f"{' '.join(map(str, _box(point)))} 0 0 0 0 0 0" for point in points]
+        text += "\n".join([name, str(len(points)), *(boxes or ["0 0 0 0 0 0 0 0 0 0"])]) + "\n"
+    return text
+
+
+TEXT_PICTURES = {
+    "of Keras": _one_file("train/_annotations.txt", _keras, "train"),
+    "of WIDER FACE": _one_file("wider_face_split/wider_face_train_bbx_gt.txt", _wider, "WIDER_train/images"),
+    "pairs": _one_file(
+        "annotation.txt", lambda f: "".join(f"{n} {' '.join(f'{x} {y}' for x, y in ps)}\n" for n, ps in f.items())
+    ),
+    "localisation": _one_file(
+        "train_gt_loc.txt",
+        lambda f: "".join(f"{n} {len(ps)} {' '.join(f'{x} {y} 4 6 1' for x, y in ps)}\n" for n, ps in f.items()),
+    ),
+}
+
+
+def csv_columns(image: str, x: str, y: str, mark: str = ",", name: str = "points.csv") -> Callable[[Path], Found]:
+    """One head a line below a header of these columns: nothing tells of the picture without heads."""
+
+    def write(root: Path) -> Found:
+        found = {key: points for key, points in _pictures(root / "images").items() if points}
+        rows = [mark.join((key, str(a), str(b))) for key, points in found.items() for a, b in points]
+        _text(root / name, "\n".join([mark.join((image, x, y)), *rows]) + "\n")
+        return {"train": found}
+
+    return write
+
+
+def csv_with_split(root: Path) -> Found:
+    found = csv_columns("image", "x", "y")(root)["train"]
+    rows = [
+        f"{key},{x},{y},{'test' if key == '2.jpg' else 'train'}" for key, points in found.items() for x, y in points
+    ]
+    _text(root / "points.csv", "\n".join(["image,x,y,split", *rows]) + "\n")
+    return {"train": {key: points for key, points in found.items() if key != "2.jpg"}, "test": {"2.jpg": HEADS["2"]}}
+
+
+def open_images(root: Path) -> Found:
+    found = {key[:-4]: points for key, points in _pictures(root / "train").items() if points}
+    rows = []
+    for key, points in found.items():
+        for x0, y0, width, height in map(_share, points):
+            rows.append(f"{key},xclick,/m/04hgtk,1,{x0},{x0 + width},{y0},{y0 + height},0")
+    header = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded"
+    _text(root / "train-annotations-bbox.csv", "\n".join([header, *rows]) + "\n")
+    return {"train": found}
+
+
+def yolo_lines(line: Callable[[float, float], str]) -> Callable[[Path], Found]:
+    """Labels with other lines than boxes; lists tell the splits."""
+
+    def write(root: Path) -> Found:
+        for name, points in _pictures(root / "images").items():
+            text = "".join(line(x / 320, y / 240) + "\n" for x, y in points)
+            _text(root / "labels" / f"{name[:-4]}.txt", text)
+        _text(root / "train.txt", "./images/1.jpg\n./images/3.jpg\n")
+        _text(root / "val.txt", "./images/2.jpg\n./images/4.jpg\n")
+        _text(root / "data.yaml", "train: train.txt\nval: val.txt\nnames: [head]\n")
+        return {split: {f"{n}.jpg": HEADS[n] for n in ns} for split, ns in (("train", "13"), ("val", "24"))}
+
+    return write
+
+
+def processed(root: Path) -> Found:
+    """NWPU's form with labels of test.txt, as IIM and FIDTM leave ShanghaiTech."""
+    for name, points in _pictures(root / "images").items():
+        boxes = [_corners(point) for point in points]
+        content = {"img_id": name, "human_num": len(points), "points": points, "boxes": boxes}
+        _json(root / "jsons" / f"{name[:-4]}.json", content)
+    splits = {"train": "13", "val": "2", "test": "4"}
+    for split, numbers in splits.items():
+        _text(root / f"{split}.txt", "\n".join(numbers) + "\n")
+    return {split: {f"{n}.jpg": HEADS[n] for n in numbers} for split, numbers in splits.items()}
+
+
+def rgbd(root: Path) -> Found:
+    for number, points in HEADS.items():
+        picture(root / "train_data" / "train_img" / f"IMG_{number}.png", SIZE)
+        mat(root / "train_data" / "train_gt" / f"GT_IMG_{number}.mat", "point", np.array(points).reshape(-1, 2))
+    return {"train": {f"train_img/IMG_{number}.png": points for number, points in HEADS.items()}}
+
+
+def npz_beside(root: Path) -> Found:
+    found = _pictures(root)
+    for name, points in found.items():
+        np.savez(root / f"{name[:-4]}.npz", heads=np.array(points).reshape(-1, 2), size=np.array([240, 320]))
+    return {"train": found}
+
+
+def imagej(root: Path) -> Found:
+    """Results.csv of the multi-point tool; and one file of bare numbers."""
+    found = _pictures(root)
+    for name, points in found.items():
+        rows = [f"{i},0,120,{x},{y}" for i, (x, y) in enumerate(points, 1)]
+        _text(root / f"{name[:-4]}.csv", "\n".join([" ,Area,Mean,X,Y", *rows]) + "\n")
+    _text(root / "2.csv", "".join(f"{x},{y}\n" for x, y in found["2.jpg"]))
+    return {"train": found}
+
+
+def counted_text(root: Path) -> Found:
+    found = _pictures(root)
+    for name, points in found.items():
+        _text(root / f"{name[:-4]}.txt", "\n".join([str(len(points)), *(f"{x} {y}" for x, y in points)]) + "\n")
+    return {"train": found}
+
+
+def own_variable(root: Path) -> Found:
+    found = _pictures(root / "images")
+    for name, points in found.items():
+        mat(root / "gt" / f"{name[:-4]}.mat", "center", np.array(points).reshape(-1, 2))
+    return {"train": found}
+
+
+def cvat_video(root: Path) -> Found:
+    found = {name[:-4]: points for name, points in _pictures(root / "images", prefix="frame_00000").items() if points}
+    tracks = ""
+    for name, points in found.items():
+        for x, y in points:
+            place = f'frame="{int(name[6:])}" points="{x},{y}"'
+            tracks += f'<track label="head"><points outside="0" {place}/><points outside="1" {place}/></track>'
+    _text(
+        root / "annotations.xml", f'<?xml version="1.0"?>\n<annotations>\n<version>1.1</version>{tracks}</annotations>'
+    )
+    return {"train": found}
+
+
+def tuples(root: Path) -> Found:
+    found = {f"images/{name}": points for name, points in _pictures(root / "images").items()}
+    rows = [f'{name},"{[tuple(point) for point in points]}"' for name, points in found.items()]
+    _text(root / "labels.csv", "\n".join(["filename,points", *rows]) + "\n")
+    return {"train": found}
+
+
+def list_without_folder(root: Path) -> Found:
+    """Pictures lie in a folder that the list does not name; a key tells the split."""
+    found = _pictures(root / "images")
+    rows = [{"image": n, "points": ps, "split": "test" if n == "2.jpg" else "train"} for n, ps in found.items()]
+    _json(root / "labels.json", rows)
+    splits = {"train": "134", "test": "2"}
+    return {split: {f"images/{n}.jpg": HEADS[n] for n in numbers} for split, numbers in splits.items()}
