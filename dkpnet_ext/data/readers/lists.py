@@ -46,7 +46,8 @@ def list_points(value: Any, path: Path, where: str, owners: dict[Path, str]) -> 
                 file = beside(path, value)
                 if not file.exists() and not value.strip().lower().endswith(".csv"):
                     raise BadFile(
-                        path, "points are neither [[x, y], ...] nor the name of a CSV file with the columns x,y"
+                        path,
+                        f"points {value.strip()[:40]!r} are neither [[x, y], ...] nor a CSV file with the columns x,y",
                     )
                 if owners.setdefault(file, where) != where:
                     raise BadFile(path, f"{value.strip()} is already the annotation of {owners[file]}")
