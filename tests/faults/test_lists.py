@@ -32,7 +32,7 @@ CSV = [
     Fault("points are NaN", 'image,points\na.png,"[[NaN, 3]]"\n', "NaN"),
     Fault("points are infinite", 'image,points\na.png,"[[Infinity, 3]]"\n', "infinite"),
     Fault("points of 400 digits", 'image,points\na.png,"[[1' + "0" * 400 + ', 3]]"\n', "line 2"),
-    Fault("points are an object", 'image,points\na.png,"{""x"": 3}"\n', "no such annotation"),
+    Fault("points are an object", 'image,points\na.png,"{""x"": 3}"\n', "neither pairs"),
     Fault("points are deeply nested", 'image,points\na.png,"' + "[" * 5000 + '"\n', "line 2"),
     Fault(
         "points of one image are fractions",

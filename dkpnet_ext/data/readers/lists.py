@@ -47,7 +47,7 @@ def list_points(value: Any, path: Path, where: str, owners: dict[Path, str]) -> 
                 if not file.exists() and not value.strip().lower().endswith(".csv"):
                     raise BadFile(
                         path,
-                        f"points {value.strip()[:40]!r} are neither [[x, y], ...] nor a CSV file with the columns x,y",
+                        f"points {value.strip()[:40]!r} are neither pairs [[x, y], ...] nor a CSV file with the columns x,y",
                     )
                 if owners.setdefault(file, where) != where:
                     raise BadFile(path, f"{value.strip()} is already the annotation of {owners[file]}")
