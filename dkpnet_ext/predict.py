@@ -98,7 +98,9 @@ def line(found: Prediction) -> str:
     notes = list(found.notes)
     if found.intervals:
         level, (low, high) = list(found.intervals.items())[-1]
-        frames += f" ({level} %: {math.floor(low)} to {math.ceil(high)})"
+        checked = found.interval_pictures.get(level)
+        known = f", as on {checked} checked pictures" if checked else ""
+        frames += f" ({level} %: {math.floor(low)} to {math.ceil(high)}{known})"
     if found.familiar and found.familiar.startswith("unlike"):
         notes.insert(0, found.familiar)
     if found.size != found.counted_size and found.size and found.counted_size:

@@ -40,6 +40,7 @@ class Prediction:
     ground: dict[str, Any] | None = None  # people per square metre, see `GroundCount.spoken`
     error: str | None = None  # then nothing else is known
     intervals: dict[str, list[float]] = field(default_factory=dict)  # per cent -> lowest and highest count
+    interval_pictures: dict[str, int] = field(default_factory=dict)  # per cent -> validation pictures behind the limits
     familiar: str | None = None  # in words, whether the picture is like those that the model learned from
 
 
@@ -144,6 +145,7 @@ def draw_picture(
     if found.assessed is not None:
         prediction.familiar = found.assessed.words()
         prediction.intervals = {str(level): list(limits) for level, limits in found.assessed.intervals.items()}
+        prediction.interval_pictures = {str(level): number for level, number in found.assessed.pictures.items()}
     return prediction
 
 

@@ -145,6 +145,7 @@ class DemoPage(Page):
             "cells": [found.stride * columns * width / w, found.stride * rows * height / h],
             "familiar": "" if found.assessed is None else found.assessed.words(),
             "intervals": {} if found.assessed is None else found.assessed.intervals,
+            "checked": {} if found.assessed is None else found.assessed.pictures,
             "points": found.located()[:, :2].round(1).tolist(),
             "scale": per_area(heat_peak(found.density), found.density, (width, height)),
             "photo": data_url(image, "JPEG"),

@@ -47,6 +47,7 @@ class Assessment:
     nearest: str  # data set of the training that the picture is most like
     distance: float  # to it, in units of the largest distance that still is like the training pictures
     intervals: dict[int, tuple[float, float]] = field(default_factory=dict)  # per cent -> lowest and highest count
+    pictures: dict[int, int] = field(default_factory=dict)  # per cent -> validation pictures behind the interval
 
     @property
     def unlike(self) -> bool:
@@ -94,14 +95,15 @@ class Calibration:
         """
         distances = self.distances(description)
         nearest = self.names[int(distances.argmin())]
-        intervals = {}
+        intervals, pictures = {}, {}
         if distances.min() <= self.limit:
             for level, known in self.quantiles.items():
-                quantile = known.get(nearest, known.get(ALL))
-                if quantile is not None:
-                    half = quantile * (count + 1)
+                source = nearest if nearest in known else ALL
+                if source in known:
+                    half = known[source] * (count + 1)
                     intervals[level] = (max(count - half, 0.0), count + half)
-        return Assessment(nearest, float(distances.min() / self.limit), intervals)
+                    pictures[level] = int(self.pictures.get(source, 0))
+        return Assessment(nearest, float(distances.min() / self.limit), intervals, pictures)
 
     def save(self, folder: Path) -> None:
         """Write beside the model.safetensors of a folder, to whose weights it then belongs."""

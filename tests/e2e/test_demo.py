@@ -94,7 +94,7 @@ def test_like_or_unlike_and_the_interval(client, model, photo, monkeypatch):
     for limit, moved, words in ((1.0, 0.0, "like its pictures of B"), (1.0, 9.0, "unlike the pictures")):
         known = Calibration(
             ("A", "B"), torch.stack([centre - 99, centre + moved]), torch.eye(len(centre)).repeat(2, 1, 1), limit,
-            {80: {"B": 0.1}, 90: {"": 0.2}}, {},
+            {80: {"B": 0.1}, 90: {"": 0.2}}, {"B": 17, "": 88},
         )  # fmt: skip
         monkeypatch.setattr(model, "calibration", known)
         answer = client.post("/count", data=photo.read_bytes()).json
@@ -103,6 +103,7 @@ def test_like_or_unlike_and_the_interval(client, model, photo, monkeypatch):
             count = answer["count"]
             assert answer["intervals"]["80"] == pytest.approx([count - 0.1 * (count + 1), count + 0.1 * (count + 1)])
             assert answer["intervals"]["90"] == pytest.approx([count - 0.2 * (count + 1), count + 0.2 * (count + 1)])
+            assert answer["checked"] == {"80": 17, "90": 88}
     assert answer["intervals"] == {}
 
 

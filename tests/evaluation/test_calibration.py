@@ -11,12 +11,14 @@ import torch
 from counters import alive
 from PIL import Image
 
+from dkpnet_ext.counting.pictures import Prediction
 from dkpnet_ext.data import Domain
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.evaluation.calibration import calibrate, calibrate_checkpoint, gaussians, quantile
 from dkpnet_ext.evaluation.metrics import Coverage, coverage
 from dkpnet_ext.models import DKPNet, load_model
 from dkpnet_ext.models.calibration import FILE, Assessment, Calibration, describe
+from dkpnet_ext.predict import line
 
 
 def made(**changes) -> Calibration:
@@ -53,13 +55,19 @@ def test_a_picture_takes_the_interval_of_its_data_set():
     said = known.assess(torch.tensor([1.0, 0.0]), 9.0)
     assert (said.nearest, said.unlike, said.words()) == ("A", False, "like its pictures of A")
     assert said.distance == pytest.approx(math.sqrt(0.5) / 2)
-    assert said.intervals == {80: (8.0, 10.0), 90: (4.0, 14.0)}
+    assert said.intervals == {80: (8.0, 10.0), 90: (4.0, 14.0)} and said.pictures == {80: 20, 90: 23}
     said = known.assess(torch.tensor([9.0, 0.0]), 9.0)
     assert (said.nearest, said.intervals[80]) == ("B", (7.0, 11.0))  # too few of its own: that of all
     assert known.assess(torch.zeros(2), 0.0).intervals[90] == (0.0, 0.5)  # never below 0
     far = known.assess(torch.tensor([5.0, 0.0]), 9.0)
     assert far.unlike and far.intervals == {} and "unlike" in far.words()
     assert not made(limit=math.inf).assess(torch.tensor([1e6, 0.0]), 9.0).unlike  # too few pictures told
+
+
+def test_the_line_says_on_how_many_pictures_an_interval_was_checked():
+    found = Prediction("a.jpg", 10.0, intervals={"80": [8.0, 12.0], "90": [7.5, 13.2]}, interval_pictures={"90": 17})
+    assert line(found) == "a.jpg: 10.0 (90 %: 7 to 14, as on 17 checked pictures)"
+    assert line(replace(found, interval_pictures={})) == "a.jpg: 10.0 (90 %: 7 to 14)"
 
 
 def test_gaussians_measure_mahalanobis_distances():
