@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .boxes import Window
+
 NATIVE = 0.5
 """Share of crops at scale 1. Whole pictures are counted unresized: a network that sees every crop resized is less at home
 there (measured: crops of ShanghaiTech B counted 6 % too low at scale 1, 2 % too high over all scales)."""
@@ -77,6 +79,10 @@ class CoveringCrops:
 
     def __call__(self, image: np.ndarray, points: np.ndarray) -> tuple[Tensor, Tensor]:
         """uint8 [H, W, 3], memory-mapped or not, [N, 2] -> uint8 [3, crop, crop], float32 [n, 2] in it."""
+        return self.placed(image, points)[:2]
+
+    def placed(self, image: np.ndarray, points: np.ndarray) -> tuple[Tensor, Tensor, Window]:
+        """As a call, and where the crop lies in the picture."""
         height, width = image.shape[:2]
         empty = len(points) == 0
         lowest, highest = self.scale[0] / (2 if empty else 1), self.scale[1]
@@ -96,7 +102,8 @@ class CoveringCrops:
             pixels = F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
             points = points * np.array([size[1] / columns, size[0] / rows], np.float32)
         heads = torch.from_numpy(points)
-        if float(torch.rand(())) < self.flip:
+        mirrored = float(torch.rand(())) < self.flip
+        if mirrored:
             pixels = pixels.flip(2)
             heads = torch.stack((size[1] - heads[:, 0], heads[:, 1]), 1)
         if self.jitter:
@@ -107,7 +114,8 @@ class CoveringCrops:
             pixels = filled
         # A head on the far edge, by mirroring or rounding, belongs to the last pixel.
         limits = torch.from_numpy(np.nextafter(np.array([size[1], size[0]], np.float32), np.float32(0)))
-        return pixels, heads.clamp(min=0).minimum(limits)
+        window = Window(left, top, columns, rows, (size[1] / columns, size[0] / rows), mirrored)
+        return pixels, heads.clamp(min=0).minimum(limits), window
 
     def recolour(self, pixels: Tensor, strength: float) -> Tensor:
         """uint8 [3, H, W] -> the same after a `colour_change`; contrast is about the crop's mean."""

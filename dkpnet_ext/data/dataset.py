@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .boxes import Border, Window, at_border
 from .domains import Item
 
 Transform = Callable[[np.ndarray, np.ndarray], tuple[Tensor, Tensor]]
+
+
+class Placing(Protocol):
+    """A transform that also says where its crop lies."""
+
+    def placed(self, image: np.ndarray, points: np.ndarray) -> tuple[Tensor, Tensor, Window]: ...
 
 
 class Example(NamedTuple):
@@ -23,6 +30,7 @@ class Example(NamedTuple):
     label: int
     name: str
     side: int  # pixels, the shortest of the picture that it was cut from
+    targets: Tensor | None = None  # float32 [n], what is expected of each point; None: 1
 
 
 class Batch(NamedTuple):
@@ -34,6 +42,7 @@ class Batch(NamedTuple):
     labels: Tensor  # int64 [B]
     names: list[str]
     sides: Tensor  # float32 [B], pixels: the shortest of the picture that each was cut from
+    targets: Tensor | None = None  # float32 [M], what is expected of each point; None: 1
 
 
 class CrowdDataset(Dataset[Example]):
@@ -41,15 +50,24 @@ class CrowdDataset(Dataset[Example]):
 
     The same pair gives the same bits in any worker, process or order, so runs resume exactly. A plain index
     counts as its own key. ``labels`` (one int per item; the domain at first, the cluster in stage II) may be
-    replaced between epochs.
+    replaced between epochs. ``border`` says what is expected of heads at a crop's border, see `boxes`; other than
+    ``points`` it needs a transform that is `Placing`.
     """
 
-    def __init__(self, items: Sequence[Item], labels: Sequence[int], transform: Transform, seed: int = 0) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        labels: Sequence[int],
+        transform: Transform,
+        seed: int = 0,
+        border: Border = "points",
+    ) -> None:
         if len(items) != len(labels):
             raise ValueError(f"{len(items)} items but {len(labels)} labels")
         self.items = items
         self.labels = [int(label) for label in labels]
         self.transform = transform
+        self.border = border
         self.seed = seed
 
     def __len__(self) -> int:
@@ -61,14 +79,19 @@ class CrowdDataset(Dataset[Example]):
         state = np.random.SeedSequence((self.seed, key)).generate_state(1, np.uint64)[0]
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(int(state))
-            picture = item.read()
-            image, points = self.transform(picture, item.points)
-        return Example(image, points, self.labels[index], item.name, min(picture.shape[:2]))
+            picture, targets = item.read(), None
+            if self.border == "points":
+                image, points = self.transform(picture, item.points)
+            else:
+                image, _, window = cast(Placing, self.transform).placed(picture, item.points)
+                points, targets = map(torch.from_numpy, at_border(item.points, window, self.border))
+        return Example(image, points, self.labels[index], item.name, min(picture.shape[:2]), targets)
 
 
 def collate(examples: Sequence[Example]) -> Batch:
     """Stack examples of one size. Points are concatenated, with the offsets of each image's part."""
     counts = torch.tensor([0] + [len(example.points) for example in examples])
+    targets = [example.targets for example in examples if example.targets is not None]
     return Batch(
         torch.stack([example.image for example in examples]),
         torch.cat([example.points for example in examples]),
@@ -76,4 +99,5 @@ def collate(examples: Sequence[Example]) -> Batch:
         torch.tensor([example.label for example in examples]),
         [example.name for example in examples],
         torch.tensor([float(example.side) for example in examples]),
+        torch.cat(targets) if targets else None,
     )

@@ -13,6 +13,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from .boxes import Window
+
 
 class TrainTransform:
     """Random crop, horizontal flip and colour jitter; draws from torch's default generator.
@@ -34,6 +36,10 @@ class TrainTransform:
 
     def __call__(self, image: np.ndarray, points: np.ndarray) -> tuple[Tensor, Tensor]:
         """uint8 [H, W, 3], memory-mapped or not, [N, 2] -> uint8 [3, crop, crop], float32 [n, 2] in it."""
+        return self.placed(image, points)[:2]
+
+    def placed(self, image: np.ndarray, points: np.ndarray) -> tuple[Tensor, Tensor, Window]:
+        """As a call, and where the crop lies in the picture."""
         height, width = image.shape[:2]
         side = min(self.crop, height, width)
         top = int(torch.randint(height - side + 1, ()))
@@ -52,6 +58,8 @@ class TrainTransform:
         heads = heads.clamp(0, np.nextafter(np.float32(self.crop), np.float32(0)))
         cells = heads.floor()
         fractions = (heads - cells).clamp(max=1 - 2**-10)
-        cells = tv_tensors.KeyPoints(cells, canvas_size=(self.crop, self.crop))
+        first = cells.new_zeros(1, 2)  # the upper left pixel goes along: it shows whether the crop was mirrored
+        cells = tv_tensors.KeyPoints(torch.cat([first, cells]), canvas_size=(self.crop, self.crop))
         pixels, cells = self.augment(pixels, cells)
-        return v2.functional.pil_to_tensor(pixels), (cells + fractions).as_subclass(Tensor)
+        window = Window(left, top, side, side, (self.crop / side, self.crop / side), bool(cells[0, 0] > 0))
+        return v2.functional.pil_to_tensor(pixels), (cells[1:] + fractions).as_subclass(Tensor), window

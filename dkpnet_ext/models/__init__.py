@@ -15,7 +15,7 @@ from .registry import list_systems, load_model
 # isort: split
 from .canet import CANet
 from .csrnet import CSRNet
-from .dssinet import DSSINet
+from .dssinet import DSSINet, PrunedDSSINet
 from .film import FiLM
 from .mcnn import MCNN
 from .mdknet import MDKNet
@@ -25,5 +25,5 @@ from .vgg19 import VGG19Regressor
 
 __all__ = [
     "MCNN", "SFCN", "CANet", "CSRNet", "CounterOutput", "CrowdCounter", "DKPNet", "DSSINet", "FiLM", "MDKNet",
-    "MultiBranch", "VGG19Regressor", "list_systems", "load_model", "load_released",
+    "MultiBranch", "PrunedDSSINet", "VGG19Regressor", "list_systems", "load_model", "load_released",
 ]  # fmt: skip

@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .published import VGG, PublishedNetwork, dilated, initialise, named, register_network
+from .published import (
+    VGG,
+    PublishedNetwork,
+    deviation,
+    dilated,
+    initialise,
+    named,
+    register_network,
+    scaled,
+)
 
 _GRIDS = (1, 2, 3, 6)  # cells per side of the pooled context
 
@@ -52,11 +61,13 @@ class CANet(PublishedNetwork):
     exports = False  # adaptive pooling of a size that is not known
 
     @classmethod
-    def build(cls, outputs: int) -> tuple[Any, nn.Module]:
+    def build(cls, outputs: int, width: float) -> tuple[Any, nn.Module]:
         """See `PublishedNetwork.build`."""
+        front = VGG("vgg16", width)
+        (channels,), (last,) = front.channels, scaled((64,), width)
         head = named(
-            context=initialise(Context(512)),
-            backend=dilated(512, norm=True),
-            output=initialise(nn.Conv2d(64, outputs, 1)),
+            context=initialise(Context(channels), deviation(width)),
+            backend=dilated(channels, width, norm=True),
+            output=initialise(nn.Conv2d(last, outputs, 1), deviation(width)),
         )
-        return VGG("vgg16"), head
+        return front, head

@@ -6,7 +6,16 @@ from typing import Any
 
 from torch import nn
 
-from .published import VGG, PublishedNetwork, dilated, initialise, named, register_network
+from .published import (
+    VGG,
+    PublishedNetwork,
+    deviation,
+    dilated,
+    initialise,
+    named,
+    register_network,
+    scaled,
+)
 
 
 @register_network("CSRNet: VGG16 and dilated convolutions")
@@ -20,6 +29,9 @@ class CSRNet(PublishedNetwork):
     network, cell, pretrained = "csrnet", 8, "vgg16"
 
     @classmethod
-    def build(cls, outputs: int) -> tuple[Any, nn.Module]:
+    def build(cls, outputs: int, width: float) -> tuple[Any, nn.Module]:
         """See `PublishedNetwork.build`."""
-        return VGG("vgg16"), named(backend=dilated(512), output=initialise(nn.Conv2d(64, outputs, 1)))
+        front = VGG("vgg16", width)
+        (last,) = scaled((64,), width)
+        output = initialise(nn.Conv2d(last, outputs, 1), deviation(width))
+        return front, named(backend=dilated(*front.channels, width), output=output)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .backbones import load_backbone_weights
-from .published import VGG, PublishedNetwork, initialise, register_network
+from .published import VGG, VGG_WIDTHS, PublishedNetwork, deviation, initialise, register_network, scaled
 
 _ROUNDS = 2
 _BLOCKS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21))  # VGG16's convolutions by their index, between the poolings
-_MESSAGES = ((128, 64), (256, 128, 64), (512, 256, 128), (512, 256))  # channels that meet at one resolution
-_DECODERS = (512, 768, 896, 448, 192)  # channels, from 1/16 to the full image
+_PRUNED = (24, 22, 0, 41, 51, 0, 108, 89, 111, 0, 184, 276, 228)  # channels of VGG16 in the authors' smaller network
 
 
 class Messages(nn.Module):
@@ -54,21 +54,26 @@ class Pyramid(nn.Module):
 
     name, reductions = "vgg16", (1,)
 
-    def __init__(self, outputs: int) -> None:
+    def __init__(self, outputs: int, widths: Sequence[int], width: float) -> None:
         super().__init__()
         self.channels = (outputs,)
-        self.front = VGG("vgg16")
+        self.front = VGG("vgg16", width, widths)
+        a, b, c, d = (self.front.features[block[-1]].out_channels for block in _BLOCKS)
+        (middle,) = scaled((128,), width)
         # One for each convolution, as published: the two before a message, conv2_2's and conv3_3's, are never used.
         self.acts = nn.ModuleList(nn.PReLU() for block in _BLOCKS for _ in block)
-        self.messages = nn.ModuleList(Messages(channels) for channels in _MESSAGES)
+        met = ((b, a), (c, b, a), (d, c, b), (d, c))  # features that meet, from the full image to 1/8
+        self.messages = nn.ModuleList(Messages(channels) for channels in met)
         self.decoders = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(c, 128, 1), nn.ReLU(inplace=True), nn.Conv2d(128, outputs, 3, padding=1))
-            for c in _DECODERS
+            nn.Sequential(
+                nn.Conv2d(sum(these), middle, 1), nn.ReLU(inplace=True), nn.Conv2d(middle, outputs, 3, padding=1)
+            )
+            for these in ((d,), *met[::-1])
         )
-        self.corrections = nn.ModuleList(nn.Conv2d(outputs, outputs, 3, padding=1) for _ in _DECODERS[1:])
+        self.corrections = nn.ModuleList(nn.Conv2d(outputs, outputs, 3, padding=1) for _ in met)
         self.act = nn.PReLU()
         for part in (self.messages, self.corrections, self.decoders):
-            initialise(part)
+            initialise(part, deviation(width))
 
     def stages(self) -> list[list[nn.Module]]:
         """VGG16's."""
@@ -113,15 +118,16 @@ class DSSINet(PublishedNetwork):
 
     No attention: three sizes of the image meet at five resolutions, and no one feature map lies before the output. Nothing
     in it is global: large images are tiled whole. The arguments are `PublishedNetwork`'s; the paper's loss, dilated
-    multi-scale structural similarity, is not part of this.
+    multi-scale structural similarity, is ``--loss ssim``.
     """
 
     network, cell, pretrained, attends = "dssinet", 1, "vgg16", False
+    widths: ClassVar[tuple[int, ...]] = VGG_WIDTHS["vgg16"]
 
     @classmethod
-    def build(cls, outputs: int) -> tuple[Any, nn.Module]:
+    def build(cls, outputs: int, width: float) -> tuple[Any, nn.Module]:
         """See `PublishedNetwork.build`."""
-        return Pyramid(outputs), nn.Identity()
+        return Pyramid(outputs, cls.widths, width), nn.Identity()
 
     @property
     def multiple(self) -> int:
@@ -130,4 +136,18 @@ class DSSINet(PublishedNetwork):
 
     def load_backbone(self, weights: str | Path) -> None:
         """See `PublishedNetwork.load_backbone`."""
+        if self.pretrained is None or self.arguments["width"] != 1:
+            raise UserError(f"system {self.network}: has no pretrained weights; use --weights None")
         load_backbone_weights(self.backbone.front, "vgg16", weights)
+
+
+@register_network("DSSINet with a pruned VGG16, from scratch")
+class PrunedDSSINet(DSSINet):
+    """DSSINet whose VGG16 the authors pruned: 1,785,602 parameters. They publish an MAE of 61.16 on ShanghaiTech A.
+
+    Theirs began with the weights that pruning left; here it begins with random ones. The arguments are
+    `PublishedNetwork`'s.
+    """
+
+    network, pretrained = "dssinet-pruned", None
+    widths = _PRUNED

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .published import PublishedNetwork, initialise, register_network
+from .published import PublishedNetwork, deviation, initialise, register_network, scaled
 
 _COLUMNS = (  # kernel of the first convolution and of the other three; channels
     (9, 7, (16, 32, 16, 8)),
@@ -19,11 +19,13 @@ _COLUMNS = (  # kernel of the first convolution and of the other three; channels
 class Columns(nn.Module):
     """The three columns side by side: 30 features at 1/4."""
 
-    name, reductions, channels = "mcnn", (4,), (30,)
+    name, reductions = "mcnn", (4,)
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = 1.0) -> None:
         super().__init__()
-        self.columns = nn.ModuleList(_column(*column) for column in _COLUMNS)
+        columns = [(first, others, scaled(widths, width)) for first, others, widths in _COLUMNS]
+        self.columns = nn.ModuleList(_column(*column) for column in columns)
+        self.channels = (sum(widths[-1] for _, _, widths in columns),)
         initialise(self, None)
 
     def stages(self) -> list[list[nn.Module]]:
@@ -58,6 +60,7 @@ class MCNN(PublishedNetwork):
     network, cell = "mcnn", 4
 
     @classmethod
-    def build(cls, outputs: int) -> tuple[Any, nn.Module]:
+    def build(cls, outputs: int, width: float) -> tuple[Any, nn.Module]:
         """See `PublishedNetwork.build`."""
-        return Columns(), initialise(nn.Conv2d(30, outputs, 1))
+        columns = Columns(width)
+        return columns, initialise(nn.Conv2d(*columns.channels, outputs, 1), deviation(width))

@@ -7,7 +7,7 @@ density. SE, VA and InVA weigh the features between the two.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -25,7 +25,9 @@ from .network import CounterOutput, Link, outputs_of
 from .registry import register
 
 Attention = Literal["none", "se", "va", "inva"]
-_VGG: dict[str, tuple[int, ...]] = {  # widths of the 3x3 convolutions; 0 is a 2x2 maximum pooling
+WIDTHS = (1 / 16, 1.0)
+"""Lowest and highest share of the published channels."""
+VGG_WIDTHS: dict[str, tuple[int, ...]] = {  # widths of the 3x3 convolutions; 0 is a 2x2 maximum pooling
     "vgg16": (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512),
     "vgg19": (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512),
 }
@@ -37,6 +39,7 @@ class PublishedNetwork(CrowdCounter):
     Args:
         attention: ``none``, or what weighs the backbone's features: ``se``, ``va``, ``inva``, as in `DKPNet`.
         num_domains, num_sub, latent_dim, num_samples: of the attention, see `DKPNet`.
+        width: share of the published channels, for small machines; pretrained weights need 1.
         The others are `Network`'s.
 
     Raises:
@@ -49,6 +52,7 @@ class PublishedNetwork(CrowdCounter):
     """Pixels per density cell and axis, which the network fixes."""
     pretrained: ClassVar[str | None] = None
     """timm's name of the network whose ImageNet weights the backbone takes."""
+    added: ClassVar[Mapping[str, Any]] = {**CrowdCounter.added, "width": 1.0}
     attends: ClassVar[bool] = True
     """Whether there are features between backbone and head that an attention can weigh."""
     exports: ClassVar[bool] = True
@@ -66,8 +70,10 @@ class PublishedNetwork(CrowdCounter):
         link: Link = "relu",
         min_side: int = 416,
         max_side: int = 2048,
+        width: float = 1.0,
     ) -> None:
-        backbone, head = self.build(outputs_of(link))
+        check_number("width", width, *WIDTHS, whole=False)
+        backbone, head = self.build(outputs_of(link), width)
         channels = backbone.channels[-1]
         super().__init__(
             backbone, channels=channels, domains=domains, out_stride=self.cell, density_scale=density_scale,
@@ -91,8 +97,10 @@ class PublishedNetwork(CrowdCounter):
             self.attention = VariationalAttention(channels, latent_dim, num_domains, num_sub, num_samples)
 
     @classmethod
-    def build(cls, outputs: int) -> tuple[Any, nn.Module]:
+    def build(cls, outputs: int, width: float) -> tuple[Any, nn.Module]:
         """The backbone and the head, which has ``outputs`` channels, with random weights.
+
+        All others have ``width`` times the published channels, see `scaled`.
 
         The backbone has ``name``, ``reductions`` (r,), ``channels`` (C,) and ``stages()`` (see `backbones.stages`; empty
         where nothing is pretrained), and gives a list of one [B, C, H/r, W/r];
@@ -119,6 +127,10 @@ class PublishedNetwork(CrowdCounter):
         """
         if self.pretrained is None:
             raise UserError(f"system {self.network}: has no pretrained weights; use --weights None")
+        if self.arguments["width"] != 1:
+            raise UserError(
+                f"system {self.network}: a part of its channels has no pretrained weights; use --weights None"
+            )
         load_backbone_weights(self.backbone, self.pretrained, weights)
 
     def forward(self, images: Tensor, labels: Tensor | None = None, batch_offset: int = 0) -> CounterOutput:
@@ -171,20 +183,22 @@ class VGG(nn.Module):
 
     ``vgg16`` ends after conv4_3 at 1/8, ``vgg19`` after conv5_4 at 1/16; both have 512 channels. Parameters have
     timm's and torchvision's names.
+
+    Args:
+        name: ``vgg16`` or ``vgg19``; width: share of the channels.
+        widths: channels of its convolutions in place of the published ones, 0 where a pooling is.
     """
 
-    channels = (512,)
-
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, width: float = 1.0, widths: Sequence[int] = ()) -> None:
         super().__init__()
         self.name, layers, channels = name, [], 3
-        for width in _VGG[name]:
-            if width:
-                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
-                channels = width
+        for target in scaled(widths or VGG_WIDTHS[name], width):
+            if target:
+                layers += [nn.Conv2d(channels, target, 3, padding=1), nn.ReLU(inplace=True)]
+                channels = target
             else:
                 layers.append(nn.MaxPool2d(2))
-        self.reductions = (2 ** _VGG[name].count(0),)
+        self.reductions, self.channels = (2 ** VGG_WIDTHS[name].count(0),), (channels,)
         self.features = nn.Sequential(*layers)
         initialise(self, None)
 
@@ -201,14 +215,24 @@ class VGG(nn.Module):
         return [self.features(x)]
 
 
-def dilated(channels: int, *, norm: bool = False) -> nn.Sequential:
+def scaled(widths: Sequence[int], width: float) -> tuple[int, ...]:
+    """Numbers of channels times ``width``, at least 1; 0 stays 0."""
+    return tuple(max(round(each * width), 1) if each else 0 for each in widths)
+
+
+def dilated(channels: int, width: float, *, norm: bool = False) -> nn.Sequential:
     """CSRNet's back end B: six 3x3 convolutions of dilation 2, of 512, 512, 512, 256, 128 and 64 channels, with ReLU."""
     layers: list[nn.Module] = []
-    for width in (512, 512, 512, 256, 128, 64):
-        layers.append(nn.Conv2d(channels, width, 3, padding=2, dilation=2))
-        layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)] if norm else [nn.ReLU(inplace=True)]
-        channels = width
-    return initialise(nn.Sequential(*layers))
+    for target in scaled((512, 512, 512, 256, 128, 64), width):
+        layers.append(nn.Conv2d(channels, target, 3, padding=2, dilation=2))
+        layers += [nn.BatchNorm2d(target), nn.ReLU(inplace=True)] if norm else [nn.ReLU(inplace=True)]
+        channels = target
+    return initialise(nn.Sequential(*layers), deviation(width))
+
+
+def deviation(width: float) -> float:
+    """Standard deviation of initial weights: 0.01, as published, for all channels; fewer have larger weights."""
+    return 0.01 / width**0.5
 
 
 def named(**modules: nn.Module) -> nn.Sequential:

@@ -8,19 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .published import PublishedNetwork, dilated, initialise, named, register_network
+from .published import PublishedNetwork, deviation, dilated, initialise, named, register_network, scaled
 
 
 class ResNet101(nn.Module):
     """timm's ResNet-101 up to layer3, whose stride is 1: 1024 features at 1/8. Parameters have timm's names."""
 
-    name, reductions, channels = "resnet101", (8,), (1024,)
+    name, reductions = "resnet101", (8,)
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = 1.0) -> None:
         super().__init__()
         import timm
 
-        net: Any = timm.create_model("resnet101", pretrained=False, num_classes=0)
+        widths = scaled((64, 128, 256, 512), width)  # of the stem's 64 channels timm takes no part
+        net: Any = timm.create_model("resnet101", pretrained=False, num_classes=0, channels=widths)
+        self.channels = (4 * widths[2],)
         net.layer3[0].conv2.stride = net.layer3[0].downsample[0].stride = (1, 1)
         for part in ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3"):
             self.add_module(part, getattr(net, part))
@@ -71,13 +73,14 @@ class SFCN(PublishedNetwork):
     exports = False  # its sweeps are loops over the rows of an image
 
     @classmethod
-    def build(cls, outputs: int) -> tuple[Any, nn.Module]:
+    def build(cls, outputs: int, width: float) -> tuple[Any, nn.Module]:
         """See `PublishedNetwork.build`."""
+        backbone, (last,) = ResNet101(width), scaled((64,), width)
         head = named(
-            backend=dilated(1024),
-            vertical=initialise(Sweep(64, 2)),
-            horizontal=initialise(Sweep(64, 3)),
-            output=initialise(nn.Conv2d(64, outputs, 1)),
+            backend=dilated(*backbone.channels, width),
+            vertical=initialise(Sweep(last, 2), deviation(width)),
+            horizontal=initialise(Sweep(last, 3), deviation(width)),
+            output=initialise(nn.Conv2d(last, outputs, 1), deviation(width)),
             upsample=nn.Upsample(scale_factor=8, mode="nearest"),
         )
-        return ResNet101(), head
+        return backbone, head

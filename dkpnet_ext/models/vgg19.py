@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .published import VGG, PublishedNetwork, initialise, register_network
+from .published import VGG, PublishedNetwork, initialise, register_network, scaled
 
 
 class Regressor(nn.Module):
@@ -16,15 +16,16 @@ class Regressor(nn.Module):
     ``align_corners`` puts the upsampled cells by the size of the whole image, which is why no tile passes here.
     """
 
-    def __init__(self, outputs: int) -> None:
+    def __init__(self, outputs: int, width: float = 1.0) -> None:
         super().__init__()
+        features, middle, last = scaled((512, 256, 128), width)
         self.layers = initialise(
             nn.Sequential(
-                nn.Conv2d(512, 256, 3, padding=1),
+                nn.Conv2d(features, middle, 3, padding=1),
                 nn.ReLU(inplace=True),
-                nn.Conv2d(256, 128, 3, padding=1),
+                nn.Conv2d(middle, last, 3, padding=1),
                 nn.ReLU(inplace=True),
-                nn.Conv2d(128, outputs, 1),
+                nn.Conv2d(last, outputs, 1),
             ),
             None,
         )
@@ -45,6 +46,6 @@ class VGG19Regressor(PublishedNetwork):
     network, cell, pretrained = "vgg19", 8, "vgg19"
 
     @classmethod
-    def build(cls, outputs: int) -> tuple[Any, nn.Module]:
+    def build(cls, outputs: int, width: float) -> tuple[Any, nn.Module]:
         """See `PublishedNetwork.build`."""
-        return VGG("vgg19"), Regressor(outputs)
+        return VGG("vgg19", width), Regressor(outputs, width)

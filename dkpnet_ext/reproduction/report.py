@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from ..device import pick_device, pick_precision
 from ..errors import UserError
 from ..files import output_folder, write_atomically, writing
 from ..training.config import Config
+from ..training.interruption import Interrupted
 from ..training.run import split
-from .runs import execute
+from .runs import Run, execute
 from .systems import systems
 from .tables import PAGES, Context
 
@@ -31,7 +32,8 @@ def reproduce(names: Sequence[str], config: Config, seeds: Sequence[int], output
         seeds: every system is trained with each; output: folder of ``runs/`` and of the tables.
 
     Raises:
-        UserError: bad settings or data; training.interruption.Interrupted: stopped, calling again goes on.
+        UserError: bad settings or data; training.interruption.Interrupted: stopped, calling again goes on; the tables hold
+            what is finished.
     """
     device = pick_device(config.device, config.precision)
     config.precision = pick_precision(config.precision, device)
@@ -51,23 +53,50 @@ def reproduce(names: Sequence[str], config: Config, seeds: Sequence[int], output
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    runs = execute(wanted, seeds, config, specs, output / "runs", say)
+    runs: list[Run] = []
+    stopped: Interrupted | None = None
+    try:
+        for run in execute(wanted, seeds, config, specs, output / "runs", say):
+            runs.append(run)
+    except Interrupted as error:
+        if not runs:
+            raise
+        stopped = error
     items, _, labels = split(sets, config)
     train = {d: [item for item, label in zip(items, labels, strict=True) if label == i] for i, d in enumerate(domains)}
     context = Context(runs, domains, train, {d.name: d.test for d in sets}, config, output, device)
+    page = write_page(context, names, needs, seeds, say)
+    if stopped is not None:
+        raise stopped
+    return page
+
+
+def write_page(
+    context: Context,
+    names: Sequence[str],
+    needs: Mapping[str, list[str]],
+    seeds: Sequence[int],
+    say: Callable[[str], None],
+) -> Path:
+    """Write the tables of the runs that are there; returns the page."""
+    output, config = context.output, context.config
     page = output / "README.md"
+    planned = len(seeds) * len({system for systems_ in needs.values() for system in systems_})
     with writing(output):
         parts = [
             "# The paper's tables, reproduced",
             f"`{shlex.join(['python', '-m', 'dkpnet_ext.reproduce', *sys.argv[1:]])}`",
             f"{datetime.now(UTC):%Y-%m-%d}; dkpnet_ext {__version__}, torch {torch.__version__}, Python "
-            f"{platform.python_version()}, {device} ({config.precision}); seeds {', '.join(map(str, seeds))}; backbone "
+            f"{platform.python_version()}, {context.device} ({config.precision}); seeds {', '.join(map(str, seeds))}; backbone "
             f"{config.model.backbone}, {config.optim.epochs} epochs a stage. Test images were used once, after training; "
             "verdicts compare the mean log ratio of errors over the data sets, paired by seed, with twice its standard error.",
         ]
+        if len(context.runs) < planned:
+            parts.append(f"**{len(context.runs)} of {planned} runs are finished;** the same command goes on.")
         for name in names:
             say(f"writing {name}")
-            body = PAGES[name].write(context, name, needs[name]) if needs[name] else "Needs at least three data sets."
+            trained = [system for system in needs[name] if context.of(system)]
+            body = PAGES[name].write(context, name, trained) if trained else "Needs at least three data sets."
             write_atomically(output / f"{name}.md", f"# {PAGES[name].title}\n\n{body}\n")
             parts.append(f"## {PAGES[name].title}\n\n{body}")
         write_atomically(page, "\n\n".join(parts) + "\n")

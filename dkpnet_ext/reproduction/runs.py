@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ class Run:
     seed: int
     folder: Path
     counts: Mapping[str, np.ndarray]
+    validation: float = np.nan  # of the model that was kept: mean over the data sets of MAE / mean count
 
     def metrics(self, domain: str) -> Metrics:
         """Errors on a data set's test images."""
@@ -75,8 +76,8 @@ def execute(
     specs: Mapping[str, str],
     root: Path,
     say: Callable[[str], None] = print,
-) -> list[Run]:
-    """Train what is missing and read what is there: every wanted system with every seed.
+) -> Iterator[Run]:
+    """Train what is missing and read what is there: every wanted system with every seed, one run after the other.
 
     Args:
         wanted, seeds, config: see `configure`; specs: of every data set, as ``--data`` takes it.
@@ -95,7 +96,6 @@ def execute(
     missing = [own for _, own in jobs if not _finished(own)]
     say(f"{len(jobs)} runs: {len(jobs) - len(missing)} are there, {len(missing)} to train")
     began, trained = time.monotonic(), 0
-    runs = []
     for system, own in jobs:
         folder = own.output
         assert folder is not None
@@ -109,7 +109,7 @@ def execute(
                 own.save(folder / "config.json")
                 own.resume = folder
             try:
-                train(own)
+                train(own, extras=False)
             except UserError as error:
                 if own.cluster.method != "dbscan":
                     raise
@@ -122,8 +122,7 @@ def execute(
         unseen = [name for name in specs if name not in system.domains]
         if unseen and "without" in system.name:  # leave one domain out
             counts |= _unseen(own, folder, [specs[name] for name in unseen])
-        runs.append(Run(system, own.seed, folder, counts))
-    return runs
+        yield Run(system, own.seed, folder, counts, validation_error(folder))
 
 
 def _finished(config: Config) -> bool:
@@ -158,6 +157,14 @@ def _unseen(config: Config, folder: Path, specs: Sequence[str]) -> dict[str, np.
         )  # fmt: skip
         evaluate_domains(load_model(folder / "model").to(device), domains, folder / "unseen", device=device)
     return read_counts(folder / "unseen" / "counts.csv")
+
+
+def validation_error(folder: Path) -> float:
+    """The lowest validation error of a run's last stage, that of the model that it kept."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found = [(record["stage"], record["val"]) for record in records if "val" in record]
+    last = max(stage for stage, _ in found)
+    return min(error for stage, error in found if stage == last)
 
 
 def read_counts(path: Path) -> dict[str, np.ndarray]:

@@ -9,10 +9,11 @@ import numpy as np
 
 def spread(values: np.ndarray) -> str:
     """Mean and, over several seeds, standard deviation."""
-    if np.isnan(values).all():
+    values = values[~np.isnan(values)]
+    if not len(values):
         return "-"
-    text = f"{np.nanmean(values):.2f}"
-    return text if len(values) < 2 else f"{text} ± {np.nanstd(values, ddof=1):.2f}"
+    text = f"{values.mean():.2f}"
+    return text if len(values) < 2 else f"{text} ± {values.std(ddof=1):.2f}"
 
 
 def verdict(better: np.ndarray, worse: np.ndarray, domains: Sequence[str]) -> str:
@@ -20,9 +21,13 @@ def verdict(better: np.ndarray, worse: np.ndarray, domains: Sequence[str]) -> st
 
     Judged by the mean over data sets of the logarithm of the ratio of errors, paired by seed: it *holds* if the mean over
     seeds lies more than two standard errors below zero and no data set got worse on average, *holds on average* if some
-    did, *does not hold* if it lies as far above, and is *within noise* else. One seed gives no verdict.
+    did, *does not hold* if it lies as far above, and is *within noise* else. One seed gives no verdict; a seed that one of
+    them lacks (NaN) does not count.
     """
     ratio = np.log(better / worse)
+    ratio = ratio[~np.isnan(ratio).all(axis=1)]
+    if not len(ratio):
+        return "no seed has both, no verdict"
     per_seed = np.nanmean(ratio, axis=1)
     change = 100 * (np.exp(per_seed.mean()) - 1)
     lost = [d for d, r in zip(domains, np.nanmean(ratio, axis=0), strict=True) if r > 0]

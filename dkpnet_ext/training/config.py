@@ -81,8 +81,9 @@ class ModelConfig:
 
     system: str = "dkpnet"
     """dkpnet: both stages; va: stage I alone; the paper's comparisons are se, jt (no attention; on one data set IT),
-    mb (a branch per data set); film and mdknet are two other views of a domain; csrnet, canet, sfcn, dssinet, vgg19 and
-    mcnn have backbones and strides of their own; all of these six but dssinet with -se, -va or -inva behind for attention."""
+    mb (a branch per data set); film and mdknet are two other views of a domain; csrnet, canet, sfcn, dssinet(-pruned),
+    vgg19 and mcnn have backbones and strides of their own; all of these but
+    dssinet with -se, -va or -inva behind for attention."""
     backbone: str = "hrnet_w40"
     """A timm name; hrnet_* is truncated after stage 3."""
     weights: Annotated[str | None, tyro.conf.arg(metavar="imagenet|starter|FILE|FOLDER|None")] = "imagenet"
@@ -101,6 +102,9 @@ class ModelConfig:
     """Pixels per density cell."""
     density_scale: Annotated[float, Range(1e-6, 1e6)] = 1.0
     """The network predicts density times this; the density loss grows with its square (1 is the paper's)."""
+    width: Annotated[float, Range(1 / 16, 1)] = 1.0
+    """Share of the channels of csrnet, canet, sfcn, dssinet, vgg19 and mcnn, for small machines; below 1 without
+    pretrained weights."""
     head: Literal["folded", "literal"] = "folded"
     """folded: the same result without ever storing the K features; literal: step by step, as in the paper."""
 
@@ -121,12 +125,16 @@ class ClusterConfig:
 class LossConfig:
     """Weights of the terms of Eq. 9; the paper's are all 1."""
 
-    loss: Literal["mse", "poisson", "zip", "bayesian", "dm"] = "mse"
+    loss: Literal["mse", "poisson", "zip", "bayesian", "dm", "ssim"] = "mse"
     """mse: squared error of blurred counts (paper); poisson: likelihood of exact counts in blocks of 8, 16 and 32 pixels,
     with an exponential link; zip: likelihood of zero-inflated counts of cells, with classification and counting terms;
-    bayesian: expected count of every head; dm: DM-Count, optimal transport from the density to the heads."""
+    bayesian: expected count of every head; dm: DM-Count, optimal transport from the density to the heads; ssim: DSSINet's
+    structural similarity of blurred counts."""
     bayesian_form: Literal["paper", "2021"] = "paper"
     """Background of --loss bayesian: as published, or as in the authors' code since July 2021."""
+    bayesian_targets: Literal["points", "half", "fraction"] = "points"
+    """What --loss bayesian expects of a head at a crop's border: 1 where its point lies inside; 1 where half of its box does
+    (as published for ShanghaiTech); the share of its box that does, from 30 % on (as published for UCF-QNRF)."""
     w_density: Annotated[float, Range(0, 1e6, above=True)] = 1.0
     """On 1/(2B) sum of squared errors (the authors' released baseline equals 2B here), or on the other losses' mean over
     images."""
@@ -232,8 +240,10 @@ class Config:
             raise UserError(
                 f"--neck {self.model.neck} with --out-stride {self.model.out_stride}: fpn has cells of 8 pixels, paper of 2 or 4"
             )
-        if self.loss.bayesian_form != "paper" and self.loss.loss != "bayesian":
-            raise UserError(f"--bayesian-form {self.loss.bayesian_form}: needs --loss bayesian, not {self.loss.loss}")
+        for name, default in (("form", "paper"), ("targets", "points")):
+            value = getattr(self.loss, f"bayesian_{name}")
+            if value != default and self.loss.loss != "bayesian":
+                raise UserError(f"--bayesian-{name} {value}: needs --loss bayesian, not {self.loss.loss}")
         if optim.batch % optim.accumulate:
             raise UserError(
                 f"--batch {optim.batch}: cannot be split into {optim.accumulate} passes (--accumulate); choose a multiple"

@@ -1,9 +1,9 @@
-"""What a training step minimises: Eq. 9, whose density term is one of five losses."""
+"""What a training step minimises: Eq. 9, whose density term is one of six losses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,10 +15,19 @@ from ..models.network import Link
 from ..models.zero_inflated import bin_of, zero_inflated
 from .config import LossConfig
 
-LINKS: Mapping[str, Link] = {"mse": "relu", "poisson": "exp", "zip": "zip", "bayesian": "abs", "dm": "relu"}
+LINKS: Mapping[str, Link] = {
+    "mse": "relu",
+    "poisson": "exp",
+    "zip": "zip",
+    "bayesian": "abs",
+    "dm": "relu",
+    "ssim": "relu",
+}
 """From the network's output to a density, by loss."""
 
 BLOCKS = (8, 16, 32)  # pixels
+_DILATIONS = {1: 0.0448, 2: 0.2856, 3: 0.3001, 6: 0.2363, 9: 0.1333}  # of SSIM, with their exponents
+_C1, _C2 = 2.55**2, 7.65**2
 _SCALES = ((1, 0.25), (2, 0.5), (4, 1.0))  # of ZIP: cells a side, weight
 
 
@@ -30,6 +39,7 @@ class Annotation(NamedTuple):
     sides: Tensor  # float32 [B], pixels: the shortest side of the picture that a crop was cut from
     size: tuple[int, int]  # (H, W) of the crops in pixels
     stride: int  # pixels per density cell
+    targets: Tensor | None = None  # float32 [M], of ``bayesian``: what is expected of each point; None: 1
 
     def per_cell(self) -> Tensor:
         """Annotation per cell, exact: float32 [B, 1, h, w]."""
@@ -64,10 +74,13 @@ def density_loss(output: CounterOutput, people: Annotation, config: LossConfig, 
     batch = len(people.sides)
     samples = output.density.float().split(batch)
     if config.loss == "bayesian":
-        sides, form = people.sides, config.bayesian_form
+        settings: dict[str, Any] = {
+            "targets": people.targets,
+            "stride": people.stride,
+            "form": config.bayesian_form,
+        }
         each = [
-            ops.bayesian(density, people.points, people.offsets, sides, stride=people.stride, form=form).mean()
-            for density in samples
+            ops.bayesian(density, people.points, people.offsets, people.sides, **settings).mean() for density in samples
         ]
     elif config.loss == "dm":
         counts = people.per_cell()
@@ -82,7 +95,10 @@ def density_loss(output: CounterOutput, people: Annotation, config: LossConfig, 
     else:
         sigma = config.sigma or ops.knn_sigma(people.points, people.offsets)
         target = ops.density(people.points, people.offsets, people.size, stride=people.stride, sigma=sigma)
-        each = [((density - target) * scale).square().sum() / (2 * batch) for density in samples]
+        if config.loss == "ssim":
+            each = [ssim_loss(density, target) for density in samples]
+        else:
+            each = [((density - target) * scale).square().sum() / (2 * batch) for density in samples]
     return torch.stack(each).mean()
 
 
@@ -141,6 +157,38 @@ def dm_loss(density: Tensor, counts: Tensor, people: Annotation, images: int) ->
     shares = positive / (positive.sum((1, 2, 3), keepdim=True) + 1e-6) - counts / (heads + 1e-6)
     variation = (heads * shares.abs().sum((1, 2, 3), keepdim=True)).mean()
     return (sums - heads).abs().mean() + 0.1 * transport + 0.01 * variation
+
+
+def ssim_loss(density: Tensor, target: Tensor) -> Tensor:
+    """Dilated multi-scale structural similarity (DSSINet, Liu et al., ICCV 2019): 1 minus the product of five, mean over images.
+
+    Both maps are scaled so that the target's largest value is 255. Their local means, variances and covariance are
+    taken with a Gaussian of 5 x 5 cells (standard deviation 1) dilated by 1; the means are the maps of the next of five scales,
+    whose dilations are 2, 3, 6 and 9. SSIM is Wang's (C1 = 2.55^2, C2 = 7.65^2), averaged over the cells; the exponents are
+    those of MS-SSIM. The authors' code takes the largest value of a batch, and at each scale halves the maps in place
+    of taking their means.
+
+    Args:
+        density, target: [B, 1, h, w]. An image without heads has a largest value of 1.
+    """
+    peak = target.amax((1, 2, 3), keepdim=True)
+    x, y = (maps * 255 / torch.where(peak > 0, peak, 1.0) for maps in (density, target))
+    axis = torch.exp(-torch.arange(-2.0, 3.0, device=x.device, dtype=x.dtype).square() / 2)
+    axis = axis / axis.sum()
+    window = (axis[:, None] * axis)[None, None]
+    similarity = x.new_ones(len(x))
+    for dilation, exponent in _DILATIONS.items():
+
+        def mean(maps: Tensor, dilation: int = dilation) -> Tensor:
+            return F.conv2d(maps, window, padding=2 * dilation, dilation=dilation)
+
+        mx, my = mean(x), mean(y)
+        vx, vy, vxy = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
+        ssim = (2 * mx * my + _C1) * (2 * vxy + _C2) / ((mx * mx + my * my + _C1) * (vx + vy + _C2))
+        # A root of a negative mean is not defined; that of zero has no finite slope.
+        similarity = similarity * ssim.mean((1, 2, 3)).clamp_min(1e-6) ** exponent
+        x, y = mx, my
+    return (1 - similarity).mean()
 
 
 def _blocks(x: Tensor, side: int) -> Tensor:

@@ -45,11 +45,13 @@ def finish(
     folder: Path,
     log: Callable[[Record], None],
     began: float,
+    extras: bool = True,
 ) -> None:
     """Evaluate the best model and write ``model/``, ``counts.csv``, pictures and, last of all, ``results.md``.
 
     Args:
         best: folder of the model; data: of stage I; began: `time.monotonic` of the start.
+        extras: whether to measure the counter's intervals and to draw pictures.
     """
     model = load_model(best).to(fabric.device).for_inference("torch")
     tested = {d.name: d.test for d in domains if d.test}
@@ -70,14 +72,16 @@ def finish(
             {d.name: [item for item in items if item.domain == d.name] for d in domains}
             for items in (data.train, data.val)
         )
-        final.calibration = calibrate(model, train_of, val_of, device=fabric.device)
+        if extras:
+            final.calibration = calibrate(model, train_of, val_of, device=fabric.device)
         final.notes = (
             f"Trained on {', '.join(d.name for d in domains)} ({len(data.train)} images; {len(data.val)} more chose the "
             f"checkpoint), system {config.model.system}, preset {config.preset}, seed {config.seed}. {text}"
         )
         save_model(final, folder / "model")
         write_atomically(folder / "results.md", f"# {folder.name}: {config.model.system}\n\n{text}\n")
-        write_pictures(model, domains, data, config, folder, fabric)
+        if extras:
+            write_pictures(model, domains, data, config, folder, fabric)
         say("")
         for line in [*text.splitlines(), "", *next_steps(folder).splitlines()]:
             say(line)

@@ -38,6 +38,7 @@ def train(
     config: Config,
     domains: Sequence[Domain] | None = None,
     callback: Callable[[Record], object] | None = None,
+    extras: bool = True,
 ) -> Path:
     """Run or continue a training run; returns its folder.
 
@@ -48,6 +49,7 @@ def train(
         callback: called after every epoch with its record: stage, epoch, lr, seconds, means of the loss terms, and where
             there was a validation ``val`` (the mean over the data sets of MAE / mean count) and the MAE of each data set;
             at last with the test images' errors. Of several processes only the first calls it.
+        extras: whether the finished counter's intervals are measured and pictures drawn, beside the errors.
 
     Raises:
         UserError: bad settings or data, a full disk, too little memory.
@@ -88,7 +90,7 @@ def train(
         with _run_folder(fabric, folder, config, resuming, stop, callback) as log:
             data = StageData(train_items, labels, sources, val_items)
             best = train_stages(fabric, model, data, domains, config, folder, log, stop)
-            finish(fabric, best, domains, data, config, folder, log, began)
+            finish(fabric, best, domains, data, config, folder, log, began, extras)
     return folder
 
 
@@ -226,6 +228,7 @@ def build_model(config: Config, stage: int, domains: list[str]) -> CrowdCounter:
         link=LINKS[config.loss.loss],
         fold_norms=config.optim.batch_norm == "folded",
         neck=m.neck,
+        width=m.width,
         head=m.head,
         min_side=config.data.min_side,
         max_side=config.data.max_side,

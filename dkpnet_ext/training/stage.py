@@ -238,7 +238,7 @@ def build_loader(fabric: Fabric, data: StageData, sampler: MixSampler, config: C
     if d.crops == "covering":
         transform = CoveringCrops(d.crop, d.flip, d.jitter, d.scale)
     return DataLoader(
-        CrowdDataset(data.train, data.labels, transform, seed=config.seed),
+        CrowdDataset(data.train, data.labels, transform, seed=config.seed, border=config.loss.bayesian_targets),
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=d.workers,
@@ -322,7 +322,8 @@ def forward_backward(
         t.to(fabric.device, non_blocking=True)
         for t in (batch.images, batch.labels, batch.points, batch.offsets, batch.sides)
     )
-    people = Annotation(points, offsets, sides, (images.shape[2], images.shape[3]), stage.model.out_stride)
+    targets = None if batch.targets is None else batch.targets.to(fabric.device)
+    people = Annotation(points, offsets, sides, (images.shape[2], images.shape[3]), stage.model.out_stride, targets)
     batch_offset = fabric.global_rank * (stage.images // fabric.world_size)
     with fabric.no_backward_sync(stage.wrapped, enabled=not last):
         output = stage.wrapped(images, labels, batch_offset=batch_offset)

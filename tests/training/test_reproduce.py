@@ -18,13 +18,12 @@ from dkpnet_ext.models import DKPNet, load_model, registry, tiling
 from dkpnet_ext.reproduce import parse
 from dkpnet_ext.reproduction import analysis
 from dkpnet_ext.reproduction.runs import Run, configure, digest, execute, read_counts
-from dkpnet_ext.reproduction.systems import LITERATURE, systems
+from dkpnet_ext.reproduction.systems import LITERATURE, LOSSES, systems
 from dkpnet_ext.reproduction.tables import PAGES, Context
 from dkpnet_ext.reproduction.verdict import spread, verdict
 from dkpnet_ext.training import PRESETS
 from dkpnet_ext.training.checkpoint import save_model
 from dkpnet_ext.training.clustering import save_clusters
-from dkpnet_ext.training.losses import LINKS
 
 from .conftest import ARGUMENTS
 
@@ -172,7 +171,7 @@ def test_the_grid_is_every_loss_with_every_attention():
     known = systems(["a", "b"], BASE)
     needed = [known[name] for name in PAGES["losses"].needs(known)]
     pairs = {(c.loss.loss, c.model.system) for c in (configure(s, 0, BASE, {"a": "a", "b": "b"}) for s in needed)}
-    assert pairs == {(loss, system) for loss in LINKS for system in ("jt", "se", "va", "dkpnet")} and len(needed) == 20
+    assert pairs == {(loss, system) for loss in LOSSES for system in ("jt", "se", "va", "dkpnet")} and len(needed) == 20
 
 
 def test_tables_end_to_end(domains, environment, tmp_path):

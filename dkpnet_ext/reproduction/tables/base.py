@@ -92,14 +92,13 @@ def named(*names: str) -> Callable[[Mapping[str, System]], list[str]]:
 
 
 def errors(context: Context, names: Sequence[str], what: str = "mae") -> dict[str, np.ndarray]:
-    """Metric of each system, [seeds, domains]; NaN where a system was not trained for a data set."""
-    table = {}
-    for name in names:
-        rows = [
-            [getattr(run.metrics(d), what) if d in run.counts else np.nan for d in context.domains]
-            for run in context.of(name)
-        ]
-        table[name] = np.array(rows)
+    """Metric of each system, [seeds, domains]; NaN where a system was not trained for a data set, or not with a seed."""
+    seeds = sorted({run.seed for run in context.runs})
+    table = {name: np.full((len(seeds), len(context.domains)), np.nan) for name in names}
+    for name, values in table.items():
+        for run in context.of(name):
+            row = [getattr(run.metrics(d), what) if d in run.counts else np.nan for d in context.domains]
+            values[seeds.index(run.seed)] = row
     return table
 
 

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ...training.losses import LINKS
-from ..systems import ATTENTIONS, LITERATURE, MAIN, System
+from ..systems import ATTENTIONS, LITERATURE, LOSSES, MAIN, System
 from ..verdict import spread, verdict
 from .base import Context, errors, named, new_figure, page, save_figure, write_csv
 
-LOSSES = list(LINKS)  # mse first
 # MAE that others report, beside ours where a data set has their name, and how their epoch was chosen as far as we know. Full
 # official test sets, a model per data set but for JT and DKPNet (HRNet-W40, one model of four data sets). Those of CSRNet,
 # CANet, SFCN, DSSINet and Bayesian loss are as listed in gjy3035/Awesome-Crowd-Counting (commit 0038d2b), those of
@@ -28,6 +26,12 @@ PUBLISHED: dict[str, tuple[str, dict[str, float]]] = {
     "Bayesian loss": ("not stated", {"SHA": 62.8, "SHB": 7.7, "QNRF": 88.7}),
     "DM-Count": ("on the test set", {"SHA": 59.7, "SHB": 7.4}),
 }
+
+
+VALIDATION = (
+    "MAE: of the test images. Validation: the mean over the data sets of MAE / mean count on the validation images, which chose "
+    "the checkpoint; not of systems with a model for each data set."
+)
 
 
 def individual(context: Context, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -53,17 +57,18 @@ def comparison(claims: Sequence[tuple[str, str, str]]) -> Callable[[Context, str
         mae = individual(context, systems)
         published = any(d in PUBLISHED[MAIN][1] for d in context.domains)
         lines = [
-            "| System | " + " | ".join(f"{d} MAE" for d in context.domains) + " | mean |",
-            "|---|" + "---:|" * (len(context.domains) + 1),
+            "| System | " + " | ".join(f"{d} MAE" for d in context.domains) + " | mean | validation |",
+            "|---|" + "---:|" * (len(context.domains) + 2),
         ]
         for system, values in mae.items():
             cells = [spread(values[:, i]) for i in range(len(context.domains))] + [spread(np.nanmean(values, axis=1))]
-            lines.append(f"| {system} | {' | '.join(cells)} |")
+            validation = spread(np.array([run.validation for run in context.of(system)]))
+            lines.append(f"| {system} | {' | '.join(cells)} | {validation} |")
             if published and system in PUBLISHED:
                 epoch, figures = PUBLISHED[system]
                 cells = [f"{figures[d]:.1f}" if d in figures else "-" for d in context.domains]
-                lines.append(f"| {system}, published (epoch: {epoch}) | {' | '.join(cells)} | - |")
-        lines.append("")
+                lines.append(f"| {system}, published (epoch: {epoch}) | {' | '.join(cells)} | - | - |")
+        lines += ["", VALIDATION, ""]
         for text, better, worse in claims:
             text = text.format(c=context.config.cluster.num_clusters)
             better = better.format(c=context.config.cluster.num_clusters)
@@ -79,13 +84,14 @@ def comparison(claims: Sequence[tuple[str, str, str]]) -> Callable[[Context, str
 
 def errors_csv(context: Context, systems: Sequence[str], path: Path) -> None:
     """Errors of every run and data set."""
-    rows: list[Sequence[Any]] = [["system", "seed", "domain", "images", "mae", "rmse", "nae"]]
+    rows: list[Sequence[Any]] = [["system", "seed", "domain", "images", "mae", "rmse", "nae", "validation"]]
     for system in systems:
         for run in context.of(system):
             for domain in context.domains:
                 if domain in run.counts:
                     m = run.metrics(domain)
-                    rows.append([system, run.seed, domain, m.images, *(f"{v:.4f}" for v in (m.mae, m.rmse, m.nae))])
+                    figures = (m.mae, m.rmse, m.nae, run.validation)
+                    rows.append([system, run.seed, domain, m.images, *(f"{v:.4f}" for v in figures)])
     write_csv(path, rows)
 
 
