@@ -1,7 +1,7 @@
-// Optimal transport on the CPU: images in parallel. An iteration is one pass over the cells (v) and one over the heads,
-// which gathers K v over a head's window and then adds the new u to K^T u. At stride 8 a window has 8 x 8 cells: one
-// vector a row. All arithmetic is in double, since u and v span 32 orders of magnitude. Heads are taken in order: the
-// same bits in every run.
+// Optimal transport on the CPU: images in parallel. An iteration is one pass over the cells (v) and two over the heads:
+// one gathers K v of a head's window, the other adds the new u to K^T u. At stride 8 a window has 8 x 8 cells, one vector
+// a row. All arithmetic is in double, since u and v span 32 orders of magnitude. Heads are taken by their window's first
+// row, those of one row in their order, so that few rows are in use at a time: the same bits every run.
 #include "cpu/transport.h"
 
 #include "cpu/parallel.h"
@@ -17,7 +17,8 @@ typedef double LooseEight __attribute__((vector_size(64), aligned(8), may_alias)
 struct Grid {
   double *b, *v, *ktu;    // normalised density, v and K^T u, [height, stride]
   double *down, *across;  // factors of K, [heads, rows] and [heads, columns]
-  double* windows;        // first cell of each head's window, an integer
+  double* windows;        // first cell of each head's window: a whole number
+  double *u, *starts;     // of each head; of each row, the first head whose window begins there
 };
 
 // K v of a head.
@@ -47,14 +48,17 @@ static inline void scatter(double u, double* ktu, const double* down, const doub
   }
 }
 
-// `shape` is passed by value, so that the compiler knows that no store changes it; usual sizes are constants.
+// `shape` by value, so that the compiler knows that no store changes it; constants where it is the usual one.
 static void half_iterations(const Grid& grid, int64_t heads, Shape shape) {
   const double a = 1.0 / heads;
   for (int64_t head = 0; head < heads; ++head) {
     const double *down = grid.down + head * shape.rows, *across = grid.across + head * shape.columns;
     const int64_t window = static_cast<int64_t>(grid.windows[head]);
-    const double u = a / (gathered(grid.v + window, down, across, shape) + kGuard);
-    scatter(u, grid.ktu + window, down, across, shape);
+    grid.u[head] = a / (gathered(grid.v + window, down, across, shape) + kGuard);
+  }
+  for (int64_t head = 0; head < heads; ++head) {
+    const double *down = grid.down + head * shape.rows, *across = grid.across + head * shape.columns;
+    scatter(grid.u[head], grid.ktu + static_cast<int64_t>(grid.windows[head]), down, across, shape);
   }
 }
 
@@ -70,9 +74,17 @@ static void prepare(const Forward& args, const Shape& shape, int64_t image, cons
       grid.b[cell] = value / (mass + kMassGuard);
       grid.ktu[cell] = 0.0;
     }
-  for (int64_t head = 0; head < heads; ++head) {
-    const double x = args.points[2 * (first + head)], y = args.points[2 * (first + head) + 1];
-    const int top = window_begin(y, args.regularisation, args.scale_y, args.stride, shape.rows, args.height);
+  const auto first_row = [&](int64_t point) {
+    return window_begin(args.points[2 * point + 1], args.regularisation, args.scale_y, args.stride, shape.rows,
+                        args.height);
+  };
+  for (int row = 0; row <= args.height; ++row) grid.starts[row] = 0.0;
+  for (int64_t point = first; point < first + heads; ++point) ++grid.starts[first_row(point) + 1];
+  for (int row = 1; row <= args.height; ++row) grid.starts[row] += grid.starts[row - 1];
+  for (int64_t point = first; point < first + heads; ++point) {
+    const double x = args.points[2 * point], y = args.points[2 * point + 1];
+    const int top = first_row(point);
+    const int64_t head = static_cast<int64_t>(grid.starts[top]++);
     const int left = window_begin(x, args.regularisation, args.scale_x, args.stride, shape.columns, shape.stride);
     double *down = grid.down + head * shape.rows, *across = grid.across + head * shape.columns;
     for (int row = 0; row < shape.rows; ++row)
@@ -133,13 +145,14 @@ static void forward(const Forward& args, int threads) {
   double* down = args.workspace + 3 * args.batch * cells;
   double* across = down + args.num_points * shape.rows;
   double* windows = across + args.num_points * shape.columns;
+  double* starts = windows + 2 * args.num_points;
   parallel_for(args.batch, 1, threads, [&](int64_t begin, int64_t end) {
     for (int64_t image = begin; image < end; ++image) {
       double* own = args.workspace + 3 * image * cells;
       const int64_t first = args.offsets[image];
       one_image(args, shape, image,
                 {own, own + cells, own + 2 * cells, down + first * shape.rows, across + first * shape.columns,
-                 windows + first});
+                 windows + first, windows + args.num_points + first, starts + image * (args.height + 1)});
     }
   });
 }

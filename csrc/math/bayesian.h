@@ -31,11 +31,11 @@ struct Forward {
   double* workspace;  // workspace(...) doubles, uninitialised
 };
 
-// Doubles of workspace: four per cell of `images` images (on the CPU of one, which all take in turn), one per row, and
-// one per head.
+// Doubles of workspace: five per cell of `images` images (on the CPU of one, which all take in turn), two per row, and
+// per head its factors along both axes, its window and its sign.
 static inline int64_t workspace(int64_t images, int64_t num_points, int height, int width) {
   const int64_t padded = (width + 7) / 8 * 8;
-  return 4 * images * height * padded + height + num_points;
+  return 5 * images * height * padded + 2 * height + num_points * (height + padded + 5);
 }
 
 // Squared distance of the background from a cell whose nearest head is at squared distance `nearest`.

@@ -38,8 +38,8 @@ struct Forward {
 struct Shape {
   int stride;         // of a row of the padded grid
   int rows, columns;  // of the window
-  int64_t size;       // of the workspace: b, v and K^T u of each image, the window and its first cell of each head;
-                      // on a GPU also u and the heads sorted by their window's first row
+  int64_t size;       // of the workspace: b, v and K^T u of each image, the window, its first cell and u of each head,
+                      // the heads sorted by their window's first row
 };
 
 // Most cells along an axis whose centres a head reaches, before it is limited to the grid.

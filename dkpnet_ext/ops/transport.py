@@ -2,9 +2,9 @@
 
 The usual code builds a matrix of heads x cells and passes over it 200 times. That matrix is a product of one factor per
 axis, and in pixels, with regularisation 10, it is nothing beyond 32 px: at stride 8 a head meets 8 x 8 cells. The CPU
-form keeps the two factors of each head's window and takes an iteration in one pass over the heads and one over the cells;
+form keeps the two factors of each head's window and takes an iteration in two passes over the heads and one over the cells;
 a larger reach (other coordinates, another regularisation) makes the window larger, at most the whole map. Arithmetic is
-float64, heads are added in their order: the same bits every run.
+float64, heads are added in one order: the same bits every run.
 
 On a GPU one launch has a block per image: a warp gathers K v of a head, a thread K^T u of a cell, from the heads whose windows
 hold it (listed by their first row); no atomics. CUDA and not Triton: windows of any size, lists and barriers between passes.
@@ -185,11 +185,10 @@ def _setup(ctx, inputs, output) -> None:
 
 @once_differentiable
 def _gradient(ctx, grad: Tensor, _: Tensor):
-    density, potential = ctx.saved_tensors
-    mass = density.double().sum((1, 2, 3), keepdim=True)
-    moment = (density.double() * potential).sum((1, 2, 3), keepdim=True)
-    slope = (mass * potential - moment) / (mass.square() + 1e-8)
-    return (grad[:, None, None, None] * slope).to(density.dtype), *(None,) * 7
+    density, potential = (saved.double() for saved in ctx.saved_tensors)
+    mass, moment = (x.sum((1, 2, 3), keepdim=True) for x in (density, density * potential))
+    factor = grad.double()[:, None, None, None] / (mass.square() + 1e-8)
+    return torch.addcmul(-factor * moment, factor * mass, potential).to(grad.dtype), *(None,) * 7
 
 
 register_autograd(_library, "transport", _gradient, _setup)

@@ -82,8 +82,8 @@ class ModelConfig:
     system: str = "dkpnet"
     """dkpnet: both stages; va: stage I alone; the paper's comparisons are se, jt (no attention; on one data set IT),
     mb (a branch per data set); film and mdknet are two other views of a domain; csrnet, canet, sfcn, dssinet(-pruned),
-    vgg19 and mcnn have backbones and strides of their own; all of these but
-    dssinet with -se, -va or -inva behind for attention."""
+    vgg19 and mcnn have backbones and strides of their own; all of these but dssinet with -se, -va or -inva behind for
+    attention."""
     backbone: str = "hrnet_w40"
     """A timm name; hrnet_* is truncated after stage 3."""
     weights: Annotated[str | None, tyro.conf.arg(metavar="imagenet|starter|FILE|FOLDER|None")] = "imagenet"

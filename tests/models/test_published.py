@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from dkpnet_ext.models import (
     CANet,
     CSRNet,
     DSSINet,
+    PrunedDSSINet,
     VGG19Regressor,
     load_model,
     load_released,
@@ -25,6 +28,7 @@ from dkpnet_ext.models.released import convert_released
 
 NETWORKS = [
     (CSRNet, 16_263_489, 8), (CANet, 18_103_489, 8), (SFCN, 38_596_801, 1), (DSSINet, 8_857_788, 1),
+    (PrunedDSSINet, 1_785_602, 1),
     (VGG19Regressor, 21_499_457, 8), (MCNN, 133_705, 4),
 ]  # fmt: skip
 KINDS = [network[0] for network in NETWORKS]
@@ -62,6 +66,30 @@ def test_parameters_and_cells_are_the_published_ones(kind, parameters, stride):
             density = model(noise(1, 3, height, width)).density
             assert density.shape == (1, 1, -(-height // stride), -(-width // stride))
             assert bool((density >= 0).all()) and bool(torch.isfinite(density).all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_thin_networks_keep_their_cells_and_come_back(kind, tmp_path):
+    """A quarter of the channels: about a sixteenth of the parameters; another checkpoint than the published size's."""
+    model = kind(width=0.25, link="abs").eval()
+    whole, own = (sum(p.numel() for p in m.parameters()) for m in (kind(), model))
+    assert own < whole / 10
+    density = model(noise(1, 3, 40, 56)).density
+    assert density.shape == (1, 1, 40 // model.out_stride, 56 // model.out_stride)
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path)
+    assert loaded.arguments["width"] == 0.25
+    torch.testing.assert_close(loaded(noise(1, 3, 40, 56)).density, density)
+    with pytest.raises(UserError, match="has no pretrained weights; use --weights None"):
+        model.load_backbone("imagenet")
+
+
+def test_checkpoints_from_before_thin_networks_have_all_channels(tmp_path):
+    MCNN().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["width"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_model(tmp_path).arguments["width"] == 1.0
 
 
 def test_gradients_reach_every_parameter(model):
@@ -137,6 +165,8 @@ def test_refusals():
         MCNN(attention="va")
     with pytest.raises(ValueError, match="num_sub 2 is 'inva'"):
         MCNN(attention="va", num_domains=2, num_sub=2)
+    with pytest.raises(ValueError, match="width"):
+        MCNN(width=0.01)
     with pytest.raises(UserError, match="mcnn: has no pretrained weights; use --weights None"):
         MCNN().load_backbone("imagenet")
 

@@ -1,6 +1,7 @@
-"""The five losses: their formulas in float64, batches without people, a step of training with every kind of network."""
+"""The six losses: their formulas in float64, batches without people, a step of training with every kind of network."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -37,6 +38,35 @@ def output(people=SOME, samples=1, seed=0):
     return CounterOutput(density, cells=torch.randn(rows, OUTPUTS, height, width, requires_grad=True))
 
 
+def similarity(x, y):
+    """The product of the similarities of five scales, cell by cell."""
+    height, width = x.shape
+    peak = y.max() if float(y.max()) > 0 else 1.0
+    x, y, product = x * 255 / peak, y * 255 / peak, 1.0
+    for dilation, exponent in ((1, 0.0448), (2, 0.2856), (3, 0.3001), (6, 0.2363), (9, 0.1333)):
+        places = [(i, j) for i in range(-2, 3) for j in range(-2, 3)]
+        weights = torch.tensor([math.exp(-(i * i + j * j) / 2) for i, j in places]).double()
+        weights = weights / weights.sum()
+
+        def mean(maps, dilation=dilation, places=places, weights=weights):
+            out = torch.zeros_like(maps)
+            for (i, j), weight in zip(places, weights, strict=True):
+                for row in range(max(0, -i * dilation), min(height, height - i * dilation)):
+                    for column in range(max(0, -j * dilation), min(width, width - j * dilation)):
+                        source = torch.zeros_like(maps)
+                        source[row, column] = 1
+                        out = out + source * weight * maps[row + i * dilation, column + j * dilation]
+            return out
+
+        mx, my = mean(x), mean(y)
+        vx, vy, both = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
+        c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+        cells = (2 * mx * my + c1) * (2 * both + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+        product = product * cells.mean().clamp_min(1e-6) ** exponent
+        x, y = mx, my
+    return product
+
+
 def plain(name, result, people, images=3):
     """Every loss written out image by image, in float64; returns it and its input."""
     x = (result.cells if name == "zip" else result.density).detach().double().requires_grad_()
@@ -65,6 +95,11 @@ def plain(name, result, people, images=3):
                     x[image : image + 1], points.float(), torch.tensor([0, len(points)]), 48.0, stride=stride
                 ).sum()
             )
+        elif name == "ssim":
+            target = ops.density(
+                points.float(), torch.tensor([0, len(points)]), people.size, stride=stride, sigma=4.0
+            ).double()
+            total = total + 1 - similarity(x[image, 0], target[0, 0])
         elif name == "dm":
             total = total + (density.sum() - len(points)).abs()
             if len(points):
@@ -206,8 +241,35 @@ def test_every_loss_trains_every_kind_of_network(name, system, run, tmp_path):
 def test_what_does_not_fit_is_one_line():
     with pytest.raises(UserError, match="--bayesian-form 2021: needs --loss bayesian, not dm"):
         parse(["quick", "--loss", "dm", "--bayesian-form", "2021"]).check()
+    with pytest.raises(UserError, match="--bayesian-targets half: needs --loss bayesian, not mse"):
+        parse(["quick", "--bayesian-targets", "half"]).check()
     with pytest.raises(UserError, match="huber"):
         parse(["quick", "--loss", "huber"])
+
+
+def test_similarity_of_equal_maps_is_one_and_of_empty_ones_too():
+    target = ops.density(SOME.points, SOME.offsets, SOME.size, stride=8, sigma=4.0)
+    assert float(losses.ssim_loss(target, target)) == pytest.approx(0, abs=1e-5)
+    nothing = torch.zeros(1, 1, 6, 8)
+    assert float(losses.ssim_loss(nothing, nothing)) == pytest.approx(0, abs=1e-6)
+    assert float(losses.ssim_loss(nothing + 0.1, nothing)) > 0.5
+
+
+def test_targets_are_what_the_bayesian_loss_expects():
+    result = output()
+    targets = torch.tensor([1, 0.4, 1, 1, 0.7])
+    loss = density_loss(result, SOME._replace(targets=targets), LossConfig(loss="bayesian"), 1.0, 3)
+    expected = ops.bayesian(result.density, SOME.points, SOME.offsets, SOME.sides, targets=targets).mean()
+    assert float(loss) == float(expected) != float(density_loss(result, SOME, LossConfig(loss="bayesian"), 1.0, 3))
+
+
+@pytest.mark.parametrize("border", ["half", "fraction"])
+def test_a_run_with_heads_at_the_border(border, run, tmp_path):
+    folder = run(
+        "--loss", "bayesian", "--bayesian-targets", border, "--system", "jt", "--epochs", 1, "--batch", 8, "--crop", 64,
+        "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert (folder / "results.md").exists()
 
 
 def test_the_squared_errors_scale_limits_no_other_loss():

@@ -17,13 +17,17 @@ from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet, load_model, registry, tiling
 from dkpnet_ext.reproduce import parse
 from dkpnet_ext.reproduction import analysis
+from dkpnet_ext.reproduction.report import reproduce
 from dkpnet_ext.reproduction.runs import Run, configure, digest, execute, read_counts
 from dkpnet_ext.reproduction.systems import LITERATURE, LOSSES, systems
 from dkpnet_ext.reproduction.tables import PAGES, Context
+from dkpnet_ext.reproduction.tables.base import errors
 from dkpnet_ext.reproduction.verdict import spread, verdict
 from dkpnet_ext.training import PRESETS
+from dkpnet_ext.training import run as run_module
 from dkpnet_ext.training.checkpoint import save_model
 from dkpnet_ext.training.clustering import save_clusters
+from dkpnet_ext.training.interruption import Interrupted
 
 from .conftest import ARGUMENTS
 
@@ -160,11 +164,14 @@ def test_a_published_system_is_a_row(settings, domains, tmp_path, monkeypatch):
     wanted = [system for name, system in systems(names, config).items() if name.startswith("DM-Count")]
     assert [system.name for system in wanted] == ["DM-Count on SHA", "DM-Count on SHB", "DM-Count"]
     specs = {name: f"{name}={word.partition('=')[2]}" for name, word in zip(names, domains[1:3], strict=True)}
-    runs = execute(wanted, [0], config, specs, tmp_path / "runs", lambda line: None)
+    runs = list(execute(wanted, [0], config, specs, tmp_path / "runs", lambda line: None))
+    assert all(0 < run.validation < 1000 for run in runs) and not (runs[0].folder / "density").exists()
     model = load_model(runs[-1].folder)
     assert (model.system, model.link, model.density_scale) == ("mcnn", "relu", 1.0)
     text = PAGES["table2"].write(Context(runs, names, {}, {}, config, tmp_path), "table2", [s.name for s in wanted])
-    assert "| DM-Count, IT | " in text and "| DM-Count, published (epoch: on the test set) | 59.7 | 7.4 | - |" in text
+    assert (
+        "| DM-Count, IT | " in text and "| DM-Count, published (epoch: on the test set) | 59.7 | 7.4 | - | - |" in text
+    )
 
 
 def test_the_grid_is_every_loss_with_every_attention():
@@ -172,6 +179,39 @@ def test_the_grid_is_every_loss_with_every_attention():
     needed = [known[name] for name in PAGES["losses"].needs(known)]
     pairs = {(c.loss.loss, c.model.system) for c in (configure(s, 0, BASE, {"a": "a", "b": "b"}) for s in needed)}
     assert pairs == {(loss, system) for loss in LOSSES for system in ("jt", "se", "va", "dkpnet")} and len(needed) == 20
+
+
+def test_runs_that_are_missing_leave_gaps():
+    """A grid that was stopped: a seed that one of two systems lacks has no part in the verdict."""
+    known = systems(["a"], BASE)
+    runs = [
+        Run(known[name], seed, Path(), {"a": np.array([[10.0, 10 + error]])})
+        for name, seed, error in (("JT", 0, 2.0), ("JT", 1, 3.0), ("SE", 0, 1.0))
+    ]
+    mae = errors(Context(runs, ["a"], {}, {}, BASE, Path()), ["JT", "SE", "VA"])
+    np.testing.assert_equal(mae["SE"], [[1.0], [np.nan]])
+    assert np.isnan(mae["VA"]).all()
+    assert verdict(mae["SE"], mae["JT"], ["a"]).startswith("one seed, no verdict (-50.0 %")
+    assert verdict(mae["VA"], mae["JT"], ["a"]).startswith("no seed has both")
+    assert spread(mae["SE"][:, 0]) == "1.00" and spread(mae["JT"][:, 0]) == "2.50 ± 0.71"
+
+
+def test_what_is_finished_is_written_when_training_stops(settings, domains, tmp_path, monkeypatch):
+    config = settings("--epochs", 1, "--output", tmp_path)
+    config.data.data = tuple(word for word in domains[1:3])
+    real, trained = run_module.train, []
+
+    def train(own, **options):
+        if trained:
+            raise Interrupted(own.output)
+        trained.append(own.output)
+        return real(own, **options)
+
+    monkeypatch.setattr(run_module, "train", train)
+    with pytest.raises(Interrupted):
+        reproduce(["table3"], config, [0], tmp_path / "out")
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "**1 of 2 runs are finished;**" in page and "| SE | " in page and "| DKPNet |" not in page
 
 
 def test_tables_end_to_end(domains, environment, tmp_path):

@@ -12,17 +12,16 @@ from ..systems import ATTENTIONS, LITERATURE, LOSSES, MAIN, System
 from ..verdict import spread, verdict
 from .base import Context, errors, named, new_figure, page, save_figure, write_csv
 
-# MAE that others report, beside ours where a data set has their name, and how their epoch was chosen as far as we know. Full
-# official test sets, a model per data set but for JT and DKPNet (HRNet-W40, one model of four data sets). Those of CSRNet,
-# CANet, SFCN, DSSINet and Bayesian loss are as listed in gjy3035/Awesome-Crowd-Counting (commit 0038d2b), those of
-# DM-Count as in the README of Yiming-M/FusionCount.
+# MAE that others report, beside ours where a data set has their name, and how their epoch was chosen. Full official test
+# sets, a model per data set but for JT and DKPNet (HRNet-W40, one model of four data sets). Sources of the figures, and of
+# what is said of the epoch: docs/reproduce.md.
 PUBLISHED: dict[str, tuple[str, dict[str, float]]] = {
-    "JT": ("released checkpoint", {"SHA": 59.85, "SHB": 8.99, "QNRF": 91.11, "NWPU": 73.17}),
+    "JT": ("not stated", {"SHA": 59.85, "SHB": 8.99, "QNRF": 91.11, "NWPU": 73.17}),
     MAIN: ("not stated", {"SHA": 55.6, "SHB": 6.6, "QNRF": 81.4, "NWPU": 61.8}),
     "CSRNet": ("on the test set", {"SHA": 68.2, "SHB": 10.6}),
     "CANet": ("not stated", {"SHA": 62.3, "SHB": 7.8, "QNRF": 107.0}),
-    "SFCN": ("not stated", {"SHA": 64.8, "SHB": 7.6, "QNRF": 102.0}),
-    "DSSINet": ("not stated", {"SHA": 60.63, "SHB": 6.85, "QNRF": 99.1}),
+    "SFCN": ("on a part of the training images", {"SHA": 64.8, "SHB": 7.6, "QNRF": 102.0}),
+    "DSSINet": ("not stated, on no part of the training images", {"SHA": 60.63, "SHB": 6.85, "QNRF": 99.1}),
     "Bayesian loss": ("not stated", {"SHA": 62.8, "SHB": 7.7, "QNRF": 88.7}),
     "DM-Count": ("on the test set", {"SHA": 59.7, "SHB": 7.4}),
 }
