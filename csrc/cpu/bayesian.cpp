@@ -221,7 +221,8 @@ static void forward(const Forward& args, int threads) {
     return taken;
   };
   const int64_t cells = int64_t(args.height) * padded, heads = args.num_points;
-  Map map{padded};
+  Map map{};
+  map.padded = padded;
   map.shift = take(cells), map.scale = take(cells), map.mass = take(cells), map.ground = take(cells);
   map.lift = take(cells), map.farthest = take(args.height), map.products = take(args.height);
   map.down = take(heads * args.height), map.across = take(heads * padded);

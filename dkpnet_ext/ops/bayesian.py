@@ -2,7 +2,8 @@
 
 The usual code builds a softmax over heads x cells. The CPU form goes over that product in passes: a cell's nearest head and
 the sum of its weights, then a head's expected count, then a cell's gradient; it looks only at pairs that can weigh anything,
-and keeps a few numbers per cell, and per head a factor per row and column. Distances are float64. Every sum has one order: the same bits every run.
+and keeps a few numbers per cell, and per head a factor per row and column. Arithmetic is float64. Every sum has one order:
+the same bits every run.
 
 On a GPU one launch has a block per image and takes the same passes, a thread per cell and a warp per head.
 

@@ -70,6 +70,15 @@ def test_heads_on_borders_on_each_other_outside_and_far_away(name, form):
 
 
 @each_backend
+@each_form
+def test_cells_that_are_far_from_every_head(name, form):
+    """Up to 670 pixels: exp(-distance^2 / (2 sigma^2)) is no number there, while its ratio between two heads is."""
+    density, _, _, _ = make(0, size=(60, 60))
+    points = torch.tensor([[3.0, 5], [9, 2], [20, 14], [1, 30]])
+    check(name, density, points, torch.tensor([0, 4]), torch.full((4,), 0.5), form, side=1e5)
+
+
+@each_backend
 def test_default_targets_sides_and_no_density(name):
     density, points, offsets, _ = make(9, 5)
     with use_backend(name):
