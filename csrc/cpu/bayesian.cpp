@@ -1,9 +1,8 @@
-// Bayesian loss on the CPU: the rows of a map, then the heads, then the rows again are shared out to the threads;
-// nothing of the size heads x cells is stored. A weight exp(-distance^2 / (2 sigma^2)), relative to the cell's largest, is
-// a product of one factor per axis of the head and one of the cell; rows with cells so far from all heads that the
-// factors are no numbers take exponentials of differences instead. Distances are in double, for their squares nearly
-// cancel; a head looks only at the cells that can be within its reach. Every sum has one order, whatever the number of
-// threads.
+// Bayesian loss on the CPU: the threads share the rows of a map, then the heads, then the rows again. No array of heads
+// x cells is stored. A weight exp(-distance^2 / (2 sigma^2)), relative to the cell's largest, is a product of one factor
+// per axis of the head and one of the cell. In rows with cells so far from all heads that these factors underflow it is
+// the exponential of a difference. Arithmetic is in double, because squared distances nearly cancel. A head visits only
+// the cells that can be within its reach. Every sum has one order, whatever the number of threads.
 #include "cpu/bayesian.h"
 
 #include "cpu/parallel.h"
@@ -21,8 +20,8 @@ struct Map {
   double *shift, *scale;  // per cell: smallest squared distance, head or background; 1 / sum of the weights
   double *mass, *ground;  // per cell: density * scale, 0 in the padding; posterior of the background
   double* lift;           // per cell: exp(shift / (2 sigma^2)); 0 where only the background weighs anything
-  double *farthest, *products;  // per row: largest shift where heads weigh anything, -1 where none does; 1 or 0: are
-                                // weights products
+  double *farthest, *products;  // per row: largest shift where heads weigh anything, -1 where none does; 1 if weights
+                                // are products, else 0
   double *down, *across;        // per head: its factors, [heads, height] and [heads, padded]
   double *windows, *signs;      // per head: first row, last row + 1, first cell, last cell + 1; sign
 };
@@ -63,7 +62,8 @@ static void prepare_head(const Forward& args, const Map& map, const float* point
   }
 }
 
-// Weights relative to the cell's largest of the groups of a row that a head can reach: body(first cell, weights).
+// Calls body(first cell, weights) for the groups of cells of a row that a head can reach; weights are relative to the
+// cell's largest.
 template <typename Body>
 static inline void visit(const Forward& args, const Map& map, int row, const float* point, int64_t head,
                          const Body& body) {
