@@ -15,6 +15,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "cache"  # a notebook runs again when its code has changed
 nb_execution_timeout = 300  # seconds a cell
 nb_execution_raise_on_error = True
+nb_merge_streams = True  # one box for all that a cell prints
 
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
@@ -31,6 +32,7 @@ suppress_warnings = [
 
 html_theme = "furo"
 html_title = "dkpnet_ext"
+html_show_copyright = False
 
 
 def link_outside_as_downloads(app, docname, source):
