@@ -31,6 +31,7 @@ class FakeItem:
     image: Path
     points: np.ndarray
     scale: float = 1.0
+    sizes: np.ndarray | None = None
 
     @property
     def count(self) -> int:

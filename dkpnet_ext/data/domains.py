@@ -31,6 +31,9 @@ class Item:
     points: np.ndarray  # [N, 2] float32 (x, y) in its pixels, all annotated points (also those outside)
     scale: float  # its pixels per original pixel
     source: Path  # the original image file; of pixels in memory a name
+    sizes: np.ndarray | None = (
+        None  # [N, 2] float32 (width, height) of the heads' boxes in its pixels, where all have one
+    )
 
     @property
     def count(self) -> int:
@@ -180,7 +183,8 @@ def cache_records(
         name = f"{domain}/{record.split}/{record.name}"
         points = _scale_points(record.points, record.size, job.size)
         scale = max(job.size) / max(record.size)
-        items.append((record.split, Item(name, domain, target, job.size, points, scale, record.image)))
+        sizes = None if record.sizes is None else (record.sizes * scale).astype(np.float32)
+        items.append((record.split, Item(name, domain, target, job.size, points, scale, record.image, sizes)))
     return items
 
 

@@ -17,6 +17,7 @@ from ..files import output_folder, write_atomically
 from .baselines import MEAN, RIDGE, mean_baseline, ridge_baseline
 from .inference import predict_counts, predict_items
 from .metrics import (
+    BOX_RADII,
     RADII,
     Coverage,
     Localisation,
@@ -113,22 +114,28 @@ def score(
     Args:
         train: training images by domain; with them also the errors of the two counters that look at no person.
         game: GAME errors of each image, [n, levels], by domain (see `predict_items`).
-        matched: heads found at their place in each image, [n, radii], by domain.
+        matched: heads found at their place in each image, [n, RADII and BOX_RADII], by domain.
     """
     rows: dict[str, Metrics] = {}
     for name, mine in items.items():
         annotated = [item.count for item in mine]
         rows[name] = summarize(counts[name], annotated, None if game is None else game[name])
         if matched is not None:
-            located = sum(round(float(count)) for count in counts[name])
-            found = [
-                localisation(m, located, sum(annotated), r) for m, r in zip(matched[name].sum(0), RADII, strict=True)
-            ]
-            rows[name] = rows[name]._replace(points=tuple(found))
+            rows[name] = rows[name]._replace(points=_located(matched[name], counts[name], annotated))
         if train is not None:
             rows[name + MEAN] = summarize(mean_baseline(train[name], mine), annotated)
             rows[name + RIDGE] = summarize(ridge_baseline(train[name], mine), annotated)
     return rows
+
+
+def _located(matched: np.ndarray, counts: np.ndarray, annotated: Sequence[int]) -> tuple[Localisation, ...]:
+    """Of a data set, for every radius that all of its images have."""
+    located = sum(round(float(count)) for count in counts)
+    return tuple(
+        localisation(own.sum(), located, sum(annotated), radius)
+        for own, radius in zip(matched.T, (*RADII, *BOX_RADII), strict=True)
+        if not np.isnan(own).any()
+    )
 
 
 def write_counts(path: Path, items: Mapping[str, Sequence[Item]], counts: Mapping[str, np.ndarray]) -> None:

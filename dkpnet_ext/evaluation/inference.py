@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.images import to_tensor
 from ..device import Precision, autocast
 from ..models.locating import locate, to_picture
-from .metrics import GAME_LEVELS, RADII, game_errors, matched_points
+from .metrics import BOX_RADII, GAME_LEVELS, RADII, box_radii, game_errors, matched_points
 
 if TYPE_CHECKING:
     from ..data.domains import Item
@@ -26,7 +26,9 @@ class Predicted(NamedTuple):
 
     counts: np.ndarray  # [n]
     game: np.ndarray  # [n, levels], see `game_errors`
-    matched: np.ndarray  # [n, radii] heads found at their place, see `matched_points`; NaN where not asked for
+    matched: (
+        np.ndarray
+    )  # [n, RADII and BOX_RADII] heads found at their place, see `matched_points`; NaN where not known
     assessed: Sequence[Assessment] = ()  # [n], of a model that is calibrated, where asked for
 
 
@@ -62,7 +64,8 @@ def predict_items(
 
     Args:
         nine_patch: evaluate as the authors' released code does, see `nine_patch_count`; GAME is NaN then.
-        points: locate the heads, too, and match them within `RADII` pixels of the original image; not with nine patches.
+        points: locate the heads, too, and match them within `RADII` pixels of the original image and, where heads have
+            boxes, within `BOX_RADII`; not with nine patches.
         assess: give each count its interval and say whether the image is like the training images, where the model is
             calibrated.
     """
@@ -71,7 +74,7 @@ def predict_items(
     with autocast(device, precision):
         for item in shown(items, "counting", progress):
             image = to_tensor(item.read())
-            found = np.full(len(RADII), np.nan)
+            found = np.full(len(RADII) + len(BOX_RADII), np.nan)
             if nine_patch:
                 counts.append(nine_patch_count(model, image))
                 errors.append(np.full(GAME_LEVELS, np.nan))
@@ -82,14 +85,16 @@ def predict_items(
                 errors.append(game_errors(density, item.points, size, model.out_stride))
                 if points:
                     heads = to_picture(locate(density, model.out_stride)[0], size, size)
-                    found = np.array([matched_points(heads, item.points, radius * item.scale) for radius in RADII])
+                    reaches = [radius * item.scale for radius in RADII]
+                    reaches += [] if item.sizes is None else box_radii(item.sizes)
+                    found[: len(reaches)] = [matched_points(heads, item.points, reach) for reach in reaches]
             matched.append(found)
             if assess and (said := model.assess(image, counts[-1])) is not None:
                 assessed.append(said)
     return Predicted(
         np.array(counts, np.float64),
         np.array(errors, np.float64).reshape(-1, GAME_LEVELS),
-        np.array(matched, np.float64).reshape(-1, len(RADII)),
+        np.array(matched, np.float64).reshape(-1, len(RADII) + len(BOX_RADII)),
         assessed,
     )
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Localisation(NamedTuple):
     """How many heads of a set of images are found at their place; shares in [0, 1], NaN where undefined."""
 
-    radius: float  # pixels of the original image
+    radius: float | str  # pixels of the original image, or one of `BOX_RADII`
     precision: float  # found heads among the located points
     recall: float  # found heads among the annotated points
     f1: float  # harmonic mean of the two
@@ -86,29 +86,42 @@ def _grid_sums(cells: np.ndarray, length: int, stride: int, parts: int) -> np.nd
 
 
 RADII = (4.0, 8.0)  # pixels of the original image; without boxes of heads the field's thresholds for ShanghaiTech
+BOX_RADII = ("sigma_l", "sigma_s")  # NWPU-Crowd's thresholds, where every head has a box, see `box_radii`
 
 
-def matched_points(located: ArrayLike, annotated: ArrayLike, radius: float) -> int:
+def box_radii(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """NWPU-Crowd's thresholds of heads with boxes of ``sizes`` [n, 2] (width, height): [n] each, in their unit.
+
+    sigma_l is half of the diagonal, sigma_s half of the shorter side (Wang et al., 2020).
+    """
+    return np.hypot(*sizes.T) / 2, sizes.min(axis=1) / 2
+
+
+def matched_points(located: ArrayLike, annotated: ArrayLike, radius: ArrayLike) -> int:
     """The largest number of pairs of a located and an annotated point, at most ``radius`` apart, each point in one pair.
 
     As in NWPU-Crowd's evaluation (Wang et al., 2020), which matches one to one by the Hungarian algorithm on what lies
     within the threshold.
 
     Args:
-        located: [n, 2] (x, y); annotated: [m, 2]; radius: in their unit.
+        located: [n, 2] (x, y); annotated: [m, 2]; radius: in their unit, one or [m].
     """
+    from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import maximum_bipartite_matching
     from scipy.spatial import KDTree
 
     located, annotated = (np.asarray(points, np.float64).reshape(-1, 2) for points in (located, annotated))
     if not len(located) or not len(annotated):
         return 0
-    near = KDTree(located).sparse_distance_matrix(KDTree(annotated), radius, output_type="coo_matrix")
-    near.data = np.ones_like(near.data)  # a distance of 0 is a pair, too
-    return int((maximum_bipartite_matching(near.tocsr(), perm_type="column") >= 0).sum())
+    reach = np.broadcast_to(np.asarray(radius, np.float64), len(annotated))
+    near = KDTree(located).sparse_distance_matrix(KDTree(annotated), float(reach.max()), output_type="coo_matrix")
+    inside = near.data <= reach[near.col]
+    ones = np.ones(int(inside.sum()))  # a distance of 0 is a pair, too
+    pairs = coo_matrix((ones, (near.row[inside], near.col[inside])), near.shape).tocsr()
+    return int((maximum_bipartite_matching(pairs, perm_type="column") >= 0).sum())
 
 
-def localisation(matched: float, located: float, annotated: float, radius: float) -> Localisation:
+def localisation(matched: float, located: float, annotated: float, radius: float | str) -> Localisation:
     """Precision, recall and F1 of heads summed over images."""
     return Localisation(
         radius,
@@ -161,7 +174,11 @@ def summarize(predicted: ArrayLike, annotated: ArrayLike, game: ArrayLike | None
 def points_table(rows: Mapping[str, Metrics], title: str = "Data") -> str:
     """Markdown table of `Metrics.points`, a row per key and radius; "" where there are none."""
     lines = [
-        (name, f"{found.radius:g}", *(_cell(share, 3) for share in (found.precision, found.recall, found.f1)))
+        (
+            name,
+            found.radius if isinstance(found.radius, str) else f"{found.radius:g}",
+            *(_cell(share, 3) for share in (found.precision, found.recall, found.f1)),
+        )
         for name, row in rows.items()
         for found in row.points
     ]

@@ -7,6 +7,7 @@ import foreign
 import layouts
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 
 from dkpnet_ext.data import load_domains
@@ -233,3 +234,34 @@ def test_a_list_does_not_take_another_picture(tmp_path):
     (tmp_path / "train.json").write_text('[{"image": "day/1.jpg", "points": [[1, 2]]}]')
     _, report = read_domain("X", tmp_path, progress=False)
     assert [reason for _, reason in report.bad] == ["no such image"]
+
+
+def test_sizes_of_head_boxes(tmp_path):
+    """Kept where every head has one, for NWPU-Crowd's thresholds; upright, and in the pixels of the cached image."""
+    exports.processed(tmp_path / "json")
+    foreign.roboflow(tmp_path / "coco")
+    foreign.labelme(tmp_path / "points")
+    foreign.mot(tmp_path / "persons")
+    turned = layouts.nwpu(tmp_path / "mats")
+    layouts.picture(turned / "images" / "0001.jpg", exif=_turned())
+    points = layouts.POINTS["1"]
+    boxes = [[x - 2, y - 3, x + 2, y + 3] for x, y in points]
+    scipy.io.savemat(
+        turned / "mats" / "0001.mat", {"annPoints": np.array(points, float), "annBoxes": np.array(boxes, float)}
+    )
+    known = {}
+    for name in ("json", "coco", "points", "persons", "mats"):
+        records = read_domain("X", tmp_path / name, progress=False)[0]
+        known[name] = [record.sizes for rows in records.values() for record in rows if record.points is not None]
+    for name in ("json", "coco"):
+        assert all((sizes == 10).all() for sizes in known[name]) and sum(map(len, known[name])) > 4
+    assert any(sizes is None for sizes in known["points"]) and all(sizes is None for sizes in known["persons"])
+    assert known["mats"][0].tolist() == [[6, 4]] * len(points)
+    (domain,) = load_domains([f"X={tmp_path / 'json'}"], cache=tmp_path / "cache", min_side=480, progress=False)
+    assert domain.train[0].sizes.tolist() == [[20, 20]] * domain.train[0].count
+
+
+def _turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif

@@ -1,13 +1,16 @@
 """Counting and attention over items, and the baselines they are compared with."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from dkpnet_ext.data import Domain
 from dkpnet_ext.device import pick_precision
 from dkpnet_ext.evaluation.baselines import image_statistics, mean_baseline, ridge_baseline
+from dkpnet_ext.evaluation.evaluate import evaluate_domains
 from dkpnet_ext.evaluation.inference import attention_vectors, nine_patch_count, predict_counts, predict_items
 
 
@@ -29,12 +32,33 @@ def test_game_zero_is_the_error_of_the_count(model, items):
 def test_located_points_that_are_annotated_are_all_found(model, items):
     item = replace(items[3], points=model.locate(items[3].read(), as_is=True)[:, :2].astype(np.float32))
     assert item.count > 20
-    assert predict_items(model, [item], points=True).matched.tolist() == [[item.count, item.count]]
+    matched = predict_items(model, [item], points=True).matched
+    assert matched[:, :2].tolist() == [[item.count, item.count]] and np.isnan(matched[:, 2:]).all()  # no boxes
     moved = replace(item, points=item.points + np.float32([5, 0]))
     assert predict_items(model, [moved], points=True).matched[0, 1] == item.count
     half = replace(moved, scale=0.5)  # of the original size: 8 px there are 4 px here
-    few, all_but_few = predict_items(model, [half], points=True).matched[0]
+    few, all_but_few = predict_items(model, [half], points=True).matched[0, :2]
     assert few <= all_but_few < item.count
+    # Boxes of 8 x 12: half of the diagonal (7.2) is more than the 5 px by which the points are moved, half of a side less.
+    boxes = replace(moved, sizes=np.tile(np.float32([8, 12]), (item.count, 1)))
+    large, small = predict_items(model, [boxes], points=True).matched[0, 2:]
+    assert large == item.count > small
+
+
+def test_box_thresholds_stand_in_the_table(model, items, tmp_path):
+    """Where all images have boxes; the count's rounding is the number of located heads."""
+    domain = Domain.from_arrays("N", test=[(item.read(), item.points) for item in items[2:4]], min_side=32)
+    assert len(evaluate_domains(model, [domain], tmp_path, points=True)["N"].points) == 2
+    domain.test = [replace(item, sizes=np.full((item.count, 2), 10, np.float32)) for item in domain.test]
+    rows = evaluate_domains(model, [domain], tmp_path, points=True)
+    large, small = rows["N"].points[2:]
+    assert (large.radius, small.radius) == ("sigma_l", "sigma_s")
+    located = sum(round(float(count)) for count in predict_counts(model, domain.test))
+    annotated = sum(item.count for item in domain.test)
+    assert large.recall * annotated == pytest.approx(large.precision * located)
+    assert small.f1 <= large.f1
+    assert "| N | sigma_l | " in (tmp_path / "table.md").read_text()
+    assert json.loads((tmp_path / "metrics.json").read_text())["N"]["points"][2]["radius"] == "sigma_l"
 
 
 def test_bf16_is_near_fp32_and_the_mode_is_kept(make_model, items):

@@ -38,6 +38,7 @@ def test_points_are_matched_one_to_one():
     # Greedily the nearest pair (5 and 6) would leave the others alone.
     assert matched_points([[0, 0], [6, 0]], [[-4, 0], [5, 0]], 5.1) == 2
     assert matched_points([[0, 0], [6, 0]], [[5, 0], [10, 0]], 5.1) == 2
+    assert matched_points([[1, 0], [12, 0], [58, 50]], annotated, [0.5, 2, 8]) == 2  # a radius for each
     assert matched_points([], annotated, 4) == matched_points(annotated, np.zeros((0, 2)), 4) == 0
 
 

@@ -31,6 +31,7 @@ class Heads(NamedTuple):
     top: bool = False  # of which the middle of the top edge was taken (of persons), not the centre
     fractions: bool = False  # x and y are fractions of the picture's width and height, not pixels
     labels: frozenset[str] = frozenset()  # what was counted, where there are labels
+    sizes: np.ndarray | None = None  # float64 [N, 2] (width, height) of the heads' boxes, in the unit of the points
 
 
 class Entry(NamedTuple):
@@ -88,7 +89,9 @@ def fail(path: Path, reason: str) -> np.ndarray:
     raise BadFile(path, reason)
 
 
-def pairs(split: str, images: Path, truths: Path, pattern: str, read: Callable[[Path], np.ndarray]) -> Iterator[Entry]:
+def pairs(
+    split: str, images: Path, truths: Path, pattern: str, read: Callable[[Path], np.ndarray | Heads]
+) -> Iterator[Entry]:
     """Image ``X.*`` goes with annotation ``pattern``, X for its star. A leftover of either kind is bad."""
     leftover = set(files(truths, pattern))
     owners: dict[Path, Path] = {}

@@ -32,6 +32,9 @@ class Record:
     size: tuple[int, int]  # (H, W), upright
     points: np.ndarray | None
     region: np.ndarray | None = None  # of interest: vertices [K, 2] (x, y) or a mask [H, W], upright; None: all of it
+    sizes: np.ndarray | None = (
+        None  # float64 [N, 2] (width, height) of the heads' boxes, upright; None: not all have one
+    )
 
 
 @dataclass
@@ -126,22 +129,24 @@ def _check(
     region = region if region is None or upright else turn_region(region, info.orientation, info.size)
     if heads is None:
         return Record(entry.split, entry.name, entry.image, info.size, None, region), info.notes
-    points, notes = heads.points, info.notes
+    points, sizes, notes = heads.points, heads.sizes, info.notes
     if heads.fractions or fractions:
         size = info.size if upright or info.orientation < 5 else info.size[::-1]
         with np.errstate(over="ignore"):
             points = as_points(points * [size[1], size[0]], entry.image)
+            sizes = None if sizes is None else sizes * [size[1], size[0]]
         notes += (FRACTIONS,) * (fractions and len(points) > 0)
     elif like_fractions(points):
         raise BadFile(entry.image, f"its {len(points)} points all lie in pixel (0, 0): are they fractions?")
     if not upright:
         points = turn_points(points, info.orientation, info.size)
+        sizes = sizes[:, ::-1] if sizes is not None and info.orientation >= 5 else sizes
     notes += check_points(points, info.size, entry.image)
     if region is not None:
         inside = inside_region(points, region, info.size, entry.image)
         notes += (OUTSIDE_REGION,) * bool((~inside).any())
-        points = points[inside]
-    return Record(entry.split, entry.name, entry.image, info.size, points, region), notes
+        points, sizes = points[inside], None if sizes is None else sizes[inside]
+    return Record(entry.split, entry.name, entry.image, info.size, points, region, sizes), notes
 
 
 def _entries(root: Path, layout: Layout) -> list[Entry]:

@@ -2,7 +2,7 @@
 
     train/images/0001.jpg     train/gt/0001.txt     val/...     test/...
 
-A head per line: ``x y w h occlusion blur``, x and y its centre, occlusion 1 to 3, blur 0 or 1.
+A head per line: ``x y w h occlusion blur``, x and y its centre, w and h its size, occlusion 1 to 3, blur 0 or 1.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from pathlib import Path
 import numpy as np
 
 from ..images import BadFile
-from .base import Entry, Layout, as_points, files, has, pairs, read_text
+from .base import Entry, Heads, Layout, as_points, files, has, pairs, read_text
 from .tree import PEEKED, peek_lines
 
 
-def read_jhu_text(path: Path) -> np.ndarray:
-    """Points of a ``gt/0001.txt``. Raises `BadFile`."""
-    points = []
+def read_jhu_text(path: Path) -> Heads:
+    """Heads of a ``gt/0001.txt``. Raises `BadFile`."""
+    points, sizes = [], []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if fields := line.split():
             try:
-                x, y, _, _, occlusion, blur = (float(field) for field in fields)
+                x, y, width, height, occlusion, blur = (float(field) for field in fields)
             except ValueError:
                 raise BadFile(path, f"line {number} is not 'x y w h occlusion blur'") from None
             if occlusion not in (0, 1, 2, 3) or blur not in (0, 1):  # a detector's 'class x y w h confidence'
                 reason = f"line {number} is not 'x y w h occlusion blur': occlusion is 1 to 3, blur 0 or 1"
                 raise BadFile(path, reason)
             points.append((x, y))
-    return as_points(points, path)
+            sizes.append((width, height))
+    return Heads(as_points(points, path), sizes=np.abs(as_points(sizes, path)))
 
 
 def _entries(root: Path) -> Iterator[Entry]:

@@ -2,8 +2,9 @@
 
     images/0001.jpg (or images_part1/ ...)     mats/0001.mat or jsons/0001.json     train.txt     val.txt     test.txt
 
-``annPoints`` of the .mat is [N, 2] (x, y). The .json has ``points`` (pairs, or objects with x and y), ``human_num``,
-and in some exports heads that are boxes only (``sx, sy, ex, ey``): their centres. Lines of the lists are
+``annPoints`` of the .mat is [N, 2] (x, y), ``annBoxes`` [N, 4] (x0, y0, x1, y1). The .json has ``points`` (pairs, or objects
+with x and y), ``boxes``, ``human_num``, and in some exports heads that are boxes only (``sx, sy, ex, ey``): their centres. Lines
+of the lists are
 ``id luminance level`` or ``id``. The public labels end with val, which serves as ``test`` here; test.txt's images go
 to the challenge's server. Other sets in this form (ProcessedData of IIM, FIDTM) have labels of test.txt: then val is val.
 """
@@ -18,11 +19,49 @@ from typing import Any
 import numpy as np
 
 from ..images import BadFile
-from .base import Entry, Layout, as_points, fail, files, has, pictures, read_json, read_mat, read_text, require_count
+from .base import (
+    MALFORMED,
+    Entry,
+    Heads,
+    Layout,
+    as_points,
+    fail,
+    files,
+    has,
+    pictures,
+    read_json,
+    read_mat,
+    read_text,
+    read_variable,
+    require_count,
+)
+
+_CORNERS = ("sx", "sy", "ex", "ey")
 
 
-def read_nwpu_json(path: Path) -> np.ndarray:
-    """Points of a ``jsons/0001.json``. Raises `BadFile`."""
+def _heads(points: np.ndarray, boxes: Any) -> Heads:
+    """``boxes``: anything; where it is a box for each point, its size goes along."""
+    if not len(points):
+        return Heads(points, sizes=np.zeros((0, 2)))
+    try:
+        corners = np.array([[box[k] for k in _CORNERS] if isinstance(box, dict) else box for box in boxes], np.float64)
+    except MALFORMED:
+        return Heads(points)
+    fits = corners.shape == (len(points), 4) and np.isfinite(corners).all()
+    return Heads(points, sizes=np.abs(corners[:, 2:] - corners[:, :2]) if fits else None)
+
+
+def read_nwpu_mat(path: Path) -> Heads:
+    """Heads of a ``mats/0001.mat``. Raises `BadFile`."""
+    points = read_mat(path, "annPoints")
+    try:
+        return _heads(points, read_variable(path, "annBoxes"))
+    except BadFile:  # boxes are for evaluation only
+        return Heads(points)
+
+
+def read_nwpu_json(path: Path) -> Heads:
+    """Heads of a ``jsons/0001.json``. Raises `BadFile`."""
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("points"), list):
         raise BadFile(path, "no list 'points' in it")
@@ -36,7 +75,7 @@ def read_nwpu_json(path: Path) -> np.ndarray:
         raise BadFile(path, "its points are neither [x, y] nor {x, y}, or its boxes not {sx, sy, ex, ey}") from None
     found = as_points(rows, path)
     require_count(number, found, path, "human_num")
-    return found
+    return _heads(found, boxes)
 
 
 def _truth(root: Path, mats: bool, identity: str) -> Path:
@@ -75,7 +114,7 @@ def _entries(root: Path) -> Iterator[Entry]:
                 yield Entry(split, image.name, image, partial(fail, image, reason))
                 continue
             truth = _truth(root, mats, identity)
-            read = partial(read_mat, truth, key="annPoints") if mats else partial(read_nwpu_json, truth)
+            read = partial(read_nwpu_mat, truth) if mats else partial(read_nwpu_json, truth)
             yield Entry(split, image.name, image, None if split == "unlabelled" else read)
 
 

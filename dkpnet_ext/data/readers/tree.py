@@ -183,7 +183,7 @@ def choose_labels(labels: Iterable[str]) -> frozenset[str]:
 
 def to_heads(shapes: Sequence[Shape], path: Path, chosen: frozenset[str], fractions: bool) -> Heads:
     """The points of the chosen shapes: a box gives its centre, a person's box the middle of its top edge."""
-    points, boxes, top = [], 0, False
+    points, boxes, top, sizes = [], 0, False, []
     for label, corners in (shape for shape in shapes if shape.label in chosen):
         try:
             numbers = [float(number) for number in corners]
@@ -196,9 +196,11 @@ def to_heads(shapes: Sequence[Shape], path: Path, chosen: frozenset[str], fracti
             body = label.strip().lower() in BODIES
             points.append(((x0 + x1) / 2, min(y0, y1) if body else (y0 + y1) / 2))
             boxes, top = boxes + 1, top or body
+            sizes.append((abs(x1 - x0), abs(y1 - y0)))
         else:
             points.append((numbers[0], numbers[1]))
-    return Heads(as_points(np.array(points).reshape(-1, 2), path), boxes, top, fractions, chosen)
+    known = as_points(np.array(sizes).reshape(-1, 2), path) if boxes == len(points) and not top else None
+    return Heads(as_points(np.array(points).reshape(-1, 2), path), boxes, top, fractions, chosen, known)
 
 
 def from_shapes(rows: Iterable[Labelled], fractions: bool = False, labels: Iterable[str] = ()) -> Iterator[Entry]:
