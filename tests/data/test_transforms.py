@@ -12,9 +12,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision.transforms import v2
 
 from dkpnet_ext.data import CrowdDataset, MixSampler, TrainTransform, collate, load_domains
+from dkpnet_ext.data.transforms import recolour
 
 MARK = 200
 
@@ -99,6 +102,36 @@ def test_jitter_changes_colours_only():
     assert not torch.equal(plain, jittered)
     correlation = torch.corrcoef(torch.stack([plain.flatten().float(), jittered.flatten().float()]))[0, 1]
     assert correlation > 0.8
+
+
+def test_jitter_has_the_statistics_of_torchvision():
+    """Mean luma, its spread, chroma and hue of a picture: how they change on average, and how much that varies."""
+    y, x = np.mgrid[:48, :48]
+    noise = np.random.default_rng(0).normal(0, 12, (48, 48, 3))
+    picture = Image.fromarray(((60 + x + 2 * y)[..., None] + [14, 0, -12] + noise).clip(0, 255).astype(np.uint8))
+    axes = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])  # YIQ
+
+    def described(picture: Image.Image) -> list[float]:
+        luma, i, q = (np.asarray(picture, np.float64) @ axes.T).reshape(-1, 3).T
+        return [luma.mean(), luma.std(), np.hypot(i, q).mean(), np.degrees(np.arctan2(q.mean(), i.mean()))]
+
+    torch.manual_seed(0)
+    reference = v2.ColorJitter(0.2, 0.2, 0.2, 0.2)
+    found, expected = (
+        np.array([described(change(picture)) for _ in range(400)])
+        for change in (lambda p: recolour(p, 0.2), reference)
+    )
+    assert (np.abs(found.mean(0) - expected.mean(0)) < 0.3 * expected.std(0)).all()
+    ratio = found.std(0) / expected.std(0)
+    assert (ratio > 0.8).all() and (ratio < 1.25).all(), ratio
+
+
+def test_jitter_leaves_gray_gray():
+    picture = Image.fromarray(np.repeat(np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8, 1), 3, 2))
+    torch.manual_seed(0)
+    for _ in range(20):
+        changed = np.asarray(recolour(picture, 0.2)).astype(int)
+        assert np.ptp(changed, axis=2).max() <= 1 and np.ptp(changed) > 100
 
 
 def test_flip_probability():
