@@ -202,8 +202,9 @@ def compare(
     calls: dict[str, int] = {}
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for name, function in contenders.items():
-        function()
-        calls[name] = 1 if tiny else max(1, min(1000, int(0.02 / max(seconds(function, device), 1e-6))))
+        first = seconds(function, device)  # with what is made at the first call
+        once = tiny or first > 1
+        calls[name] = 1 if once else max(1, min(1000, int(0.02 / max(seconds(function, device), 1e-6))))
 
     def one_round():
         for name, function in contenders.items():

@@ -1,10 +1,12 @@
 """Counting with `for_inference` against what a user could take instead: other runtimes on the exported file, torch.compile, eager.
 
-An image of 1024 x 768, a folder and a video, on one and two threads, alone and beside a busy process that holds one core.
-Plain loops decode, count, draw and write one picture after the other, with the same decoder and the same overlay. About four
-minutes on two quiet cores (bench/results/engines.md):
+An image of 1024 x 768, a folder and videos, on one and two threads, alone and beside a busy process that holds one core.
+Plain loops decode, count, draw and write one picture after the other, with the same decoder and the same overlay, and write
+with Pillow's and x264's defaults. The pictures have the grain of a camera, without which they compress unlike photographs.
+About seven minutes on two quiet cores; the tables of bench/results/engines.md are printed by bench/engine_tables.py:
 
-    python -m pytest bench/test_engines.py --benchmark-json=bench/results/cpu-epyc-2-cores/engines.json
+    OMP_NUM_THREADS=2 python -m pytest bench/test_engines.py --benchmark-json=bench/results/cpu-epyc-2-cores/engines.json
+    python bench/engine_tables.py bench/results/cpu-epyc-2-cores/engines.json
 """
 
 from __future__ import annotations
@@ -128,6 +130,30 @@ def test_image(compare, tiny, exported, threads, busy):
         )  # fmt: skip
 
 
+def grained(images: torch.Tensor, number: int, shift: int) -> np.ndarray:
+    """The scene as picture ``number`` of a series, moved by ``shift`` pixels each: uint8 [H, W, 3]."""
+    pixels = np.roll(images[0].permute(1, 2, 0).numpy(), shift * number, 1)
+    grain = np.random.default_rng(number).normal(0, 4, pixels.shape)
+    return np.clip(pixels + grain, 0, 255).astype(np.uint8)
+
+
+def files_contest(
+    compare, row: str, setting: str, folder: Path, plain: Callable, exported: Path, threads: int, busy: bool
+):
+    """Ours on all files of a folder against a plain loop over each alternative."""
+    model = load_model().for_inference()
+    runs = alternatives(exported, threads) | {"torch.compile": compiled(threads)}
+    others = {f"plain loop, {name}": (lambda run=run: plain(run)) for name, run in runs.items()}
+    with neighbour(busy):
+        compare(
+            f"{row}, {threads} thread{'s' * (threads > 1)}, {'beside a busy process' if busy else 'alone'}",
+            setting,
+            {"ours (auto)": lambda: list(predict_files(model, [folder], folder.parent / "out"))},
+            others,
+            device="cpu", columns={}, aims=[("ours (auto)", name, 1.5) for name in others], rounds=2, graph_calls=0,
+        )  # fmt: skip
+
+
 def plain_folder(run: Run, pictures: list[Path], output: Path) -> None:
     for path in pictures:
         image = read_image(path)
@@ -136,28 +162,18 @@ def plain_folder(run: Run, pictures: list[Path], output: Path) -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["alone", "busy neighbour"])
-def test_folder(compare, tiny, exported, tmp_path, busy):
+def test_folder(compare, tiny, exported, tmp_path, threads, busy):
     """Images per second are pictures / seconds."""
-    torch.set_num_threads(2)
+    images, count = scene(tiny), 2 if tiny else 6
     (tmp_path / "in").mkdir()
-    pixels, count = scene(tiny)[0].permute(1, 2, 0).numpy(), 2 if tiny else 4
-    for i in range(count):
-        Image.fromarray(np.roll(pixels, 40 * i, 1)).save(tmp_path / f"in/{i}.jpg")
-    pictures = sorted((tmp_path / "in").iterdir())
-    model = load_model().for_inference()
     (tmp_path / "plain").mkdir()
-    others = {
-        f"plain loop, {name}": (lambda run=run: plain_folder(run, pictures, tmp_path / "plain"))
-        for name, run in alternatives(exported, 2).items()
-    }
-    with neighbour(busy):
-        compare(
-            f"a folder, 2 threads, {'beside a busy process' if busy else 'alone'}",
-            f"{count} pictures of {pixels.shape[1]} x {pixels.shape[0]}, JPEG in, overlay as PNG out",
-            {"ours (auto)": lambda: list(predict_files(model, [tmp_path / "in"], tmp_path / "out"))},
-            others,
-            device="cpu", columns={}, aims=[("ours (auto)", name, 1.5) for name in others], rounds=2, graph_calls=0,
-        )  # fmt: skip
+    for i in range(count):
+        Image.fromarray(grained(images, i, 40)).save(tmp_path / f"in/{i}.jpg", quality=90)
+    pictures = sorted((tmp_path / "in").iterdir())
+    files_contest(
+        compare, "a folder", f"{count} pictures of {images.shape[3]} x {images.shape[2]}, JPEG in, overlay as PNG out",
+        tmp_path / "in", lambda run: plain_folder(run, pictures, tmp_path / "plain"), exported, threads, busy,
+    )  # fmt: skip
 
 
 def plain_video(run: Run, path: Path, target: Path) -> None:
@@ -178,28 +194,22 @@ def plain_video(run: Run, path: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["alone", "busy neighbour"])
-def test_video(compare, tiny, exported, tmp_path, busy):
-    """Frames per second are frames / seconds."""
+@pytest.mark.parametrize("count", [4, 20], ids=["short", "long"])
+def test_video(compare, tiny, exported, tmp_path, threads, busy, count):
+    """Frames per second are frames / seconds; in the short video starting and ending (a plot) weigh the most."""
     av = pytest.importorskip("av")
-    torch.set_num_threads(2)
-    pixels, count = scene(tiny)[0].permute(1, 2, 0).numpy(), 3 if tiny else 4
+    if threads == 1 and count == 20:
+        count = 10  # for the time that it takes
+    images, count = scene(tiny), 3 if tiny else count
     (tmp_path / "in").mkdir()
     with av.open(str(tmp_path / "in/clip.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = pixels.shape[1], pixels.shape[0], "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = images.shape[3], images.shape[2], "yuv420p"
         for i in range(count):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(pixels, 8 * i, 1), format="rgb24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grained(images, i, 8), format="rgb24")))
         container.mux(stream.encode(None))
-    model = load_model().for_inference()
-    others = {
-        f"plain loop, {name}": (lambda run=run: plain_video(run, tmp_path / "in/clip.mp4", tmp_path / "plain.mp4"))
-        for name, run in alternatives(exported, 2).items()
-    }
-    with neighbour(busy):
-        compare(
-            f"a video, 2 threads, {'beside a busy process' if busy else 'alone'}",
-            f"{count} frames of {pixels.shape[1]} x {pixels.shape[0]}, H.264 in, overlay as H.264 out",
-            {"ours (auto)": lambda: list(predict_files(model, [tmp_path / "in"], tmp_path / "out"))},
-            others,
-            device="cpu", columns={}, aims=[("ours (auto)", name, 1.5) for name in others], rounds=2, graph_calls=0,
-        )  # fmt: skip
+    files_contest(
+        compare, f"a video of {count} frames",
+        f"{count} frames of {images.shape[3]} x {images.shape[2]}, H.264 in, overlay as H.264 out", tmp_path / "in",
+        lambda run: plain_video(run, tmp_path / "in/clip.mp4", tmp_path / "plain.mp4"), exported, threads, busy,
+    )  # fmt: skip

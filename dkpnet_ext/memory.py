@@ -6,7 +6,7 @@ import ctypes
 import sys
 
 # <malloc.h> of glibc.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _HUGE = 2**31 - 1
 
 
@@ -15,7 +15,8 @@ def keep_freed_memory() -> bool:
 
     By default arrays above 32 MB (at first 128 KB) are mapped from the kernel one by one and given back when they are
     freed, and so is the heap's free end: every step then faults the same pages in again, and the kernel zeroes them. With
-    both thresholds out of reach a step takes them from the heap. The process keeps its peak for good.
+    both thresholds out of reach a step takes them from the heap. Threads share that heap: one of their own holds at most
+    64 MB. The process keeps its peak for good.
 
     Returns:
         Whether it was done: False where the C library is not glibc, or refuses.
@@ -25,4 +26,5 @@ def keep_freed_memory() -> bool:
     libc = ctypes.CDLL(None)
     if not (hasattr(libc, "gnu_get_libc_version") and hasattr(libc, "mallopt")):
         return False
-    return all([libc.mallopt(option, _HUGE) == 1 for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)])
+    options = ((_M_MMAP_THRESHOLD, _HUGE), (_M_TRIM_THRESHOLD, _HUGE), (_M_ARENA_MAX, 1))
+    return all([libc.mallopt(option, value) == 1 for option, value in options])

@@ -3,6 +3,8 @@
 // layout of a ring's row is [block of kLanes channels][column][kLanes].
 #include "cpu/depthwise.h"
 
+#include <atomic>
+
 #include "cpu/parallel.h"
 #include "cpu/vector.h"
 
@@ -66,10 +68,10 @@ struct Group {
   float* input_row(int r) const { return inputs + r % K * in_columns * kGroup; }
   float* gradient_row(int q) const { return gradients + q % kTaps * grad_columns * kGroup; }
 
-  // Widens the input rows that output row y reads and row y - 1 did not.
+  // Widens the input rows that output row y reads and row y - 1 did not; of the first row all.
   template <typename T>
-  void read_inputs(const void* in, int y) const {
-    for (int r = y == 0 ? 0 : y * S + K - S; r < y * S + K; ++r) {
+  void read_inputs(const void* in, int y, bool first_row) const {
+    for (int r = first_row ? y * S : y * S + K - S; r < y * S + K; ++r) {
       float* row = input_row(r);
       const int v = r - shape.top;
       if (v < 0 || v >= shape.height) {
@@ -87,11 +89,11 @@ struct Group {
 };
 
 template <typename T, int K, int S, Activation kind>
-static void forward_group(const Forward& f, int64_t item, float* scratch) {
+static void forward_band(const Forward& f, int64_t item, int begin, int end, float* scratch) {
   const Shape& s = f.shape;
   const Group<K, S> group(s, item, scratch, f.weight);
-  for (int y = 0; y < s.out_height; ++y) {
-    group.template read_inputs<T>(f.in, y);
+  for (int y = begin; y < end; ++y) {
+    group.template read_inputs<T>(f.in, y, y == begin);
     T* out = static_cast<T*>(f.out) + (group.image * s.out_height + y) * s.out_width * s.channels + group.first;
     for (int b = 0; b < group.blocks; ++b) {
       const Vector bias = load(f.bias + group.first + b * kLanes, group.lanes(b));
@@ -206,7 +208,7 @@ static void backward_group(const Backward& f, int64_t item, float* scratch) {
   for (int q = 0; q < rows; ++q) {
     read_gradient<T, K, S, kind>(f, group, q);
     if (f.partials && q < s.out_height) {
-      group.template read_inputs<T>(f.in, q);
+      group.template read_inputs<T>(f.in, q, q == 0);
       add_weight_gradient(group, q);
     }
     if (f.grad_in) write_data_gradient<T>(f, group, q);
@@ -218,16 +220,28 @@ static void backward_group(const Backward& f, int64_t item, float* scratch) {
             load(group.sums + (b * (K * K + 1) + tap) * kLanes), group.lanes(b));
 }
 
-// Calls body(item, the thread's scratch) for every image and group of channels.
+static int64_t groups_of(const Shape& s) { return s.batch * ((s.channels + kGroup - 1) / kGroup); }
+
+// Calls body(item, the thread's scratch) for every item. A thread that has time takes the next one, so that a core which
+// another process uses does not keep the others waiting.
 template <typename Body>
-static void for_each_group(const Shape& s, float* scratch, int threads, const Body& body) {
-  const int64_t items = s.batch * ((s.channels + kGroup - 1) / kGroup), size = scratch_size(s);
-  const int64_t parts = items < threads ? items : threads;
+static void for_each_item(const Shape& s, int64_t items, float* scratch, int threads, const Body& body) {
+  const int64_t size = scratch_size(s), parts = items < threads ? items : threads;
+  std::atomic<int64_t> next{0};
   parallel_for(parts, 1, threads, [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part)
-      for (int64_t item = items * part / parts; item < items * (part + 1) / parts; ++item)
-        body(item, scratch + part * size);
+      for (int64_t item = next++; item < items; item = next++) body(item, scratch + part * size);
   });
+}
+
+// Bands of rows that each image's group of channels is cut into: enough for all threads to finish together. A band reads
+// the rows that it shares with the next once more, and clears its scratch, so it is not cut too thin.
+static int64_t bands_of(const Shape& s, int threads) {
+  constexpr int items_per_thread = 4, least_rows = 16;
+  if (threads <= 1) return 1;
+  const int64_t wanted = (int64_t(items_per_thread) * threads + groups_of(s) - 1) / groups_of(s);
+  const int64_t most = s.out_height / least_rows;
+  return wanted < most ? wanted : most > 1 ? most : 1;
 }
 
 // Calls body(T{}, kernel, stride, activation), the last three as constants.
@@ -252,15 +266,18 @@ static void with_shape(const Shape& s, const Body& body) {
 
 static void forward(const Forward& f, int threads) {
   with_shape(f.shape, [&](auto type, auto kernel, auto stride, auto kind) {
-    for_each_group(f.shape, f.scratch, threads, [&](int64_t item, float* scratch) {
-      forward_group<decltype(type), kernel.of, stride.of, kind.value>(f, item, scratch);
+    const int64_t bands = bands_of(f.shape, threads), rows = f.shape.out_height;
+    for_each_item(f.shape, groups_of(f.shape) * bands, f.scratch, threads, [&](int64_t item, float* scratch) {
+      const int64_t band = item % bands;
+      forward_band<decltype(type), kernel.of, stride.of, kind.value>(
+          f, item / bands, int(rows * band / bands), int(rows * (band + 1) / bands), scratch);
     });
   });
 }
 
 static void backward(const Backward& f, int threads) {
   with_shape(f.shape, [&](auto type, auto kernel, auto stride, auto kind) {
-    for_each_group(f.shape, f.scratch, threads, [&](int64_t item, float* scratch) {
+    for_each_item(f.shape, groups_of(f.shape), f.scratch, threads, [&](int64_t item, float* scratch) {
       backward_group<decltype(type), kernel.of, stride.of, kind.value>(f, item, scratch);
     });
   });

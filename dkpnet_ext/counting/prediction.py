@@ -6,8 +6,8 @@ import glob
 import json
 import os
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,10 @@ from ..device import Precision
 from ..errors import UserError, out_of_memory
 from ..files import OutputError, output_folder, write_atomically
 from .ground import Ground
-from .pictures import Counted, Prediction, count_pixels, decode_picture, draw_picture, outputs_of_picture
+from .pictures import Prediction, count_pixels, decode_picture, draw_picture, outputs_of_picture
 from .regions import Regions
 from .video import VIDEO_SUFFIXES, count_video, outputs_of_video
+from .workers import Workers
 
 if TYPE_CHECKING:
     from ..models import CrowdCounter
@@ -41,7 +42,7 @@ def predict_files(
     points: bool = False,
     ground: Ground | None = None,
 ) -> Generator[Prediction, None, None]:
-    """Count pictures, videos, and those in folders, one after the other; at the end `predictions.json` lists all.
+    """Count pictures, videos, and those in folders; the results come in their order. At the end `predictions.json` lists all.
 
     A file that cannot be read, or not counted for lack of memory, yields a `Prediction` with its error, and the others
     follow. Entries of earlier calls stay in `predictions.json`; a file that is counted again replaces its own. No input
@@ -61,48 +62,36 @@ def predict_files(
     earlier = _read_listing(output / LISTING)
     names = _Names(output, files, earlier)
     done: list[Prediction] = []
-    current: _Job | None = None
-    drawing: tuple[_Job, Future[Prediction]] | None = None
-    # While one picture is counted, the next is decoded and the one before is drawn and written.
-    pool = ThreadPoolExecutor(2)
-    try:
-        for path, decoded in _decoded_ahead(files, pool):
-            video = path.suffix.lower() in VIDEO_SUFFIXES
-            outputs = (
-                outputs_of_video if video else partial(outputs_of_picture, points=points, ground=ground is not None)
-            )
-            current = job = _Job(path, output, names.choose(path, outputs), outputs)
-            counted: Future[Counted] = Future()
-            if decoded is not None:
-                try:
-                    counted.set_result(count_pixels(model, decoded.result()[0], precision, as_is, assess=True))
-                except Exception as error:
-                    counted.set_exception(error)
-            if drawing:
-                before, drawing = drawing, None
-                yield before[0].finish(before[1].result, done)
-            current = None
-            if decoded is None:
-                arguments = (model, path, output, job.name, regions or {}, precision, as_is, progress)
-                yield job.finish(partial(count_video, *arguments), done)
-            else:
-                drawing = job, pool.submit(_draw, job, decoded, counted, regions or {}, points, ground)
-        if drawing:
-            before, drawing = drawing, None
-            yield before[0].finish(before[1].result, done)
-    except (GeneratorExit, OutputError):
-        raise
-    except BaseException as stop:  # Ctrl-C, a signal: what is being drawn is finished, what was being counted is named
-        if drawing:
-            drawing[0].finish(drawing[1].result, done)
-        if current:
-            done.append(current.stopped(stop))
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        again = {found.file for found in done}
-        listed = [entry for entry in earlier if entry["file"] not in again] + [asdict(found) for found in done]
-        write_atomically(output / LISTING, json.dumps(listed, indent=2) + "\n")
+    pictures = sum(path.suffix.lower() not in VIDEO_SUFFIXES for path in files)
+    how = {"precision": precision, "as_is": as_is}
+    with Workers(model, pictures) as workers:
+        try:
+            for path in files:
+                video = path.suffix.lower() in VIDEO_SUFFIXES
+                outputs = (
+                    outputs_of_video if video else partial(outputs_of_picture, points=points, ground=ground is not None)
+                )
+                job = _Job(path, output, names.choose(path, outputs), outputs)
+                if not video:
+                    drawn = partial(draw_picture, regions=regions or {}, points=points, ground=ground)
+                    workers.begin(job, _count_picture, model, job, workers.turn, how, drawn)
+                for before, future in workers.finished(0 if video else workers.number):
+                    yield before.finish(future.result, done)
+                if video:
+                    arguments = (model, path, output, job.name, regions or {}, precision, as_is, progress)
+                    yield job.finish(partial(count_video, *arguments), done)
+            for before, future in workers.finished(0):
+                yield before.finish(future.result, done)
+        except BaseException:  # a signal too, or nobody asks for more: what has begun is finished, and named
+            for job, future in workers.begun:
+                if not future.cancel():
+                    with suppress(BaseException):
+                        job.finish(future.result, done)
+            raise
+        finally:
+            again = {found.file for found in done}
+            listed = [entry for entry in earlier if entry["file"] not in again] + [asdict(found) for found in done]
+            write_atomically(output / LISTING, json.dumps(listed, indent=2) + "\n")
 
 
 class _Job(NamedTuple):
@@ -142,24 +131,18 @@ class _Job(NamedTuple):
         return Prediction(str(self.path), outputs=written, error=f"stopped ({type(stop).__name__})")
 
 
-def _decoded_ahead(files: Sequence[Path], pool: Executor) -> Iterator[tuple[Path, Future | None]]:
-    """Each file with its picture (of a video none), the next picture being decoded already."""
-
-    def start(path: Path) -> Future | None:
-        return None if path.suffix.lower() in VIDEO_SUFFIXES else pool.submit(decode_picture, path)
-
-    following = start(files[0]) if files else None
-    for path, after in zip(files, [*files[1:], None], strict=True):
-        decoded, following = following, None if after is None else start(after)
-        yield path, decoded
-
-
-def _draw(
-    job: _Job, decoded: Future, counted: Future[Counted], regions: Regions, points: bool, ground: Ground | None
+def _count_picture(
+    model: CrowdCounter,
+    job: _Job,
+    turn: AbstractContextManager,
+    how: dict[str, Any],
+    drawn: Callable[..., Prediction],
 ) -> Prediction:
-    image, frames = decoded.result()
-    found = counted.result()
-    return draw_picture(job.path, image, frames, found, job.output, job.name, regions, points, ground)
+    """Decode, count, draw."""
+    image, frames = decode_picture(job.path)
+    with turn:
+        found = count_pixels(model, image, assess=True, **how)
+    return drawn(job.path, image, frames, found, job.output, job.name)
 
 
 def _read_listing(path: Path) -> list[dict[str, Any]]:

@@ -125,13 +125,18 @@ class Network(nn.Module):
             load_backbone_weights(self.backbone, self.backbone_name, weights)
 
     def features(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int], tuple[int, int]]:
-        """Normalise, pad to the backbone's stride and run it.
+        """Branches of images: the backbone's, of what `normalised` returns; the rest as there."""
+        x, padded, size = self.normalised(images)
+        return self.backbone(x), padded, size
+
+    def normalised(self, images: Tensor) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
+        """Normalise images and pad them to the backbone's stride.
 
         Args:
             images: uint8 or float in [0, 1], RGB, [B, 3, H, W], any H and W.
 
         Returns:
-            branches, the padded output size and the true output size (ceil(H / stride), ceil(W / stride)).
+            the images, the padded output size and the true output size (ceil(H / stride), ceil(W / stride)).
 
         Raises:
             ValueError: another shape or dtype; floats that are not in [0, 1].
@@ -153,7 +158,7 @@ class Network(nn.Module):
         # The convolutions take the memory format of their input; channels_last is chosen by model.to(...).
         if _is_channels_last(self.backbone):
             images = images.contiguous(memory_format=torch.channels_last)
-        return self.backbone(images), padded, (-(-height // stride), -(-width // stride))
+        return images, padded, (-(-height // stride), -(-width // stride))
 
     def unscale(self, output: Tensor) -> Tensor:
         """Density in heads per cell from the head's output: the link, then the scale.

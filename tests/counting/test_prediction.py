@@ -167,7 +167,10 @@ def test_stopped_in_the_middle(model, photo, tmp_path, monkeypatch):
     files = [photo(f"{name}.png") for name in "abc"]
     with closing(predict_files(model, files, tmp_path / "out")) as results:
         next(results)
-    assert list(listed(tmp_path / "out")) == ["a.png"]
+    # What had been begun was finished, and nothing is in the folder that is not named.
+    found = listed(tmp_path / "out")
+    assert list(found) in (["a.png"], ["a.png", "b.png"])
+    assert {LISTING, *(e["outputs"][0] for e in found.values())} == {p.name for p in (tmp_path / "out").iterdir()}
 
     count = model.examine
     calls = []

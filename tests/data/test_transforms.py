@@ -118,8 +118,7 @@ def test_jitter_has_the_statistics_of_torchvision():
     torch.manual_seed(0)
     reference = v2.ColorJitter(0.2, 0.2, 0.2, 0.2)
     found, expected = (
-        np.array([described(change(picture)) for _ in range(400)])
-        for change in (lambda p: recolour(p, 0.2), reference)
+        np.array([described(change(picture)) for _ in range(400)]) for change in (lambda p: recolour(p, 0.2), reference)
     )
     assert (np.abs(found.mean(0) - expected.mean(0)) < 0.3 * expected.std(0)).all()
     ratio = found.std(0) / expected.std(0)

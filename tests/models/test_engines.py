@@ -212,7 +212,9 @@ def test_a_damaged_note_is_measured_anew(monkeypatch):
 def test_an_engine_that_counts_wrongly_is_not_taken(monkeypatch, wrong):
     """By name it is refused, `auto` passes it over even if it is the fastest."""
     run = runtimes.OnnxRuntime.__call__
-    monkeypatch.setattr(runtimes.OnnxRuntime, "__call__", lambda self, *a: [wrong(x) for x in run(self, *a)])
+    monkeypatch.setattr(
+        runtimes.OnnxRuntime, "__call__", lambda self, *a: {n: wrong(x) for n, x in run(self, *a).items()}
+    )
     with pytest.raises(UserError, match=r"engine onnxruntime: counts \S+ other than PyTorch on a probe image"):
         build("starter").for_inference("onnxruntime")
     for path in graph.folder().glob("*.json"):
@@ -296,14 +298,14 @@ def test_on_a_gpu_onnx_runtime_gets_its_providers_by_name(monkeypatch, tmp_path,
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*built_in, "CPUExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
-    runtime = runtimes.OnnxRuntime(tmp_path / "x.onnx", torch.device("cuda", 1), 2, "fp32")
+    runtime = runtimes.OnnxRuntime(tmp_path / "x.onnx", torch.device("cuda", 1), "fp32", 2)
     assert runtime.providers == expected
     assert asked["providers"] == [(name, {"device_id": "1"}) for name in expected]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(UserError, match="built without a provider for cuda; pip install onnxruntime-gpu"):
-        runtimes.OnnxRuntime(tmp_path / "x.onnx", torch.device("cuda", 1), 2, "fp32")
+        runtimes.OnnxRuntime(tmp_path / "x.onnx", torch.device("cuda", 1), "fp32", 2)
     with pytest.raises(UserError, match="engine openvino: runs on the CPU, not on cuda"):
-        runtimes.OpenVINO(tmp_path / "x.onnx", torch.device("cuda", 1), 2, "fp32")
+        runtimes.OpenVINO(tmp_path / "x.onnx", torch.device("cuda", 1), "fp32", 2)
 
 
 def test_the_commands_take_an_engine(monkeypatch, tmp_path, capsys):

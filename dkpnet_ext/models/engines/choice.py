@@ -176,8 +176,8 @@ def _built(model: Network, engine: str, precision: Precision) -> Engine:
     runtime = RUNTIMES[engine]
     if find_spec(runtime.package) is None:
         raise UserError(f"engine {engine}: not installed; pip install 'dkpnet_ext[{runtime.extra}]'")
-    run = runtime(onnx_file(trunk), model.pixel_mean.device, torch.get_num_threads(), precision)
-    built = Engine(trunk, run, exact=_variant(model, trunk))
+    start = functools.partial(runtime, onnx_file(trunk), model.pixel_mean.device, precision)
+    built = Engine(trunk, start, exact=_variant(model, trunk))
     variant = _variant(model, built)
     for number in range(len(_PROBES)):
         images = _probe(number)

@@ -20,7 +20,7 @@ from ...files import write_atomically, writing
 from .trunk import Trunk
 
 OPSET = 18
-_FORMAT = 1  # of what this module writes
+_FORMAT = 2  # of what this module writes
 
 
 def folder() -> Path:
@@ -49,7 +49,7 @@ def onnx_file(trunk: Trunk) -> Path:
     """The trunk's ONNX file in the cache, written where it is not there yet.
 
     Input ``x`` float32 [batch, 3, height, width], normalised, sides multiples of ``trunk.multiple`` and at least twice
-    that; outputs ``features0``, ``features1`` and so on.
+    that; the outputs of `Trunk.everything` under the names in ``trunk.features`` and ``trunk.whole``.
 
     Raises:
         UserError: packages missing; a network that cannot be traced. OutputError: a cache that cannot be written.
@@ -74,10 +74,21 @@ def _export(trunk: Trunk, path: Path) -> None:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter's own deprecations
             example = torch.zeros(2, 3, 6 * multiple, 8 * multiple)
-            program = torch.export.export(trunk, (example,), dynamic_shapes=(shapes,))
+            program = torch.export.export(_Everything(trunk), (example,), dynamic_shapes=(shapes,))
     except Exception as error:  # every kind of network has its own way to be untraceable
         raise UserError(f"{trunk.name}: cannot be exported for an engine ({type(error).__name__})") from None
-    save_onnx(program, path, ["x"], [f"features{j}" for j in range(len(trunk.reductions))])
+    save_onnx(program, path, ["x"], [*trunk.features, *trunk.whole])
+
+
+class _Everything(nn.Module):
+    """`Trunk.everything` as a module."""
+
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return self.trunk.everything(x)
 
 
 def save_onnx(
