@@ -228,7 +228,8 @@ def _plot(rows: np.ndarray, names: list[str], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3), layout="constrained")
+    figure = Figure(figsize=(8, 3))  # margins by hand: finding them takes as long as two frames
+    figure.subplots_adjust(left=0.1, right=0.98, top=0.96, bottom=0.17)
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     for name, counts in zip(names, rows.T[1:], strict=True):

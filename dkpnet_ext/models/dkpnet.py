@@ -97,11 +97,11 @@ class DKPNet(CrowdCounter):
 
     def forward(self, images: Tensor, labels: Tensor | None = None, batch_offset: int = 0) -> CounterOutput:
         """As `Network.forward`; with labels the regularisers of variational attention are computed, too."""
-        x, padded, size = self.normalised(images)
-        whole = self._by_engine(x) if labels is None else None
+        pixels, padded, size = self.normalised(images)
+        whole = self._by_engine(pixels) if labels is None else None
         if whole is not None:
             return self.respond(whole.pop("output"), size, **whole)
-        branches = self.backbone(x)
+        branches = self.backbone(pixels)
         if self.attention is None:
             x = None if self.head.form == "folded" else self.head.pool(branches, padded)[1]
             output = self.head(branches, None, padded, x)
@@ -115,9 +115,9 @@ class DKPNet(CrowdCounter):
         output = self.head(branches, att.attention, padded, x)
         return self.respond(output, size, **att._asdict())
 
-    def _by_engine(self, x: Tensor) -> dict[str, Tensor] | None:
+    def _by_engine(self, pixels: Tensor) -> dict[str, Tensor] | None:
         """The head's output and the attention of normalised images, where an engine has the whole network."""
-        return self.backbone.counted(x) if hasattr(self.backbone, "counted") else None
+        return self.backbone.counted(pixels) if hasattr(self.backbone, "counted") else None
 
     @property
     def pooling_head(self) -> AttendedHead | FPNHead:
