@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -51,6 +53,30 @@ def write_atomically(
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def create_folder(final: Path, fill: Callable[[Path], object]) -> None:
+    """Create a folder that is complete or not there. If another process is faster, its folder stays.
+
+    Args:
+        fill: writes into the working folder that it is given.
+
+    Raises:
+        OutputError: the folder above cannot be written.
+    """
+    with writing(final.parent):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+    try:
+        work.chmod(0o755)  # a cache may be shared
+        fill(work)
+        try:
+            os.rename(work, final)
+        except OSError:
+            if not final.is_dir():
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def remove_partial(folder: Path) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError
+from ..files import create_folder
 from ..synthetic.negatives import picture
 from .cache import Job, default_cache, fill_cache
 from .domains import Domain, Item
@@ -86,23 +84,14 @@ def _draw(root: Path, progress: bool) -> Path:
     final = root / f"{DRAWN}-{_VERSION}"
     if final.is_dir():
         return final
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".", dir=root))
-    except OSError as error:
-        raise UserError(f"{root}: cannot be written ({error.strerror}); set DKPNET_CACHE") from None
-    if progress:
-        print(f"{NAME}: drawing {sum(_SIZES.values())} pictures, in {root}", file=sys.stderr)
-    try:
+
+    def fill(work: Path) -> None:
+        if progress:
+            print(f"{NAME}: drawing {sum(_SIZES.values())} pictures, in {root}", file=sys.stderr)
         for seed, (split, count) in enumerate(_SIZES.items()):
             (work / split).mkdir()
             for index in range(count):
                 picture(seed, index).save(work / split / f"{index:04d}.png", compress_level=1)
-        try:
-            os.rename(work, final)
-        except OSError:
-            if not final.is_dir():  # otherwise another process was faster: its files are the same
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+    create_folder(final, fill)
     return final

@@ -44,10 +44,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -55,6 +52,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..errors import UserError
+from ..files import create_folder
 from .figures import forget
 from .photograph import LOOKS, develop, paint
 from .places import SCENES
@@ -116,25 +114,15 @@ def ensure(root: Path, seed: int = 0, progress: bool = True) -> dict[str, Path]:
     """
     root = Path(root)
     final = root / f"synthetic-v{VERSION}-seed{seed}"
+
+    def fill(work: Path) -> None:
+        for domain in DOMAINS:
+            _write(work / domain, domain, seed, progress)
+
     if not final.is_dir():
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=root))
-        except OSError as error:
-            raise UserError(
-                f"cannot write the synthetic data to {root}: {error.strerror}; give another folder"
-            ) from error
-        try:
-            work.chmod(0o755)
-            for domain in DOMAINS:
-                _write(work / domain, domain, seed, progress)
-            try:
-                os.rename(work, final)
-            except OSError:
-                if not final.is_dir():  # otherwise another process was faster: its files are the same
-                    raise
+            create_folder(final, fill)
         finally:
-            shutil.rmtree(work, ignore_errors=True)
             forget()
     return {domain: final / domain for domain in DOMAINS}
 

@@ -228,7 +228,7 @@ def test_another_seed_gets_its_own_folder(small, tmp_path):
 
 def test_an_unwritable_root_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write the synthetic data to .*file"):
+    with pytest.raises(UserError, match=r"below: cannot be written"):
         ensure(tmp_path / "file" / "below", progress=False)
 
 

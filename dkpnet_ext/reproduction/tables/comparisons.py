@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...markdown import table
 from ..systems import ATTENTIONS, LITERATURE, LOSSES, MAIN, System
 from ..verdict import spread, verdict
 from .base import Context, errors, named, new_figure, page, save_figure, write_csv
@@ -35,17 +36,17 @@ VALIDATION = (
 
 def individual(context: Context, names: Sequence[str]) -> dict[str, np.ndarray]:
     """As `errors`, with a system's models that were each trained on one data set ("IT on A", "IT on B") as one row."""
-    errors_of, table = errors(context, names), {}
+    errors_of, rows = errors(context, names), {}
     for name, values in errors_of.items():
         group, _, domain = name.partition(" on ")
         if not domain:
-            table[name] = values
+            rows[name] = values
             continue
         row = group if group == "IT" else f"{group}, IT"
-        own = table.setdefault(row, np.full_like(values, np.nan))
+        own = rows.setdefault(row, np.full_like(values, np.nan))
         column = list(context.domains).index(domain)
         own[:, column] = values[:, column]
-    return table
+    return rows
 
 
 def comparison(claims: Sequence[tuple[str, str, str]]) -> Callable[[Context, str, list[str]], str]:
@@ -55,19 +56,17 @@ def comparison(claims: Sequence[tuple[str, str, str]]) -> Callable[[Context, str
         systems = [system for system in systems if context.of(system)]
         mae = individual(context, systems)
         published = any(d in PUBLISHED[MAIN][1] for d in context.domains)
-        lines = [
-            "| System | " + " | ".join(f"{d} MAE" for d in context.domains) + " | mean | validation |",
-            "|---|" + "---:|" * (len(context.domains) + 2),
-        ]
+        rows = []
         for system, values in mae.items():
             cells = [spread(values[:, i]) for i in range(len(context.domains))] + [spread(np.nanmean(values, axis=1))]
             validation = spread(np.array([run.validation for run in context.of(system)]))
-            lines.append(f"| {system} | {' | '.join(cells)} | {validation} |")
+            rows.append((system, *cells, validation))
             if published and system in PUBLISHED:
                 epoch, figures = PUBLISHED[system]
                 cells = [f"{figures[d]:.1f}" if d in figures else "-" for d in context.domains]
-                lines.append(f"| {system}, published (epoch: {epoch}) | {' | '.join(cells)} | - | - |")
-        lines += ["", VALIDATION, ""]
+                rows.append((f"{system}, published (epoch: {epoch})", *cells, "-", "-"))
+        header = ("System", *(f"{d} MAE" for d in context.domains), "mean", "validation")
+        lines = [table(header, rows), "", VALIDATION, ""]
         for text, better, worse in claims:
             text = text.format(c=context.config.cluster.num_clusters)
             better = better.format(c=context.config.cluster.num_clusters)
