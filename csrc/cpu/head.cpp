@@ -1,60 +1,55 @@
 // A tile of pixels goes through the whole tail while it is in the cache: 64 pixels x 64 channels are 16 KiB. All four
-// matrix products (fine branch, 64 -> 32, its two gradients) are one register-blocked loop, `multiply_add`.
+// matrix products (fine branch, 64 -> 32, its two gradients) are one register-blocked loop, `multiply`.
 #include "cpu/head.h"
 
 #include "cpu/parallel.h"
+#include "cpu/vector.h"
 
 namespace dkpnet::cpu::DKPNET_ISA {
 
 using namespace dkpnet::head;
 
-// Vectors as wide as the instruction set's registers; kRows x kColumns of them are accumulators.
-#if defined(__AVX512F__)
-constexpr int kBytes = 64, kRows = 8;
-#elif defined(__AVX2__)
-constexpr int kBytes = 32, kRows = 4;
-#else
-constexpr int kBytes = 16, kRows = 4;
-#endif
-constexpr int kColumns = 2, kLanes = kBytes / 4;
-typedef float Vector __attribute__((vector_size(kBytes), aligned(4), may_alias));
-
-constexpr int kTile = 64;   // pixels; a multiple of kRows, and kPart is a multiple of it
-constexpr int kChunk = 64;  // channels of the fine branch at a time
+constexpr int kRows = kRegisters / 4, kColumns = 2;  // of vectors whose sums stay in registers
+constexpr int kTile = 64;                            // pixels; a multiple of kRows, and kPart is a multiple of it
+constexpr int kChunk = 64;                           // channels of the fine branch at a time
 constexpr int kSide = kHeadMaxHidden;
 constexpr int kAlign = 64;
+static const float kZeros[kSide] = {};
 
-// out[r, c] += sum_k a[r, k] * b[k, c] for kRows rows and Columns vectors of columns.
+static int smaller(int a, int b) { return a < b ? a : b; }
+
+// out[r, c] = start[r, c] + sum_k a[r, k] * b[k, c] for kRows rows and Columns vectors of columns; ReLU of it if asked.
 template <int Columns>
-static inline void multiply_add_block(int depth, const float* a, int64_t a_row, int64_t a_depth, const float* b,
-                                      int64_t b_depth, float* out, int64_t out_row) {
+static inline void multiply_block(int depth, const float* a, int64_t a_row, int64_t a_depth, const float* b,
+                                  const float* start, int64_t start_row, float* out, int64_t width, bool rectify) {
   Vector sum[kRows][Columns];
   for (int r = 0; r < kRows; ++r)
-    for (int c = 0; c < Columns; ++c) sum[r][c] = *reinterpret_cast<Vector*>(out + r * out_row + c * kLanes);
+    for (int c = 0; c < Columns; ++c) sum[r][c] = load(start + r * start_row + c * kLanes);
   for (int k = 0; k < depth; ++k) {
     Vector right[Columns];
-    for (int c = 0; c < Columns; ++c) right[c] = *reinterpret_cast<const Vector*>(b + k * b_depth + c * kLanes);
+    for (int c = 0; c < Columns; ++c) right[c] = load(b + k * width + c * kLanes);
     for (int r = 0; r < kRows; ++r) {
       const float left = a[r * a_row + k * a_depth];
       for (int c = 0; c < Columns; ++c) sum[r][c] += left * right[c];
     }
   }
   for (int r = 0; r < kRows; ++r)
-    for (int c = 0; c < Columns; ++c) *reinterpret_cast<Vector*>(out + r * out_row + c * kLanes) = sum[r][c];
+    for (int c = 0; c < Columns; ++c) {
+      if (rectify) sum[r][c] = sum[r][c] < 0.0f ? Vector{} : sum[r][c];
+      store(out + r * width + c * kLanes, sum[r][c]);
+    }
 }
 
-// The same for `rows` (a multiple of kRows) and `columns` (a multiple of 16); b and out are dense rows of `columns`.
-static void multiply_add(int rows, int columns, int depth, const float* a, int64_t a_row, int64_t a_depth,
-                         const float* b, float* out) {
-  int column = 0;
-  for (; column + kColumns * kLanes <= columns; column += kColumns * kLanes)
-    for (int row = 0; row < rows; row += kRows)
-      multiply_add_block<kColumns>(depth, a + row * a_row, a_row, a_depth, b + column, columns,
-                                   out + row * columns + column, columns);
-  for (; column < columns; column += kLanes)
-    for (int row = 0; row < rows; row += kRows)
-      multiply_add_block<1>(depth, a + row * a_row, a_row, a_depth, b + column, columns, out + row * columns + column,
-                            columns);
+// The same for `rows` (a multiple of kRows) and `width` columns (a multiple of 16); b and out are dense rows. The rows
+// of `start` are start_row apart: 0 repeats one row.
+static void multiply(int rows, int width, int depth, const float* a, int64_t a_row, int64_t a_depth, const float* b,
+                     const float* start, int64_t start_row, float* out, bool rectify = false) {
+  for (int column = 0; column < width; column += kColumns * kLanes)
+    for (int row = 0; row < rows; row += kRows) {
+      const auto block = width - column < kColumns * kLanes ? multiply_block<1> : multiply_block<kColumns>;
+      block(depth, a + row * a_row, a_row, a_depth, b + column, start + row * start_row + column, start_row,
+            out + row * width + column, width, rectify);
+    }
 }
 
 // Pixels [first, first + pixels) of one image, and their intermediate results.
@@ -67,36 +62,41 @@ struct Tile {
   alignas(kAlign) double sums[3 * kSide + 1];
 };
 
-// tile.hidden1 = bias + the products, interpolated.
+// tile.hidden1 = bias + the products, interpolated, a run of pixels of one row at a time.
 template <typename T>
 static void gather(const Problem& problem, Tile& tile) {
   const int width = problem.hidden1;
-  const float* __restrict bias = problem.bias + tile.image * width;
-  for (int i = 0; i < tile.pixels; ++i) {
+  const float* bias = problem.bias + tile.image * width;
+  for (int i = 0, run; i < tile.pixels; i += run) {
     const int y = (tile.first + i) / problem.width, x = (tile.first + i) % problem.width;
-    float* __restrict out = tile.hidden1 + i * width;
-    memcpy(out, bias, width * sizeof(float));
+    run = smaller(problem.width - x, tile.pixels - i);
+    for (int k = i; k < i + run && problem.count == 0; ++k)
+      memcpy(tile.hidden1 + k * width, bias, width * sizeof(float));
     for (int j = 0; j < problem.count; ++j) {
       const Product& product = problem.products[j];
       const Tap row = bilinear_tap(y, product.height, problem.height);
-      const Tap column = bilinear_tap(x, product.width, problem.width);
-      const T* source = static_cast<const T*>(product.data) + tile.image * product.height * product.width * width;
-      const T* __restrict top_left = source + (int64_t(row.low) * product.width + column.low) * width;
-      const T* __restrict top_right = source + (int64_t(row.low) * product.width + column.high) * width;
-      const T* __restrict bottom_left = source + (int64_t(row.high) * product.width + column.low) * width;
-      const T* __restrict bottom_right = source + (int64_t(row.high) * product.width + column.high) * width;
-      const float right = column.weight, left = 1.0f - right, bottom = row.weight, top = 1.0f - bottom;
+      const int64_t line = int64_t(product.width) * width;
+      const T* top = static_cast<const T*>(product.data) + (tile.image * product.height + row.low) * line;
+      const T* bottom = top + (row.high - row.low) * line;
+      for (int k = 0; k < run; ++k) {
+        const Tap column = bilinear_tap(x + k, product.width, problem.width);
+        const float top_right = (1.0f - row.weight) * column.weight, top_left = 1.0f - row.weight - top_right;
+        const float bottom_right = row.weight * column.weight, bottom_left = row.weight - bottom_right;
+        const int64_t low = int64_t(column.low) * width, high = int64_t(column.high) * width;
+        float* out = tile.hidden1 + (i + k) * width;
+        const float* before = j == 0 ? bias : out;
 #pragma omp simd
-      for (int c = 0; c < width; ++c)
-        out[c] += top * (left * widen(top_left[c]) + right * widen(top_right[c])) +
-                  bottom * (left * widen(bottom_left[c]) + right * widen(bottom_right[c]));
+        for (int c = 0; c < width; ++c)
+          out[c] = before[c] + top_left * widen(top[low + c]) + top_right * widen(top[high + c]) +
+                   bottom_left * widen(bottom[low + c]) + bottom_right * widen(bottom[high + c]);
+      }
     }
   }
   // The rows beyond the last pixel of a tile are not used; they only have to be finite.
   for (int i = tile.pixels * width; i < kTile * width; ++i) tile.hidden1[i] = 0.0f;
 }
 
-// tile.hidden1 += fine_weight^T fine.
+// tile.hidden1 = ReLU(tile.hidden1 + fine_weight^T fine)
 template <typename T>
 static void multiply_fine(const Problem& problem, Tile& tile) {
   alignas(kAlign) float values[kChunk * kTile];   // [channel][pixel]
@@ -106,12 +106,16 @@ static void multiply_fine(const Problem& problem, Tile& tile) {
   const T* fine = static_cast<const T*>(problem.fine) + tile.image * problem.fine_batch + tile.first * by_pixel;
   const T* weight = static_cast<const T*>(problem.fine_weight) + tile.image * problem.fine_weight_batch;
   for (int start = 0; start < problem.channels; start += kChunk) {
-    const int channels = problem.channels - start < kChunk ? problem.channels - start : kChunk;
+    const int channels = smaller(problem.channels - start, kChunk);
     const T* __restrict source = fine + start * by_channel;
     if (by_pixel == 1) {
-      for (int c = 0; c < channels; ++c)
+      for (int c = 0; c < channels; ++c) {
+        const T* row = source + c * by_channel;
+        // The next tile's: so many streams are more than the processor foresees.
+        for (int i = 0; i < kTile; i += 64 / int(sizeof(T))) __builtin_prefetch(row + kTile + i);
 #pragma omp simd
-        for (int i = 0; i < tile.pixels; ++i) values[c * kTile + i] = widen(source[c * by_channel + i]);
+        for (int i = 0; i < tile.pixels; ++i) values[c * kTile + i] = widen(row[i]);
+      }
     } else {
       for (int i = 0; i < tile.pixels; ++i)
         for (int c = 0; c < channels; ++c) values[c * kTile + i] = widen(source[i * by_pixel + c * by_channel]);
@@ -122,7 +126,8 @@ static void multiply_fine(const Problem& problem, Tile& tile) {
     const T* __restrict rows = weight + int64_t(start) * width;
 #pragma omp simd
     for (int i = 0; i < channels * width; ++i) weights[i] = widen(rows[i]);
-    multiply_add(kTile, width, channels, values, 1, kTile, weights, tile.hidden1);
+    multiply(kTile, width, channels, values, 1, kTile, weights, tile.hidden1, width, tile.hidden1,
+             start + channels == problem.channels);
   }
 }
 
@@ -136,13 +141,12 @@ static void transpose_weight2(const Problem& problem, float* out) {
 template <typename T>
 static void compute_hidden(const Problem& problem, const float* weight2_transposed, Tile& tile) {
   gather<T>(problem, tile);
-  if (problem.channels > 0) multiply_fine<T>(problem, tile);
-  for (int i = 0; i < kTile * problem.hidden1; ++i) tile.hidden1[i] = relu(tile.hidden1[i]);
-  for (int i = 0; i < kTile; ++i)
-    memcpy(tile.hidden2 + i * problem.hidden2, problem.bias2, problem.hidden2 * sizeof(float));
-  multiply_add(kTile, problem.hidden2, problem.hidden1, tile.hidden1, problem.hidden1, 1, weight2_transposed,
-               tile.hidden2);
-  for (int i = 0; i < kTile * problem.hidden2; ++i) tile.hidden2[i] = relu(tile.hidden2[i]);
+  if (problem.channels > 0)
+    multiply_fine<T>(problem, tile);
+  else
+    for (int i = 0; i < kTile * problem.hidden1; ++i) tile.hidden1[i] = relu(tile.hidden1[i]);
+  multiply(kTile, problem.hidden2, problem.hidden1, tile.hidden1, problem.hidden1, 1, weight2_transposed, problem.bias2,
+           0, tile.hidden2, true);
 }
 
 // Calls body(tile, part) for the tiles of every part of every image; one thread computes a part, in order.
@@ -157,9 +161,9 @@ static void for_each_tile(const Problem& problem, int threads, const Body& body)
     for (int64_t part = begin; part < end; ++part) {
       tile.image = part / parts;
       memset(tile.sums, 0, sizeof tile.sums);
-      const int start = int(part % parts) * kPart, stop = start + kPart < pixels ? start + kPart : pixels;
+      const int start = int(part % parts) * kPart, stop = smaller(start + kPart, pixels);
       for (tile.first = start; tile.first < stop; tile.first += kTile) {
-        tile.pixels = stop - tile.first < kTile ? stop - tile.first : kTile;
+        tile.pixels = smaller(kTile, stop - tile.first);
         compute_hidden<T>(problem, weight2_transposed, tile);
         body(tile, part);
       }
@@ -174,11 +178,10 @@ static void forward_of(const Forward& problem, int threads) {
   for_each_tile<T>(problem, threads, [&](const Tile& tile, int64_t) {
     T* out = density + tile.image * pixels + tile.first;
     for (int i = 0; i < tile.pixels; ++i) {
-      float sum = problem.bias3[0];
       const float* hidden2 = tile.hidden2 + i * problem.hidden2;
-#pragma omp simd reduction(+ : sum)
-      for (int c = 0; c < problem.hidden2; ++c) sum += problem.weight3[c] * hidden2[c];
-      out[i] = narrow<T>(sum);
+      Vector sum{};
+      for (int c = 0; c < problem.hidden2; c += kLanes) sum += load(problem.weight3 + c) * load(hidden2 + c);
+      out[i] = narrow<T>(problem.bias3[0] + sum_of_lanes(sum));
     }
   });
 }
@@ -212,10 +215,8 @@ static void backward_of(const Backward& problem, int threads) {
         bias2[c] += out[c];
       }
     }
-    multiply_add(width2, width1, kTile, grad2, 1, width2, tile.hidden1, weight2);
-
-    memset(grad1, 0, kTile * width1 * sizeof(float));
-    multiply_add(kTile, width1, width2, grad2, width2, 1, problem.weight2, grad1);
+    multiply(width2, width1, kTile, grad2, 1, width2, tile.hidden1, weight2, width1, weight2);
+    multiply(kTile, width1, width2, grad2, width2, 1, problem.weight2, kZeros, 0, grad1);
     for (int i = 0; i < tile.pixels; ++i) {
       const float* __restrict hidden1 = tile.hidden1 + i * width1;
       const float* __restrict row = grad1 + i * width1;
@@ -248,7 +249,7 @@ static void downsample_of(const Downsample& args, int threads) {
         const Reach across = bilinear_reach(column, columns, width);
         T* target = out + (index * columns + column) * channels;
         for (int start = 0; start < channels; start += kGroup) {
-          const int count = channels - start < kGroup ? channels - start : kGroup;
+          const int count = smaller(kGroup, channels - start);
           float sum[kGroup] = {};
           for (int y = down.begin; y < down.end; ++y) {
             const float by_row = bilinear_weight(y, row, rows, height);

@@ -33,6 +33,13 @@ static inline void store(bf16* to, Vector x) {
   *reinterpret_cast<LooseHalves*>(to) = __builtin_convertvector(x == x ? rounded : Words{} + 0x7fc0u, LooseHalves);
 }
 
+static inline float sum_of_lanes(Vector x) {
+  float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+  for (int lane = 0; lane < kLanes; ++lane) sum += x[lane];
+  return sum;
+}
+
 // The first `count` lanes; the others are read as zero and not written.
 template <typename T>
 static inline Vector load(const T* from, int count) {

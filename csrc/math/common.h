@@ -86,11 +86,10 @@ struct Narrow<f16> {
     const uint32_t a = u & 0x7fffffffu;
     // Below 2^-14 the result is subnormal: adding 0.5 lines its last bit up with float's, and the addition rounds.
     const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(a) + 0.5f) - 0x3f000000u;
-    const uint32_t normal = (a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13;
-    uint32_t h = a < 0x38800000u ? subnormal : normal;
-    h = a >= 0x477ff000u ? 0x7c00u : h;  // overflows to infinity
-    h = a > 0x7f800000u ? 0x7e00u : h;   // NaN
-    return f16{uint16_t(h | sign)};
+    uint32_t normal = (a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13;
+    normal = normal < 0x7c00u ? normal : 0x7c00u;  // overflows to infinity
+    const uint32_t h = a < 0x38800000u ? subnormal : normal;
+    return f16{uint16_t((x != x ? 0x7e00u : h) | sign)};
   }
 };
 template <typename T>
