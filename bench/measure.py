@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import shutil
 import statistics
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +20,8 @@ _ceilings: dict[str, dict[str, float]] = {}
 
 
 def ceilings(device: str) -> dict[str, float]:
-    """The machine's best, measured once a process: bytes/s read plus written by a large copy, FLOP/s of a product."""
+    """The machine's best, measured once a process: bytes/s read plus written by a large copy, FLOP/s of PyTorch's
+    product of large matrices and, on the CPU, of multiply-adds alone."""
     if device not in _ceilings:
         large = device == "cuda"
         source = torch.rand((2**30 if large else 2**27) // 4, device=device)
@@ -30,8 +34,38 @@ def ceilings(device: str) -> dict[str, float]:
         if large:
             one = torch.zeros(1, device=device)
             found["two launches in a graph, s"] = graph_seconds(lambda: (one.add_(1), one.add_(1)))
+        elif peak := multiply_add_peak():
+            found["float32 FLOP/s, multiply-adds alone"] = peak * torch.get_num_threads()
         _ceilings[device] = found
     return _ceilings[device]
+
+
+def multiply_add_peak() -> float | None:
+    """FLOP/s of a core in float32, measured: independent multiply-adds in registers. None without a C compiler."""
+    lanes = {"AVX512": 16, "AVX2": 8}.get(torch.backends.cpu.get_cpu_capability(), 4)
+    code = f"""
+    typedef float Vector __attribute__((vector_size({4 * lanes})));
+    float run(long n, float a, float b) {{
+      Vector sums[12];
+      for (int i = 0; i < 12; ++i) sums[i] = b * i - (Vector){{}};  // all different, or the compiler keeps one
+      for (long k = 0; k < n; ++k)
+    #pragma GCC unroll 12
+        for (int i = 0; i < 12; ++i) sums[i] = sums[i] * a + b;
+      Vector sum = sums[0];
+      for (int i = 1; i < 12; ++i) sum += sums[i];
+      return sum[0];
+    }}"""
+    compiler, count = shutil.which("cc"), 2_000_000
+    if compiler is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "peak.so"
+        flags = ["-O2", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-xc", "-", "-o", target]
+        if subprocess.run([compiler, *flags], input=code, text=True, capture_output=True).returncode:
+            return None
+        run = ctypes.CDLL(str(target)).run
+        run.argtypes, run.restype = [ctypes.c_long, ctypes.c_float, ctypes.c_float], ctypes.c_float
+        return count * 12 * lanes * 2 / (fastest(lambda: run(count, 0.999, 1e-3), "cpu") * torch.get_num_threads())
 
 
 def backends(device: str) -> tuple[str, ...]:

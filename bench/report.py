@@ -133,9 +133,10 @@ def limits_text(info: dict) -> str:
         parts.append(f"{rate / 1e9:.3g} GB/s of necessary traffic, {rate / ceilings['bytes/s']:.0%} of a copy's rate")
     if info["flops"]:
         rate, most = info["flops"] / seconds, ceilings.get(f"{info['dtype']} FLOP/s")
-        parts.append(
-            f"{rate / 1e9:.3g} GFLOP/s" + (f", {rate / most:.0%} of a large matrix product's rate" if most else "")
-        )
+        shares = f", {rate / most:.0%} of a large matrix product's rate" if most else ""
+        if peak := ceilings.get("float32 FLOP/s, multiply-adds alone"):
+            shares += f", {rate / peak:.0%} of the rate of float32 multiply-adds alone"
+        parts.append(f"{rate / 1e9:.3g} GFLOP/s{shares}")
     if info["row"].startswith("variational") and "two launches in a graph, s" in ceilings:
         parts.append(f"{seconds / ceilings['two launches in a graph, s']:.2f} times two empty launches in a graph")
     return f"The fastest of ours: {'; '.join(parts)}.\n" if parts else ""

@@ -82,6 +82,8 @@ def test_head(compare, device, tiny, batch, dtype, mode):
     way = forward if mode == "inference" else both_ways
     own = {name: ours(name) for name in backends(device)}
     plain = {"literal": baselines.head, "literal, channels_last": baselines.head}
+    if not tiny:  # what our folding is worth without our kernels
+        plain["folded, torch.compile"] = torch.compile(ours("reference"), dynamic=False)
     if device == "cuda" and not tiny:
         plain["literal, torch.compile"] = torch.compile(baselines.head, dynamic=False)
     heads = own | plain

@@ -7,7 +7,7 @@ namespace dkpnet::cpu::DKPNET_ISA {
 namespace va = dkpnet::variational;
 
 constexpr int64_t kChunk = 256;      // latent coordinates at a time; a multiple of 4
-constexpr int64_t kGrain = 1 << 19;  // multiply-adds worth a thread: some 100 us, where starting one takes 20
+constexpr int64_t kGrain = 1 << 20;  // multiply-adds worth a thread: 200 us, where starting one takes 20 to 50
 
 // Normals of elements [start, start + count), count <= kChunk.
 static void fill_normals(uint64_t seed, uint64_t start, int64_t count, float* out) {

@@ -132,7 +132,10 @@ def _setup(ctx, inputs, output) -> None:
 
 
 def _grad(ctx, grad: Tensor):
-    return *torch.ops.dkpnet.reweight_backward.default(grad, *ctx.saved_tensors, ctx.backend), None
+    x, attention = ctx.saved_tensors
+    if not ctx.needs_input_grad[1]:  # x is not read
+        return torch.ops.dkpnet.reweight.default(grad, attention, ctx.backend), None, None
+    return *torch.ops.dkpnet.reweight_backward.default(grad, x, attention, ctx.backend), None
 
 
 register_autograd(_library, "reweight", _grad, _setup)

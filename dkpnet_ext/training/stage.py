@@ -38,6 +38,7 @@ from .schedule import learning_rate
 from .validation import validate
 
 _CALIBRATION = 64  # batches
+_LOOK = {"cpu": 1}  # passes between looks at the loss; on a GPU, where a look waits for all that was launched, 50
 
 
 @dataclass(frozen=True)
@@ -293,6 +294,8 @@ def train_epoch(stage: Stage, bar: tqdm, stop: Stop) -> Record:
         monitor.add(stage.model, output, labels)
         for key, value in terms.items():
             sums[key] = sums.get(key, 0) + value.detach()
+        if stop.requested or step + 1 == passes or step % _LOOK.get(stage.fabric.device.type, 50) == 0:
+            check_finite(stage, sums["total"], terms, batch.names)
         bar.update(stage.images)
         if stop.requested and last:
             stage.batch = step + 1
@@ -313,9 +316,6 @@ def forward_backward(
 
     Args:
         last: of the passes of an optimiser step, so that processes exchange their gradients.
-
-    Raises:
-        UserError: the loss is not finite.
     """
     config, fabric = stage.config, stage.fabric
     images, labels, points, offsets, sides = (
@@ -330,9 +330,11 @@ def forward_backward(
         loss = density_loss(output, people, config.loss, stage.model.density_scale, config.optim.batch)
         terms = loss_terms(output, loss, labels, config.loss)
         fabric.backward(terms["total"] / config.optim.accumulate)
-    if not bool(torch.isfinite(terms["total"])):
-        parts = ", ".join(f"{k} {float(v):.4g}" for k, v in terms.items())
-        raise UserError(
-            f"{stage.name}, epoch {stage.epoch}: the loss is not finite ({parts}) on {', '.join(batch.names)}"
-        )
     return labels, output, terms
+
+
+def check_finite(stage: Stage, total: torch.Tensor, terms: dict[str, torch.Tensor], names: Sequence[str]) -> None:
+    """Raise UserError where the sum of an epoch's losses is not finite; ``terms`` and ``names`` are of its last batch."""
+    if not bool(torch.isfinite(total)):
+        parts = ", ".join(f"{k} {float(v):.4g}" for k, v in terms.items())
+        raise UserError(f"{stage.name}, epoch {stage.epoch}: the loss is not finite ({parts}) on {', '.join(names)}")

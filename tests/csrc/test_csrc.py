@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -89,3 +90,17 @@ def test_no_race_and_every_barrier_is_needed():
         )
     ]
     assert not not_needed
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the instruction sets of x86-64")
+def test_the_processor_is_asked_for_all_that_the_compiler_may_use():
+    def features(*flags: str) -> set[str]:
+        macros = run("c++", *flags, "-dM", "-E", "-xc++", "/dev/null")
+        return set(re.findall(r"^#define __([A-Z0-9_]+)__ 1$", macros, re.MULTILINE))
+
+    asked = {
+        word.upper() for word in re.findall(r"\w+", (ROOT / "csrc/cpu/isa.h").read_text().replace("sse4.2", "sse4_2"))
+    }
+    implied = {"SSE3", "SSSE3", "SSE4_1", "CRC32", "XSAVE", "LAHF_SAHF"}  # by SSE4.2, AVX and LZCNT
+    compiled_for = features("-march=x86-64-v4") - features("-march=x86-64")
+    assert {"AVX2", "FMA", "F16C"} <= compiled_for and compiled_for - implied <= asked

@@ -48,8 +48,8 @@ void test(DType dtype, int64_t batch, int64_t channels, int64_t pixels, bool cha
 }  // namespace
 
 int main() {
-  const std::array<int64_t, 3> shapes[] = {{0, 3, 4},   {2, 3, 0},     {1, 1, 1},    {3, 5, 63},
-                                           {2, 130, 1}, {2, 70, 1100}, {1, 200, 900}};
+  const std::array<int64_t, 3> shapes[] = {{0, 3, 4},   {2, 3, 0},     {1, 1, 1},     {3, 5, 63},
+                                           {2, 130, 1}, {2, 70, 1100}, {1, 200, 900}, {1, 1100, 40}};
   for (bool channels_last : {false, true}) {
     for (auto [batch, channels, pixels] : shapes) {
       test<float>(DType::f32, batch, channels, pixels, channels_last, 0x1p-23);

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from statistics import median
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -112,6 +115,15 @@ def test_a_channel_slice_stays_channels_last(backend, device):
     assert dx.shape == x.shape
 
 
+def test_frozen_attention_costs_one_multiplication(backend, device):
+    x, attention = make((2, 8, 5, 6), device=device)
+    with use_backend(backend), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        (dx,) = torch.autograd.grad(reweight(x, attention.detach()).sum(), x)
+    called = [event.key for event in profile.key_averages() if event.key.startswith("dkpnet::")]
+    assert called == ["dkpnet::reweight"]
+    torch.testing.assert_close(dx, attention.detach()[:, :, None, None].expand_as(x))
+
+
 def test_upstream_gradient_of_another_layout(backend, device):
     for layout in LAYOUTS:
         x, attention = make((2, 8, 5, 6), device=device, layout=layout)
@@ -145,8 +157,13 @@ def test_same_bits_every_time(backend, device):
 def test_same_bits_on_any_number_of_threads():
     before = torch.get_num_threads()
     try:
-        for layout in LAYOUTS:
-            x, attention = make((4, 70, 41, 43), layout=layout)
+        # Of one image with many channels, channels_last, threads take narrower stripes of channels.
+        for layout, shape in (
+            (LAYOUTS[0], (4, 70, 41, 43)),
+            (LAYOUTS[1], (4, 70, 41, 43)),
+            (LAYOUTS[1], (1, 600, 21, 23)),
+        ):
+            x, attention = make(shape, layout=layout)
             outcomes = []
             for threads in (1, 2, 5):
                 torch.set_num_threads(threads)
@@ -154,6 +171,24 @@ def test_same_bits_on_any_number_of_threads():
             assert all(map(torch.equal, outcomes[0], outcomes[1])) and all(map(torch.equal, outcomes[0], outcomes[2]))
     finally:
         torch.set_num_threads(before)
+
+
+def test_float16_is_as_vectorised_as_bfloat16():
+    """Scalar conversions take ten times as long. Processor time, in turns: what else the machine does matters little."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for layout in LAYOUTS:
+            inputs = {dtype: make((1, 512, 48, 48), dtype, layout=layout) for dtype in (torch.bfloat16, torch.float16)}
+            seconds = {dtype: [] for dtype in inputs}
+            for _ in range(9):
+                for dtype, (x, attention) in inputs.items():
+                    start = time.process_time()
+                    torch.ops.dkpnet.reweight(x.detach(), attention.detach(), "cpp")
+                    seconds[dtype].append(time.process_time() - start)
+            assert median(seconds[torch.float16]) < 3 * median(seconds[torch.bfloat16]), layout
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_attention_of_another_dtype(backend, device):

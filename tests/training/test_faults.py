@@ -292,6 +292,27 @@ def test_a_killed_worker_is_one_line(tmp_path, monkeypatch):
     one(error)
 
 
+@pytest.mark.parametrize("looks", [{"cpu": 1}, {}], ids=["each pass", "as on a GPU"])
+def test_a_loss_that_is_not_finite_is_one_line_and_never_saved(tmp_path, monkeypatch, looks):
+    """Also where nobody looks at the pass in which it happens: before the epoch ends, and before a state is saved."""
+    from dkpnet_ext.training import stage
+
+    counted, usual = [], stage.loss_terms
+
+    def spoilt(*arguments):
+        counted.append(len(counted))
+        terms = usual(*arguments)
+        return terms | {"total": terms["total"] * torch.nan} if len(counted) == 2 else terms
+
+    monkeypatch.setattr(stage, "loss_terms", spoilt)
+    monkeypatch.setattr(stage, "_LOOK", looks)
+    with pytest.raises(UserError, match="the loss is not finite .*total nan.* on ") as error:
+        train(tiny(tmp_path / "run"), [domain("a", train=16)])
+    one(error)
+    assert len(counted) == (2 if looks else 4)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
 def test_a_folder_that_moves_away_is_one_line(tmp_path):
     folder = tmp_path / "run"
 
