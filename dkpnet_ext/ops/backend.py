@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -137,6 +137,19 @@ def choose(op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit
         _warned.add((op, kind, name))
         warnings.warn(f"dkpnet_ext: {op} on {kind} runs on {name!r}.{skipped}", stacklevel=3)
     return name
+
+
+def check_tensor(op: str, name: str, t: Tensor, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+    """Raise what is wrong with an operator's argument in one line: TypeError for the dtype, else ValueError."""
+    if tuple(t.shape) != tuple(shape) or t.dtype != dtype or t.device != device:
+        raise (ValueError if t.dtype == dtype else TypeError)(
+            f"{op}: {name} must be {dtype} {list(shape)} on {device}, got {t.dtype} {list(t.shape)} on {t.device}"
+        )
+
+
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums of this dtype are kept in: `wide_t` of csrc/math/common.h."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def dense_layout(x: Tensor) -> torch.memory_format:

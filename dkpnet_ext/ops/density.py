@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from . import native, reference
-from .backend import choose, require
+from .backend import check_tensor, choose, require
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
 _library.define(
@@ -117,11 +117,8 @@ def _check_stamps(
     if sigmas is None:
         if not (math.isfinite(sigma) and sigma > 0):
             raise ValueError(f"density: sigma must be a number > 0, got {sigma}")
-    elif sigmas.shape != points.shape[:1] or sigmas.dtype != torch.float32 or sigmas.device != points.device:
-        raise ValueError(
-            f"density: a sigma tensor must be float32 [{len(points)}] on {points.device}, "
-            f"got {sigmas.dtype} {list(sigmas.shape)} on {sigmas.device}"
-        )
+    else:
+        check_tensor("density", "sigma", sigmas, points.shape[:1], torch.float32, points.device)
 
 
 def check_offsets(points: Tensor, offsets: Tensor, op: str) -> None:
@@ -136,17 +133,7 @@ def _cells(size: int, stride: int) -> int:
     return (size + stride - 1) // stride
 
 
-def _density(
-    points: Tensor,
-    offsets: Tensor,
-    sigmas: Tensor | None,
-    sigma: float,
-    truncate: float,
-    height: int,
-    width: int,
-    stride: int,
-    backend: str,
-) -> Tensor:
+def _density(points, offsets, sigmas, sigma, truncate, height, width, stride, backend) -> Tensor:
     check_heads(points, offsets, "density")
     _check_stamps(points, sigmas, sigma, truncate, height, width, stride)
     require(backend, "density", points.device, points.dtype)
@@ -199,17 +186,7 @@ for _key in ("CPU", "CUDA"):
 
 
 @torch.library.register_fake("dkpnet::density", lib=_library)
-def _(
-    points: Tensor,
-    offsets: Tensor,
-    sigmas: Tensor | None,
-    sigma: float,
-    truncate: float,
-    height: int,
-    width: int,
-    stride: int,
-    backend: str,
-) -> Tensor:
+def _(points, offsets, sigmas, sigma, truncate, height, width, stride, backend) -> Tensor:
     return points.new_empty(offsets.shape[0] - 1, 1, _cells(height, stride), _cells(width, stride))
 
 

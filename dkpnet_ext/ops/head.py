@@ -42,7 +42,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import native, reference
-from .backend import choose, dense_layout, forbid_double_backward, require_kernel
+from .backend import check_tensor, choose, dense_layout, forbid_double_backward, require_kernel
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
 _ARGUMENTS = (
@@ -225,11 +225,7 @@ def _check_tail(
     }  # fmt: skip
     for names, dtype in ((features, fine.dtype), (parameters, torch.float32)):
         for name, (t, shape) in names.items():
-            if tuple(t.shape) != shape or t.dtype != dtype or t.device != fine.device:
-                raise ValueError(
-                    f"head: {name} must be {dtype} {list(shape)} on {fine.device}, "
-                    f"got {t.dtype} {list(t.shape)} on {t.device}"
-                )
+            check_tensor("head", name, t, shape, dtype, fine.device)
     largest = max(height, width, *(side for p in products for side in p.shape[1:3]))
     limit = _limit(fine.dtype, hidden1, hidden2, len(products), largest)
     require_kernel(backend, "head", fine.device, fine.dtype, limit)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .backend import wide_dtype
 from .reference import upsampled_mean
 
 
@@ -46,7 +47,7 @@ def _mean(branch: Tensor, size: tuple[int, int]) -> Tensor:
     """Mean of the branch's upsampling to ``size``: [B, C]."""
     if size[0] % branch.shape[2] or size[1] % branch.shape[3]:
         return upsampled_mean(branch, size)
-    return branch.mean((2, 3), dtype=torch.float64 if branch.dtype == torch.float64 else torch.float32)
+    return branch.mean((2, 3), dtype=wide_dtype(branch.dtype))
 
 
 pooled_features = pool

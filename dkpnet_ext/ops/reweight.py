@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import native, reference
-from .backend import choose, dense_layout, forbid_double_backward, register_autograd, require_kernel
+from .backend import check_tensor, choose, dense_layout, forbid_double_backward, register_autograd, require_kernel
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
 _library.define("reweight(Tensor x, Tensor attention, str backend) -> Tensor")
@@ -61,13 +61,8 @@ def _check(x: Tensor, attention: Tensor) -> None:
 def _check_kernel(x: Tensor, attention: Tensor, backend: str, grad: Tensor | None = None) -> None:
     """What the raw operators promise their kernels."""
     _check(x, attention)
-    for name, t in (("attention", attention), ("grad", grad)):
-        if t is not None and t.dtype != x.dtype:
-            raise TypeError(f"reweight: {name} must have the dtype of x, {x.dtype}, got {t.dtype}")
-    if grad is not None and (grad.shape != x.shape or grad.device != x.device):
-        raise ValueError(
-            f"reweight: grad must be {list(x.shape)} on {x.device}, got {list(grad.shape)} on {grad.device}"
-        )
+    check_tensor("reweight", "attention", attention, x.shape[:2], x.dtype, x.device)
+    check_tensor("reweight", "grad", x if grad is None else grad, x.shape, x.dtype, x.device)
     require_kernel(backend, "reweight", x.device, x.dtype)
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from . import native, reference
-from .backend import choose, forbid_double_backward, register_autograd, require_kernel
+from .backend import check_tensor, choose, forbid_double_backward, register_autograd, require_kernel, wide_dtype
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
 _library.define(
@@ -124,31 +124,17 @@ def _check(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dr
             f"variational: needs mu [B, d] and centers [C, k, d] with C, k, d >= 1, "
             f"got {list(mu.shape)} and {list(centers.shape)}"
         )
-    batch, dim = mu.shape
-    if logvar.shape != mu.shape:
-        raise ValueError(f"variational: logvar must have the shape of mu, {list(mu.shape)}, got {list(logvar.shape)}")
-    if prior_logvar.dim() != 2 or prior_logvar.shape[0] != centers.shape[0] or prior_logvar.shape[1] != dim:
-        raise ValueError(
-            f"variational: prior_logvar must be [C, d] = {[centers.shape[0], dim]}, got {list(prior_logvar.shape)}"
-        )
-    if labels.dim() != 1 or labels.shape[0] != batch:
-        raise ValueError(f"variational: labels must be [B] = [{batch}], got {list(labels.shape)}")
-    if labels.dtype != torch.int64:
-        raise TypeError(f"variational: labels must be int64, got {labels.dtype}")
     if mu.dtype not in native.DTYPES:
         raise TypeError(f"variational: mu must be float32, bfloat16, float16 or float64, got {mu.dtype}")
-    for name, t in (("logvar", logvar), ("centers", centers), ("prior_logvar", prior_logvar)):
-        if t.dtype != mu.dtype:
-            raise TypeError(f"variational: {name} must have the dtype of mu, {mu.dtype}, got {t.dtype}")
-        if t.device != mu.device:
-            raise ValueError(f"variational: {name} is on {t.device}, mu on {mu.device}")
-    if labels.device != mu.device:
-        raise ValueError(f"variational: labels are on {labels.device}, mu on {mu.device}")
+    (batch, dim), domains = mu.shape, centers.shape[0]
+    expected = [
+        ("logvar", logvar, (batch, dim), mu.dtype), ("centers", centers, centers.shape, mu.dtype),
+        ("prior_logvar", prior_logvar, (domains, dim), mu.dtype), ("labels", labels, (batch,), torch.int64),
+    ]  # fmt: skip
     if seed is not None:
-        if seed.dtype != torch.int64 or seed.numel() != 1:
-            raise TypeError(f"variational: seed must be one int64, got {seed.dtype} {list(seed.shape)}")
-        if seed.device != mu.device:
-            raise ValueError(f"variational: seed is on {seed.device}, mu on {mu.device}")
+        expected.append(("seed", seed, seed.shape if seed.numel() == 1 else (1,), torch.int64))
+    for name, t, shape, dtype in expected:
+        check_tensor("variational", name, t, shape, dtype, mu.device)
     if eps is not None:
         if eps.dim() != 3 or eps.shape[1:] != mu.shape or eps.shape[0] < 1:
             raise ValueError(f"variational: eps must be [N, B, d] with B, d = {list(mu.shape)}, got {list(eps.shape)}")
@@ -176,16 +162,12 @@ def _limit(dim: int, domains: int):
     return limit
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def _check_kernel(
     mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, backend, **upstream: Tensor
 ) -> None:  # fmt: skip
     """What the raw operators promise their kernels; ``upstream`` is the backward pass' tensors by name."""
     _check(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout)
-    (batch, dim), (domains, subs, _), wide = mu.shape, centers.shape, _wide(mu.dtype)
+    (batch, dim), (domains, subs, _), wide = mu.shape, centers.shape, wide_dtype(mu.dtype)
     if eps is not None and (eps.shape[0] != num_samples or eps.dtype != mu.dtype):
         raise ValueError(
             f"variational: eps must be {mu.dtype} of {num_samples} samples, got {eps.dtype} of {eps.shape[0]}"
@@ -198,12 +180,7 @@ def _check_kernel(
         "probabilities": ((num_samples, batch, domains), wide),
     }  # fmt: skip
     for name, t in upstream.items():
-        shape, dtype = expected[name]
-        if tuple(t.shape) != shape or t.dtype != dtype or t.device != mu.device:
-            raise ValueError(
-                f"variational: {name} must be {dtype} {list(shape)} on {mu.device}, "
-                f"got {t.dtype} {list(t.shape)} on {t.device}"
-            )
+        check_tensor("variational", name, t, *expected[name], mu.device)
     require_kernel(backend, "variational", mu.device, mu.dtype, _limit(dim, domains))
 
 
@@ -229,7 +206,7 @@ def _forward(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, 
 
 
 def _empty_outputs(mu: Tensor, centers: Tensor, num_samples: int) -> tuple[Tensor, ...]:
-    (batch, dim), domains, wide = mu.shape, centers.shape[0], _wide(mu.dtype)
+    (batch, dim), domains, wide = mu.shape, centers.shape[0], wide_dtype(mu.dtype)
     kl, lse, logdet2 = (mu.new_empty(batch, dtype=wide) for _ in range(3))
     return (
         mu.new_empty((num_samples, batch, dim)), kl, lse, logdet2,
@@ -241,7 +218,7 @@ def _empty_outputs(mu: Tensor, centers: Tensor, num_samples: int) -> tuple[Tenso
 def _backward(
     dz, dkl, dlse, dlogdet2, mu, logvar, centers, prior_logvar, labels, seed, eps, selected, probabilities, batch_offset, backend
 ):  # fmt: skip
-    num_samples, wide = len(probabilities), _wide(mu.dtype)
+    num_samples, wide = len(probabilities), wide_dtype(mu.dtype)
     dz = mu.new_zeros((num_samples, *mu.shape)) if dz is None else dz
     dkl, dlse, dlogdet2 = (mu.new_zeros(len(mu), dtype=wide) if t is None else t for t in (dkl, dlse, dlogdet2))
     upstream = {
