@@ -11,21 +11,9 @@ constexpr int64_t kGrain = 1 << 16;  // elements that are worth a thread
 // A long float sum loses digits, a double one loses speed: float over a block of elements (or rows), double over the
 // blocks.
 constexpr int64_t kBlock = 512, kRowBlock = 32;
+constexpr int64_t kChannels = 512;  // channels_last: channels summed side by side, the more the longer each read
 
 static int64_t per_item(int64_t elements) { return elements > 0 ? (kGrain + elements - 1) / elements : 1; }
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// channels_last: the channels that are worked on side by side, at most 512 (the longer what is read in one piece, the
-// better), and their attention, widened once.
-template <typename T>
-struct Stripe {
-  static constexpr int64_t most = 512;
-  int64_t width;
-  wide_t<T> y[most];
-  Stripe(const T* attention, int64_t channels) : width(smaller(channels, most)) {
-    for (int64_t c = 0; c < width; ++c) y[c] = widen(attention[c]);
-  }
-};
 
 template <typename T>
 static void forward_of(const rw::Forward& args, int threads) {
@@ -35,18 +23,12 @@ static void forward_of(const rw::Forward& args, int threads) {
   prefer_huge_pages(out, batch * channels * pixels * int64_t(sizeof(T)));
   if (args.channels_last) {
     parallel_for(batch * pixels, per_item(channels), threads, [=](int64_t begin, int64_t end) {
-      for (int64_t row = begin, stop; row < end; row = stop) {
-        const int64_t image = row / pixels;
-        stop = smaller((image + 1) * pixels, end);
-        for (int64_t first = 0; first < channels; first += Stripe<T>::most) {
-          const Stripe<T> stripe(attention + image * channels + first, channels - first);
-          for (int64_t r = row; r < stop; ++r) {
-            const T* from = x + r * channels + first;
-            T* to = out + r * channels + first;
+      for (int64_t row = begin; row < end; ++row) {
+        const T* y = attention + row / pixels * channels;
+        const T* from = x + row * channels;
+        T* to = out + row * channels;
 #pragma omp simd
-            for (int64_t c = 0; c < stripe.width; ++c) to[c] = rw::scaled(from[c], stripe.y[c]);
-          }
-        }
+        for (int64_t c = 0; c < channels; ++c) to[c] = rw::scaled(from[c], widen(y[c]));
       }
     });
   } else {
@@ -71,30 +53,28 @@ static void backward_of(const rw::Backward& args, int threads) {
   const int64_t batch = args.batch, channels = args.channels, pixels = args.pixels;
   prefer_huge_pages(dx, batch * channels * pixels * int64_t(sizeof(T)));
   if (args.channels_last) {
-    int64_t width = Stripe<T>::most;  // narrower where threads would have nothing to do: the sums are the same
-    const auto stripes = [=](int64_t width) { return (channels + width - 1) / width; };
-    while (width > 64 && batch * stripes(width) < threads) width /= 2;
-    const int64_t count = stripes(width);
-    parallel_for(batch * count, per_item(width * pixels), threads, [=](int64_t begin, int64_t end) {
+    int64_t most = kChannels;  // fewer where threads would have nothing to do: the sums stay the same
+    while (most > 64 && batch * ((channels + most - 1) / most) < threads) most /= 2;
+    const int64_t groups = (channels + most - 1) / most;
+    parallel_for(batch * groups, per_item(most * pixels), threads, [=](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
-        const int64_t image = item / count, first = item % count * width;
-        const Stripe<T> stripe(attention + image * channels + first, smaller(width, channels - first));
-        W partial[Stripe<T>::most] = {};
-        double total[Stripe<T>::most] = {};
+        const int64_t b = item / groups, first = item % groups * most;
+        const int64_t width = channels - first < most ? channels - first : most;
+        const T* y = attention + b * channels + first;
+        W partial[kChannels] = {};
+        double total[kChannels] = {};
         for (int64_t p = 0; p < pixels; ++p) {
-          const int64_t at = (image * pixels + p) * channels + first;
-          const T *g = grad + at, *from = x + at;
-          T* to = dx + at;
+          const int64_t at = (b * pixels + p) * channels + first;
 #pragma omp simd
-          for (int64_t c = 0; c < stripe.width; ++c) {
-            to[c] = rw::scaled(g[c], stripe.y[c]);
-            partial[c] += rw::share(g[c], from[c]);
+          for (int64_t c = 0; c < width; ++c) {
+            dx[at + c] = rw::scaled(grad[at + c], widen(y[c]));
+            partial[c] += rw::share(grad[at + c], x[at + c]);
           }
           if ((p + 1) % kRowBlock == 0 || p + 1 == pixels) {
-            for (int64_t c = 0; c < stripe.width; ++c) total[c] += partial[c], partial[c] = 0;
+            for (int64_t c = 0; c < width; ++c) total[c] += partial[c], partial[c] = 0;
           }
         }
-        for (int64_t c = 0; c < stripe.width; ++c) dattention[image * channels + first + c] = narrow<T>(W(total[c]));
+        for (int64_t c = 0; c < width; ++c) dattention[b * channels + first + c] = narrow<T>(W(total[c]));
       }
     });
   } else {
@@ -105,7 +85,7 @@ static void backward_of(const rw::Backward& args, int threads) {
         T* to = dx + plane * pixels;
         double total = 0;
         for (int64_t start = 0; start < pixels; start += kBlock) {
-          const int64_t stop = smaller(start + kBlock, pixels);
+          const int64_t stop = start + kBlock < pixels ? start + kBlock : pixels;
           W partial = 0;
 #pragma omp simd reduction(+ : partial)
           for (int64_t i = start; i < stop; ++i) {

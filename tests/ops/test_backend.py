@@ -63,9 +63,9 @@ def test_context_manager_nests_and_restores():
 def test_forced_forward_keeps_its_backend_in_backward(monkeypatch):
     if native.missing:
         pytest.skip(native.missing)
-    x = X.clone().requires_grad_()
+    x, y = X.clone().requires_grad_(), Y.clone().requires_grad_()
     with use_backend("cpp"):
-        out = reweight(x, Y)
+        out = reweight(x, y)
     seen = []
     original = native.module.reweight_backward
     monkeypatch.setattr(native.module, "reweight_backward", lambda **a: (seen.append(1), original(**a)))
