@@ -47,6 +47,7 @@ class AnnotatePage(Page):
         self.decoding = threading.BoundedSemaphore(DECODING)
         self.counting = threading.Lock()  # one picture at a time: each takes all cores
         self.proposed: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self.sizes: dict[str, tuple[int, int]] = {}  # (width, height) of pictures that were decoded
         self.seen: OrderedDict[str, tuple[str, float]] = OrderedDict()  # browser -> its picture, when it asked last
 
     def answer(self, request: Request) -> Response:
@@ -117,9 +118,12 @@ class AnnotatePage(Page):
         """A picture's labels, their version, and its size in pixels."""
         path = self._path(name)
         try:
-            height, width = inspect_image(path).size
+            if (known := self.sizes.get(name)) is None:
+                with self.decoding:  # all of it: what training cannot read shall not be labelled
+                    known = self.sizes[name] = decode(path).size
         except BadFile as bad:
             raise UserError(f"{name}: {bad}") from None
+        width, height = known
         return {"name": name, "width": width, "height": height, **_spoken(self.store.get(name))}
 
     def change(self, name: str, content: bytes) -> Response:

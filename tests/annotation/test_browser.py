@@ -231,6 +231,43 @@ def test_keyboard(browser, address, folder):
     tab.close()
 
 
+def test_a_broken_picture_is_named_and_passed_by(browser, folder, model):
+    """With the keyboard alone: of five pictures two cannot be decoded, one of them the last."""
+    for name, size in (("2.jpg", 900), ("4.jpg", 900)):
+        layouts.picture(folder / name, (400, 300))
+        (folder / name).write_bytes((folder / name).read_bytes()[:size])  # its header is whole
+    layouts.picture(folder / "0.jpg", (400, 300))
+    with serving(AnnotatePage(Store(folder), model, "tiny")) as address:
+        tab = Tab(browser, address)
+        labelled = []
+        for _ in range(3):
+            name = tab.get("annotate.labels.name")
+            labelled.append(name)
+            tab.keys.press("p")
+            for key in ("ArrowLeft", "Space", "ArrowUp", "ArrowUp", "Space"):
+                tab.keys.press(key)
+            assert tab.count == 2
+            tab.saved()
+            tab.keys.press("Enter")
+            if name == "1.jpg":
+                tab.page.get_by_text("2.jpg: cut off").wait_for()
+                assert tab.get("annotate.labels") is None
+                tab.keys.press("Enter")
+            until(
+                lambda name=name: tab.page.locator("#problem").is_visible() or tab.get("annotate.labels?.name") != name
+            )
+            if name != "3.jpg":
+                until(lambda name=name: tab.get("annotate.labels?.name") not in (None, name))
+        assert labelled == ["0.jpg", "1.jpg", "3.jpg"]
+        tab.page.get_by_text("4.jpg: cut off").wait_for()
+        tab.keys.press("Enter")
+        tab.page.get_by_text("All pictures are finished but 2.jpg, 4.jpg: cannot be read.").wait_for()
+        marks = tab.page.locator("#list i").all_inner_texts()
+        assert marks == ["✓", "✓", "!", "✓", "!"]
+        tab.close()
+    assert [row["image"] for row in json.loads((folder / "train.json").read_text())] == labelled
+
+
 def test_two_people_on_one_picture(browser, address, folder):
     one, two = Tab(browser, address), Tab(browser, address, "1.jpg")
     for tab in (one, two):

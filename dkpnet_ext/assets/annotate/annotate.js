@@ -11,6 +11,8 @@ const canvas = $("canvas");
 const view = new View(canvas);
 let rows = []; // the server's list of pictures
 let labels = null; // of the picture that is shown
+let wanted = ""; // the picture that was asked for last, shown or broken
+const broken = new Map(); // pictures that cannot be shown, and why
 let rings = []; // proposals that are neither accepted nor refused
 let radius = 0; // a head nearer than this, in picture pixels, is the proposed one
 let cursor = [0, 0]; // in picture pixels
@@ -43,13 +45,14 @@ async function refresh() {
 
 async function open(name) {
   const mine = ++opened;
+  wanted = name;
   complain("");
   $("doing").textContent = `opening ${name}`;
   $("doing").hidden = false;
   try {
     const answer = await read(url("labels", name));
     const response = await fetch(url("picture", name));
-    if (!response.ok) throw new Error((await response.json()).error);
+    if (!response.ok) throw Object.assign(new Error((await response.json()).error), {code: response.status});
     const blob = await response.blob();
     if (mine !== opened) return;
     labels = null; // nothing may be labelled between two pictures
@@ -58,6 +61,7 @@ async function open(name) {
     const own = new Labels(answer, (kind, message) => told(own, kind, message), () => labels === own && changed());
     unsaved.add(own);
     labels = own;
+    broken.delete(name);
     [rings, corners, held, drag] = [[], null, null, null];
     cursor = [answer.width / 2, answer.height / 2];
     location.hash = encodeURIComponent(name);
@@ -69,6 +73,9 @@ async function open(name) {
       [labels, rings] = [null, []];
       view.close();
       redraw();
+      if (error.code === 400) broken.set(name, error.message); // another error may be over soon
+      location.hash = encodeURIComponent(name);
+      drawList();
       complain(error.message);
       $("doing").hidden = true;
     }
@@ -89,7 +96,7 @@ async function propose(name, mine) {
   }
 }
 
-const place = () => rows.findIndex((row) => row.name === labels?.name);
+const place = () => rows.findIndex((row) => row.name === wanted);
 
 function go(step) {
   const next = rows[place() + step];
@@ -97,14 +104,13 @@ function go(step) {
 }
 
 async function finish() {
-  if (!labels) return go(1);
-  if (!labels.now.done) labels.change({done: true});
+  if (labels && !labels.now.done) labels.change({done: true});
   const from = place();
   await refresh(); // who is where by now
-  const others = [...rows.slice(from + 1), ...rows.slice(0, from)].filter((row) => !row.done);
+  const others = [...rows.slice(from + 1), ...rows.slice(0, from)].filter((row) => !row.done && !broken.has(row.name));
   const next = others.find((row) => !row.elsewhere) ?? others[0];
   if (next) open(next.name);
-  else complain("All pictures are finished.");
+  else complain(broken.size ? `All pictures are finished but ${[...broken.keys()].join(", ")}: cannot be read.` : "All pictures are finished.");
 }
 
 // Saving: every picture's labels save themselves, also after another picture is opened.
@@ -377,9 +383,10 @@ function drawList() {
   }
   rows.forEach((row, index) => {
     const button = $("list").children[index].firstChild;
-    const current = row.name === labels?.name;
-    button.firstChild.textContent = row.done ? "✓" : row.elsewhere ? "●" : "";
-    button.firstChild.title = row.done ? "finished" : row.elsewhere ? "somebody else shows it now" : "";
+    const current = row.name === wanted;
+    const [mark, title] = broken.has(row.name) ? ["!", broken.get(row.name)] : row.done ? ["✓", "finished"]
+      : row.elsewhere ? ["●", "somebody else shows it now"] : ["", ""];
+    Object.assign(button.firstChild, {textContent: mark, title});
     button.lastChild.textContent = row.heads || "";
     if (current && button.getAttribute("aria-current") !== "true") button.scrollIntoView({block: "nearest"});
     button.setAttribute("aria-current", current);
@@ -388,8 +395,8 @@ function drawList() {
 
 await refresh();
 setInterval(refresh, POLL);
-const wanted = decodeURIComponent(location.hash.slice(1));
-const first = rows.find((row) => row.name === wanted) ?? rows.find((row) => !row.done && !row.elsewhere) ?? rows[0];
+const asked = decodeURIComponent(location.hash.slice(1));
+const first = rows.find((row) => row.name === asked) ?? rows.find((row) => !row.done && !row.elsewhere) ?? rows[0];
 if (first) await open(first.name);
 canvas.focus();
 globalThis.annotate = {view, get labels() { return labels; }, get rings() { return labels ? visibleRings() : []; }}; // for the console

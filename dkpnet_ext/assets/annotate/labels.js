@@ -15,7 +15,7 @@ export async function ask(address, body) {
 
 export async function read(address) { // or the error that the server says
   const answer = await ask(address);
-  if (answer.status !== 200) throw new Error(answer.error);
+  if (answer.status !== 200) throw Object.assign(new Error(answer.error), {code: answer.status});
   return answer;
 }
 
