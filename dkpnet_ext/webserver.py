@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CLIENTS = 32  # connections at a time; a browser opens six
 IDLE, LIFE = 20, 180  # seconds: until a client that sends nothing is dropped, and until any is
+LAST = 30  # seconds that the end waits for requests that are being answered
 
 
 class Page:
@@ -48,9 +49,28 @@ class Page:
         self.policy = (
             f"default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src {source}; script-src {source}"
         )
+        self.answering = 0  # requests
+        self.changed = threading.Condition()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """One request."""
+        self._count(1)
+        try:
+            return self._respond(environ, start_response)
+        finally:
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        with self.changed:
+            self.answering += more
+            self.changed.notify_all()
+
+    def finished(self, seconds: float) -> bool:
+        """Wait until no request is being answered; False if that takes longer."""
+        with self.changed:
+            return self.changed.wait_for(lambda: not self.answering, seconds)
+
+    def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
         request.max_content_length = self.max_upload
         try:
@@ -191,3 +211,5 @@ def run(page: Page, host: str, port: int) -> None:
     server = serve(page, host, port)
     say(f"open http://{f'[{host}]' if ':' in host else host}:{server.port} (Ctrl-C ends it)")
     server.serve_forever()
+    # A thread that still counts in compiled code while the interpreter goes away would abort the process.
+    page.finished(LAST)

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import threading
 
 import layouts
 import numpy as np
@@ -15,6 +16,7 @@ from werkzeug.test import Client
 from dkpnet_ext.annotation import page as module
 from dkpnet_ext.annotation.page import AnnotatePage
 from dkpnet_ext.annotation.store import Labels, Store
+from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet
 
 
@@ -151,3 +153,22 @@ def test_page_needs_nothing_from_elsewhere(client):
         content = client.get(f"/{file}")
         assert content.status_code == 200 and not re.search(r"https?://", content.text)
     assert json.dumps(client.get("/pictures").json)
+
+
+def test_the_end_waits_for_what_is_being_answered(client, page, monkeypatch):
+    """Ctrl-C while the model looked for heads aborted the process: its thread still computed when the interpreter went away."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def count(*_):
+        began.set()
+        go_on.wait(60)
+        raise UserError("too late")
+
+    monkeypatch.setattr(module, "count_pixels", count)
+    asking = threading.Thread(target=client.get, args=("/proposals",), kwargs={"query_string": NAME})
+    assert page.finished(0)
+    asking.start()
+    assert began.wait(60) and not page.finished(0.01)
+    go_on.set()
+    assert page.finished(60)
+    asking.join()
