@@ -54,6 +54,12 @@ def folder(tmp_path_factory) -> Path:
     for number in range(1, 7):
         layouts.picture(folder / "mine" / "pictures" / f"{number}.jpg", (96, 64))
     layouts.picture(folder / "pictures" / "1.jpg", (96, 64))
+    for split, numbers in (("train", range(1, 5)), ("test", range(5, 7))):  # docs/own-images.md: labelled by the page
+        names = [f"{'test/' * (split == 'test')}{number}.jpg" for number in numbers]
+        for name in names:
+            layouts.picture(folder / "photos" / name, (96, 64))
+        rows = [{"image": name, "points": [[20, 30], [60, 12.5]]} for name in names]
+        (folder / "photos" / f"{split}.json").write_text(json.dumps(rows))
     layouts.shanghaitech(folder / "ShanghaiTech" / "part_A")
     for _, _, words, text in blocks():
         for word in words:
