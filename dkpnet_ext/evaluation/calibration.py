@@ -39,8 +39,8 @@ def calibrate(
 
     Args:
         model: is moved to ``device``.
-        train: training pictures by data set. A data set without people is left out: a picture of nobody is not what a
-            counter is for.
+        train: training pictures by data set. A data set without people is left out: its pictures are
+            not typical of what is counted.
         val: pictures that the model was not trained on, by data set.
 
     Returns:

@@ -131,9 +131,10 @@ def score(
 def _located(matched: np.ndarray, counts: np.ndarray, annotated: Sequence[int]) -> tuple[Localisation, ...]:
     """Of a data set, for every radius that all of its images have."""
     located = sum(round(float(count)) for count in counts)
+    radii: tuple[float | str, ...] = (*RADII, *BOX_RADII)
     return tuple(
         localisation(own.sum(), located, sum(annotated), radius)
-        for own, radius in zip(matched.T, (*RADII, *BOX_RADII), strict=True)
+        for own, radius in zip(matched.T, radii, strict=True)
         if not np.isnan(own).any()
     )
 

@@ -211,10 +211,10 @@ def _cell(value: float, digits: int) -> str:
 def markdown_table(rows: Mapping[str, Metrics], title: str = "Data") -> str:
     """Markdown table of metrics, one row per key; an undefined figure is a dash, GAME is left out where no row has it.
 
-    "Counted where nobody is" is the mean count of the images without an annotated head.
+    "False count" is the mean count of the images without an annotated head.
     """
     levels = max((len(row.game) for row in rows.values()), default=0)
-    header = [title, "Images", "MAE", "RMSE (papers: MSE)", "NAE", "Counted where nobody is"]
+    header = [title, "Images", "MAE", "RMSE (papers: MSE)", "NAE", "False count"]
     header += [f"GAME({level})" for level in range(1, levels)]
     lines = []
     for name, row in rows.items():

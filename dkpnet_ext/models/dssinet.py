@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +58,7 @@ class Pyramid(nn.Module):
         super().__init__()
         self.channels = (outputs,)
         self.front = VGG("vgg16", width, widths)
-        a, b, c, d = (self.front.features[block[-1]].out_channels for block in _BLOCKS)
+        a, b, c, d = (cast(nn.Conv2d, self.front.features[block[-1]]).out_channels for block in _BLOCKS)
         (middle,) = scaled((128,), width)
         # One for each convolution, as published: the two before a message, conv2_2's and conv3_3's, are never used.
         self.acts = nn.ModuleList(nn.PReLU() for block in _BLOCKS for _ in block)
@@ -121,7 +121,8 @@ class DSSINet(PublishedNetwork):
     multi-scale structural similarity, is ``--loss ssim``.
     """
 
-    network, cell, pretrained, attends = "dssinet", 1, "vgg16", False
+    network, cell, attends = "dssinet", 1, False
+    pretrained: ClassVar[str | None] = "vgg16"
     widths: ClassVar[tuple[int, ...]] = VGG_WIDTHS["vgg16"]
 
     @classmethod

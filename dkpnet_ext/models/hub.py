@@ -58,7 +58,7 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
     folded: bool = False
     """Whether `CrowdCounter.for_inference` changed the network, which config.json then no longer describes."""
     calibration: Calibration | None = None
-    """What its counts may promise, see `calibration`; None where nobody has measured it."""
+    """Its intervals, see `calibration`; None for a model that is not calibrated."""
     notes: str = "Not recorded."
     """Markdown on training data and results, for the model card that `save_pretrained` writes."""
 

@@ -98,7 +98,7 @@ def extend(
 
 
 def check_held_out(val: Sequence[Item]) -> None:
-    """Raises `UserError` if nobody is on the held-out pictures: then nothing could choose."""
+    """Raises `UserError` if the held-out pictures have no people: their error could not choose an epoch."""
     if not any(item.count for item in val):
         raise UserError(f"no head is labelled on the held-out pictures ({len(val)}); label more pictures with people")
 

@@ -247,7 +247,7 @@ def test_evaluate(run, checkpoint, own_data, tmp_path):
     metrics = json.loads(Path("evaluation/metrics.json").read_text())["OWN"]
     assert metrics["mae"] == pytest.approx(mae, rel=1e-5) == metrics["game"][0] and len(metrics["game"]) == 4
     assert metrics["false_count"] == pytest.approx(predicted[0], rel=1e-4)  # picture 0 has no head
-    assert "| Counted where nobody is | GAME(1) | GAME(2) | GAME(3) |" in out
+    assert "| False count | GAME(1) | GAME(2) | GAME(3) |" in out
 
     status, other, _ = run("evaluate", checkpoint, *common, "--nine-patch", "--output", "nine")
     assert status == 0 and other.splitlines()[2] != out.splitlines()[2] and "GAME" not in other

@@ -58,14 +58,14 @@ def test_lengths_must_agree():
 def test_markdown_table():
     table = markdown_table({"A": Metrics(2, 1.234, 2.0, 0.5), "empty": Metrics(1, 2.0, 2.0, math.nan, 2.0)})
     assert table.splitlines() == [
-        "| Data | Images | MAE | RMSE (papers: MSE) | NAE | Counted where nobody is |",
+        "| Data | Images | MAE | RMSE (papers: MSE) | NAE | False count |",
         "|---|---:|---:|---:|---:|---:|",
         "| A | 2 | 1.23 | 2.00 | 0.500 | - |",
         "| empty | 1 | 2.00 | 2.00 | - | 2.00 |",
     ]
     table = markdown_table({"A": Metrics(2, 1.2, 2.0, 0.5, 1.0, (1.2, 2.5, 3.0)), "mean": Metrics(2, 3.0, 3.0, 1.0)})
     assert [line.split("|")[-4:-1] for line in table.splitlines()] == [
-        [" Counted where nobody is ", " GAME(1) ", " GAME(2) "], ["---:"] * 3, [" 1.00 ", " 2.50 ", " 3.00 "],
+        [" False count ", " GAME(1) ", " GAME(2) "], ["---:"] * 3, [" 1.00 ", " 2.50 ", " 3.00 "],
         [" - ", " - ", " - "],
     ]  # fmt: skip
 

@@ -50,9 +50,9 @@ def _named(row: Any) -> Row | None:
         marks = [mark for label in labels for mark in label["annotations"]["objects"]]
         return str(row["data_row"].get("external_id", "")), marks
     name = next((row[key] for key in _NAMES if isinstance(row.get(key), str)), "")
-    marks = next((row[key] for key in MARKS if isinstance(row.get(key), list | dict)), None)
+    found: Any = next((row[key] for key in MARKS if isinstance(row.get(key), list | dict)), None)
     return (
-        None if marks is None or Path(name.replace("\\", "/")).suffix.lower() not in IMAGE_SUFFIXES else (name, marks)
+        None if found is None or Path(name.replace("\\", "/")).suffix.lower() not in IMAGE_SUFFIXES else (name, found)
     )
 
 
