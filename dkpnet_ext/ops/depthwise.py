@@ -1,8 +1,8 @@
-"""Depthwise convolution on the CPU, with its activation: loops over channels_last rows in both directions.
+"""Depthwise convolution on the CPU, with its activation: oneDNN forward, our loops over channels_last rows backward.
 
-PyTorch's own (oneDNN's) forward pass is good, its backward pass is not: 5 to 10 times the time that the arithmetic takes
-at kernel 5 or stride 2. On a GPU cuDNN does this well, so there is no GPU form: there, and where the compiled module is
-missing, plain PyTorch runs.
+oneDNN's forward pass is good and takes the activation along; its backward pass is not: 5 to 10 times the time that the
+arithmetic takes at kernel 5 or stride 2. Our loops also run forward where torch has no oneDNN for the dtype. On a GPU
+cuDNN does this well, so there is no GPU form: there, and where the compiled module is missing, plain PyTorch runs.
 
     forward(x, weight, bias, stride, padding, activation) -> out
     backward(grad, x, out, weight, stride, padding, activation) -> (dx, dweight, dbias)
@@ -14,6 +14,7 @@ rows of an image, then over the images: the same bits every run, for any number 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -45,8 +46,8 @@ def depthwise(
     """act(conv2d(pad(x), weight, bias, stride, groups=C)): every channel is filtered alone.
 
     Differentiable with respect to x, weight and bias, once; twice under ``use_backend("reference")``. The features' dtype
-    decides (under autocast, autocast's); the compiled loops keep a float32 weight as it is, where PyTorch rounds it to
-    bfloat16.
+    decides (under autocast, autocast's); oneDNN takes a float32 weight rounded to it, our loops take it as it is.
+    oneDNN's activations make a NaN 0, as under torch.compile.
 
     Args:
         x: [B, C, H, W]; channels_last runs as it is, another layout is copied to it. The compiled loops take float32 and
@@ -164,9 +165,37 @@ def _taps(weight: Tensor) -> Tensor:
     return weight.flatten(1).t().contiguous()
 
 
+_ATTRIBUTES: dict[str, tuple[str, list[float]]] = {
+    "none": ("none", []), "relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0]),
+}  # fmt: skip
+
+
+@functools.cache
+def fuses(dtype: torch.dtype) -> bool:
+    """Whether this machine's torch can be asked for oneDNN's convolution with an activation."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return False
+    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def fused(x: Tensor, weight: Tensor, bias: Tensor, padding: int, stride: int, groups: int, activation: str) -> Tensor:
+    """oneDNN's convolution, which applies the activation as it stores; torch.compile calls it so, too. All in one dtype."""
+    name, scalars = _ATTRIBUTES[activation]
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, [padding] * 2, [stride] * 2, [1, 1], groups, name, scalars, ""
+    )
+
+
 def _forward(x, weight, bias, stride, left, right, top, bottom, activation, backend):
     require_kernel(backend, "depthwise", "cpu", x.dtype, _limit(x, weight, stride))
     x = x.contiguous(memory_format=torch.channels_last)
+    if x.numel() and fuses(x.dtype) and (left, right) == (top, bottom) and right - left in (0, 1):
+        # oneDNN pads both ends alike. TensorFlow's padding has one more at the far ends: so a kernel with a row and a
+        # column of zeros before its own.
+        more = right - left
+        weight = torch.nn.functional.pad(weight, (more, 0, more, 0)).to(x.dtype)
+        out = fused(x, weight, bias.to(x.dtype), right, stride, x.shape[1], activation)
+        return out.contiguous(memory_format=torch.channels_last)
     out = _out(x, weight, stride, left, right, top, bottom)
     shape = _shape(x, out, weight.shape[2], stride, left, top, activation)
     native.run(

@@ -8,7 +8,6 @@ compiled module is missing, plain PyTorch runs.
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from . import native, reference
 from .backend import choose, forbid_double_backward, register_autograd, require_kernel
-from .depthwise import ACTIVATIONS, DTYPES, autocast, check_convolution, runs_plain
+from .depthwise import ACTIVATIONS, DTYPES, autocast, check_convolution, fused, fuses, runs_plain
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
 _library.define("pointwise(Tensor x, Tensor weight, Tensor bias, str activation, str backend) -> Tensor")
@@ -82,26 +81,12 @@ def _image(rows: Tensor, x: Tensor) -> Tensor:
     return rows.view(x.shape[0], *x.shape[2:], rows.shape[1]).permute(0, 3, 1, 2)
 
 
-_ATTRIBUTES: dict[str, tuple[str, list[float]]] = {
-    "none": ("none", []), "relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0]),
-}  # fmt: skip
-
-
-@functools.cache
-def _fuses(dtype: torch.dtype) -> bool:
-    """Whether this machine's torch can be asked for oneDNN's convolution with an activation."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
-        return False
-    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
 def _forward(x, weight, bias, activation, backend):
     require_kernel(backend, "pointwise", "cpu", x.dtype, _limit(x))
     x = x.contiguous(memory_format=torch.channels_last)
     weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-    if x.numel() and _fuses(x.dtype):  # oneDNN applies the activation as it stores; torch.compile calls it so, too
-        name, scalars = _ATTRIBUTES[activation]
-        out = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, [0, 0], [1, 1], [1, 1], 1, name, scalars, "")
+    if x.numel() and fuses(x.dtype):
+        out = fused(x, weight, bias, 0, 1, 1, activation)
     else:
         out = F.conv2d(x, weight, bias)
         out = out if activation == "none" else out.clamp_(0, 6 if activation == "relu6" else None)

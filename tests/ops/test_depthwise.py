@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -73,11 +75,19 @@ def paddings(kernel):
     return [(0,) * 4, (kernel // 2,) * 4, (kernel // 2 - 1, kernel // 2) * 2, (kernel - 1,) * 4]
 
 
+@pytest.fixture(params=[True, False], ids=["oneDNN", "our loops"])
+def onednn(request, monkeypatch):
+    """Who runs forward: our loops do where torch has no oneDNN for the dtype."""
+    if not request.param:
+        monkeypatch.setattr(sys.modules["dkpnet_ext.ops.depthwise"], "fuses", lambda dtype: False)
+
+
 @needs_cpp
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("activation", ["none", "relu", "relu6"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.usefixtures("onednn")
 def test_errors_against_float64(kernel, stride, activation, dtype, error_rule):
     # Enough values that roundings to either side of an activation's kink befall plain PyTorch as well.
     for channels, size in ((3, (9, 12)), (24, (16, 16)), (80, (21, 13)), (130, (6, 33))):
@@ -138,6 +148,7 @@ def test_other_layouts():
 
 @needs_cpp
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.usefixtures("onednn")
 def test_number_of_threads_changes_no_bit(dtype):
     inputs, threads, outcomes = make(3, 150, (20, 18), 5, dtype), torch.get_num_threads(), []
     try:
@@ -168,15 +179,36 @@ def test_partial_gradients():
 
 
 @needs_cpp
-def test_nan_and_infinity():
+@pytest.mark.parametrize("onednn", [True, False])
+def test_nan_and_infinity(onednn, monkeypatch):
+    """oneDNN's activations make a NaN 0, as those of `pointwise`."""
+    if not onednn:
+        monkeypatch.setattr(sys.modules["dkpnet_ext.ops.depthwise"], "fuses", lambda dtype: False)
+    elif not sys.modules["dkpnet_ext.ops.depthwise"].fuses(torch.float32):
+        pytest.skip("torch without oneDNN")
     x, weight, bias = make(1, 4, (9, 9))
     with torch.no_grad():
         x[0, 1, 4, 4], x[0, 2, 4, 4] = torch.nan, torch.inf
         weight[2] = 1
     for activation in ("none", "relu", "relu6"):
         got, want = (f(x, weight, bias, 1, (1,) * 4, activation) for f in (under("cpp"), literal))
+        if onednn and activation != "none":
+            assert want.isnan().sum() == 9
+            want = want.nan_to_num(0, torch.inf)
         torch.testing.assert_close(got, want, equal_nan=True)
-        assert got.isnan().sum() == 9
+        assert got.isnan().sum() == (0 if onednn and activation != "none" else 9)
+
+
+@needs_cpp
+@pytest.mark.parametrize("sides", [(0, 1), (1, 2), (1, 1), (2, 2)])
+@pytest.mark.parametrize("kernel, stride", [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_tensorflows_padding(kernel, stride, sides):
+    """One more at the far ends, at even and odd sizes."""
+    for size in ((12, 9), (7, 16)):
+        x, weight, bias = make(2, 20, size, kernel)
+        padding = (*sides, *sides)
+        got, want = (f(x, weight, bias, stride, padding, "relu6") for f in (under("cpp"), literal))
+        torch.testing.assert_close(got, want)
 
 
 @needs_cpp

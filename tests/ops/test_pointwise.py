@@ -81,7 +81,7 @@ def test_without_onednn_activations(monkeypatch):
     for activation in ("none", "relu", "relu6"):
         want = results(under("cpp"), inputs, activation)
         with monkeypatch.context() as patch:
-            patch.setattr(sys.modules["dkpnet_ext.ops.pointwise"], "_fuses", lambda dtype: False)
+            patch.setattr(sys.modules["dkpnet_ext.ops.pointwise"], "fuses", lambda dtype: False)
             got = results(under("cpp"), inputs, activation)
         for mine, other in zip(got, want, strict=True):
             torch.testing.assert_close(mine, other)
