@@ -51,8 +51,7 @@ def predict_files(
     Args:
         model: on its device; output: folder for the results, created.
         as_is: count at the pictures' own size, not at the one that the model was trained for.
-        points, ground: also write where the heads of each picture are, people per square metre, see `draw_picture`; not
-            of videos.
+        points, ground: also write where the heads are, people per square metre, see `draw_picture` and `count_video`.
 
     Raises:
         UserError: an input that names nothing; an output that cannot be written.
@@ -69,7 +68,9 @@ def predict_files(
             for path in files:
                 video = path.suffix.lower() in VIDEO_SUFFIXES
                 outputs = (
-                    outputs_of_video if video else partial(outputs_of_picture, points=points, ground=ground is not None)
+                    partial(outputs_of_video, points=points)
+                    if video
+                    else partial(outputs_of_picture, points=points, ground=ground is not None)
                 )
                 job = _Job(path, output, names.choose(path, outputs), outputs)
                 if not video:
@@ -78,7 +79,18 @@ def predict_files(
                 for before, future in workers.finished(0 if video else workers.number):
                     yield before.finish(future.result, done)
                 if video:
-                    arguments = (model, path, output, job.name, regions or {}, precision, as_is, progress)
+                    arguments = (
+                        model,
+                        path,
+                        output,
+                        job.name,
+                        regions or {},
+                        precision,
+                        as_is,
+                        progress,
+                        points,
+                        ground,
+                    )
                     yield job.finish(partial(count_video, *arguments), done)
             for before, future in workers.finished(0):
                 yield before.finish(future.result, done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..errors import UserError, printable
 from ..evaluation.inference import shown
 from ..files import writing
 from ..plots import heat_peak, overlay
+from .ground import Ground, GroundCount
 from .pictures import Counted, Prediction, count_pixels
 from .regions import Regions, region_shares
 from .workers import Workers
@@ -98,9 +99,9 @@ def _rotation(frame: Any) -> int:
     return frame.rotation
 
 
-def outputs_of_video(name: str) -> list[str]:
+def outputs_of_video(name: str, points: bool = False) -> list[str]:
     """Names of the files that `count_video` writes."""
-    return [f"{name}{end}" for end in ("-counts.csv", "-counts.png", "-density.mp4")]
+    return [f"{name}{end}" for end in ("-counts.csv", "-counts.png", "-density.mp4", *["-points.csv"] * points)]
 
 
 def count_video(
@@ -112,6 +113,8 @@ def count_video(
     precision: Precision = "fp32",
     as_is: bool = False,
     progress: bool = False,
+    points: bool = False,
+    ground: Ground | None = None,
 ) -> Prediction:
     """Count every frame of a video.
 
@@ -119,17 +122,25 @@ def count_video(
     ``<name>-density.mp4`` into ``output``, whose frames have the times of the video's own. The density's colours keep one
     scale, which follows the crowd slowly.
 
+    Args:
+        points: also write ``<name>-points.csv`` (frame, seconds, x, y, score), as many points of a frame as its rounded count.
+        ground: also people per square metre, a column of the table; the camera must stand still.
+
     Returns:
-        the mean count of its frames, and the frames that could not be read.
+        the mean count of its frames (people on the ground likewise, and the densest square of any frame), and the frames
+        that could not be read.
 
     Raises:
-        UserError: a file that is no video or has no readable frame; an output that cannot be written.
+        UserError: a file that is no video or has no readable frame; ground points that do not fit it; an output that
+            cannot be written.
     """
-    table, plot, video = (output / file for file in outputs_of_video(name))
+    written = [output / file for file in outputs_of_video(name, points)]
+    table, plot, video = written[:3]
     rows: list[list[float]] = []
     skipped: list[str] = []
     found: Counted | None = None
     shares: dict[str, np.ndarray] = {}
+    crowded: list[GroundCount] = []
     peak = 0.0
 
     def count(frame: Frame) -> Counted | None:
@@ -137,7 +148,8 @@ def count_video(
             return None if frame.pixels is None else count_pixels(model, frame.pixels, precision, as_is)
 
     with ExitStack() as stack, Workers(model) as workers:
-        results = _Results(stack, path, table, video, list(regions))
+        columns = [*regions, *["people per square metre"] * (ground is not None)]
+        results = _Results(stack, path, table, video, columns, written[3] if points else None)
         frames = shown(read_frames(path), printable(f"counting {path.name}"), progress, "frame")
         for frame, counted in workers.each(count, frames):
             if counted is None:
@@ -148,6 +160,9 @@ def count_video(
                 shares = region_shares(regions, found.size, found.stride, found.counted)
             cells = found.density.double().numpy()
             counts = [float((cells * share).sum()) for share in shares.values()]
+            if ground is not None:
+                crowded.append(found.on_ground(ground))
+                counts.append(crowded[-1].people / crowded[-1].area)
             peak = max(0.95 * peak, heat_peak(found.density))
             rows.append([frame.number if frame.time is None else frame.time, found.heads, *counts])
             results.add(frame, found, rows[-1], peak)
@@ -155,32 +170,53 @@ def count_video(
         raise UserError(f"video {path}: no readable frame" + (f" ({skipped[0]})" if skipped else ""))
     means = np.mean(rows, axis=0)
     with writing(plot):
-        _plot(np.array(rows), ["whole frame", *regions], plot)
+        _plot(np.array(rows)[:, : 2 + len(regions)], ["whole frame", *regions], plot)
     return Prediction(
-        str(path), float(means[1]), found.size, found.counted, dict(zip(regions, map(float, means[2:]), strict=True)),
-        [table.name, plot.name, video.name], len(rows), skipped,
+        str(path), float(means[1]), found.size, found.counted, dict(zip(regions, map(float, means[2:]), strict=False)),
+        [file.name for file in written], len(rows), skipped, ground=_mean_ground(crowded),
     )  # fmt: skip
+
+
+def _mean_ground(crowded: Sequence[GroundCount]) -> dict[str, Any] | None:
+    """People on the ground on average, the densest square of any frame."""
+    if not crowded:
+        return None
+    densest = max(crowded, key=lambda each: each.densest).spoken()
+    people = float(np.mean([each.people for each in crowded]))
+    return densest | {"people": people, "people_per_square_metre": people / densest["square_metres"]}
 
 
 class _Results:
     """The table and the overlaid video, which are created with the first frame and closed by ``stack``."""
 
-    def __init__(self, stack: ExitStack, path: Path, table: Path, video: Path, regions: list[str]) -> None:
-        self.stack, self.path, self.table, self.video, self.regions = stack, path, table, video, regions
+    def __init__(
+        self, stack: ExitStack, path: Path, table: Path, video: Path, columns: list[str], points: Path | None
+    ) -> None:
+        self.stack, self.path, self.table, self.video, self.columns = stack, path, table, video, columns
+        self.points = points
         self.encoder: _Encoder | None = None
         self.writer: Any = None
+        self.heads: Any = None  # writer of the points
 
     def add(self, frame: Frame, found: Counted, row: list[float], peak: float) -> None:
-        """A frame's line (seconds, count, counts in regions) and picture."""
+        """A frame's line (seconds, count, the further columns), its points and its picture."""
         assert frame.pixels is not None
-        picture = overlay(frame.pixels, found.density, found.heads, peak)
+        located = found.located() if self.points else None
+        picture = overlay(frame.pixels, found.density, found.heads, peak, points=located)
         with writing(self.table.parent):
             if self.encoder is None:
-                self.writer = csv.writer(self.stack.enter_context(self.table.open("w", newline="", encoding="utf-8")))
-                self.writer.writerow(["frame", "seconds", "count", *map(printable, self.regions)])
+                self.writer = self._table(self.table, "count", *map(printable, self.columns))
+                self.heads = self.points and self._table(self.points, "x", "y", "score")
                 self.encoder = self.stack.enter_context(_Encoder(self.video, picture.size, _rate(self.path)))
             self.encoder.add(picture, frame)
             self.writer.writerow([frame.number, *(f"{value:.3f}" for value in row)])
+            for x, y, score in () if located is None else located:
+                self.heads.writerow([frame.number, f"{row[0]:.3f}", f"{x:.2f}", f"{y:.2f}", f"{score:.4f}"])
+
+    def _table(self, path: Path, *columns: str) -> Any:
+        writer = csv.writer(self.stack.enter_context(path.open("w", newline="", encoding="utf-8")))
+        writer.writerow(["frame", "seconds", *columns])
+        return writer
 
 
 def _rate(path: Path) -> Any:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dkpnet_ext.counting.ground import read_ground
+from dkpnet_ext.counting.pictures import count_pixels
 from dkpnet_ext.counting.video import count_video, read_frames
 from dkpnet_ext.errors import UserError
 
@@ -61,6 +63,29 @@ def test_every_frame_is_counted(model, video, tmp_path):
     overlaid = list(read_frames(tmp_path / "crowd-density.mp4"))
     assert len(overlaid) == FRAMES and overlaid[0].pixels.shape[0] > 70 and overlaid[0].pixels.shape[1] % 2 == 0
     assert np.asarray(Image.open(tmp_path / "crowd-counts.png")).std() > 5
+
+
+def test_points_and_people_per_square_metre(model, video, tmp_path):
+    """Of each frame as of a picture: as many points as the rounded count, people on the ground."""
+    ground = read_ground([[10, 60], [86, 60], [66, 20], [30, 20]], [10, 20])
+    found = count_video(model, video, tmp_path, "crowd", {}, points=True, ground=ground)
+    assert found.outputs[3:] == ["crowd-points.csv"]
+    rows = list(csv.DictReader((tmp_path / "crowd-counts.csv").open()))
+    points = list(csv.DictReader((tmp_path / "crowd-points.csv").open()))
+    spoken = []
+    for row, frame in zip(rows, read_frames(video), strict=True):
+        alone = count_pixels(model, frame.pixels)
+        mine = [
+            [float(point[key]) for key in ("x", "y", "score")] for point in points if point["frame"] == row["frame"]
+        ]
+        assert len(mine) == round(float(row["count"]))
+        np.testing.assert_allclose(np.array(mine).reshape(-1, 3), alone.located(), atol=0.02)
+        spoken.append(alone.on_ground(ground).spoken())
+        assert float(row["people per square metre"]) == pytest.approx(spoken[-1]["people_per_square_metre"], abs=1e-3)
+    assert len(points) > FRAMES
+    assert found.ground["people"] == pytest.approx(np.mean([each["people"] for each in spoken]), rel=1e-3)
+    densest = max(each["densest_square"]["people_per_square_metre"] for each in spoken)
+    assert found.ground["densest_square"]["people_per_square_metre"] == pytest.approx(densest, rel=1e-3)
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
