@@ -115,7 +115,7 @@ def _under(name: str, loss: str) -> str:
 
 
 def _losses(systems: Mapping[str, System]) -> list[str]:
-    return [_under(name, loss) for loss in LOSSES for name in ATTENTIONS]
+    return [_under(name, loss) for name in ATTENTIONS for loss in LOSSES]  # all losses first, should it be stopped
 
 
 def _inva(systems: Mapping[str, System]) -> list[str]:
