@@ -164,7 +164,7 @@ def plain_folder(run: Run, pictures: list[Path], output: Path) -> None:
 @pytest.mark.parametrize("busy", [False, True], ids=["alone", "busy neighbour"])
 def test_folder(compare, tiny, exported, tmp_path, threads, busy):
     """Images per second are pictures / seconds."""
-    images, count = scene(tiny), 2 if tiny else 6
+    images, count = scene(tiny), 2 if tiny else 4
     (tmp_path / "in").mkdir()
     (tmp_path / "plain").mkdir()
     for i in range(count):
@@ -194,12 +194,12 @@ def plain_video(run: Run, path: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["alone", "busy neighbour"])
-@pytest.mark.parametrize("count", [4, 20], ids=["short", "long"])
+@pytest.mark.parametrize("count", [4, 16], ids=["short", "long"])
 def test_video(compare, tiny, exported, tmp_path, threads, busy, count):
     """Frames per second are frames / seconds; in the short video starting and ending (a plot) weigh the most."""
     av = pytest.importorskip("av")
-    if threads == 1 and count == 20:
-        count = 10  # for the time that it takes
+    if threads == 1 and count == 16:
+        count = 8  # for the time that it takes
     images, count = scene(tiny), 3 if tiny else count
     (tmp_path / "in").mkdir()
     with av.open(str(tmp_path / "in/clip.mp4"), "w") as container:
