@@ -70,7 +70,9 @@ class FiLM(CrowdCounter):
 
     def _modulated(self, branches: list[Tensor], domain: Tensor, size: tuple[int, int]) -> Tensor:
         """The head's output from features and the domains int64 [B]."""
-        x = self.head.pool(branches, size)[1] * self.gains(domain)[:, :, None, None]
+        _, x = self.head.pool(branches, size)
+        assert x is not None  # of the literal form
+        x = x * self.gains(domain)[:, :, None, None]
         return self.head(branches, None, size, x + self.offsets(domain)[:, :, None, None])
 
     @property

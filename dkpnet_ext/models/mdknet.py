@@ -103,8 +103,9 @@ class MDKNet(CrowdCounter):
 
     def _modulated(self, branches: list[Tensor], z: Tensor, size: tuple[int, int]) -> Tensor:
         """The head's output from features and latents [B, d]."""
-        x = self.norm(self.head.pool(branches, size)[1])
-        x = x * self.gain(z)[:, :, None, None] + self.offset(z)[:, :, None, None]
+        _, x = self.head.pool(branches, size)
+        assert x is not None  # of the literal form
+        x = self.norm(x) * self.gain(z)[:, :, None, None] + self.offset(z)[:, :, None, None]
         return self.head(branches, None, size, x.relu())
 
     @property
