@@ -4,6 +4,7 @@ import io
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -149,15 +150,24 @@ def relative_difference(one, two) -> float:
     return float(difference / torch.cat([(a[k] - start[k]).flatten() for k in names]).norm())
 
 
-@pytest.mark.parametrize("system", ["dkpnet", "jt"])
-def test_two_processes_equal_one(system, run, command, tmp_path):
-    """Two ranks of two images train to the weights of one process with four (batch statistics frozen)."""
+@pytest.mark.parametrize("system, machines", [("dkpnet", 1), ("jt", 2)])
+def test_two_processes_equal_one(system, machines, run, command, tmp_path):
+    """Two ranks of two images train to the weights of one process with four (batch statistics frozen).
+
+    As two processes of one torchrun, and of two torchruns that find each other as on two machines.
+    """
     common = ["--system", system, "--epochs", 1, "--batch-norm", "frozen", "--lr", "1e-3", "--head", "folded"]
     one, two = run(*common, "--output", tmp_path / "one"), tmp_path / "two"
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
-    process = command(*common, "--output", two, prefix=launcher)
-    shown = process.stderr.read()
-    assert process.wait() == 0, shown
+    where = ["--standalone", "--nproc_per_node=2"]
+    if machines == 2:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        where = ["--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d", f"--rdzv_endpoint={address}"]
+    launcher = ("-m", "torch.distributed.run", *where, "-m")
+    for process in [command(*common, "--output", two, prefix=launcher) for _ in range(machines)]:
+        shown = process.stderr.read()
+        assert process.wait() == 0, shown
     steps = torch.load(one / "stage1" / "state.pt", weights_only=True)["optimizer"]["state"]
     assert all(s["step"] == 4 for s in steps.values())
     assert relative_difference(one, two) < 0.02, relative_difference(one, two)
