@@ -1,8 +1,8 @@
 // Bayesian loss on the CPU: the threads share the rows of a map, then the heads, then the rows again. No array of heads
-// x cells is stored. A weight exp(-distance^2 / (2 sigma^2)), relative to the cell's largest, is a product of one factor
-// per axis of the head and one of the cell. In rows with cells so far from all heads that these factors underflow it is
-// the exponential of a difference. Arithmetic is in double, because squared distances nearly cancel. A head visits only
-// the cells that can be within its reach. Every sum has one order, whatever the number of threads.
+// x cells is stored. A weight exp(-distance^2 / (2 sigma^2)), relative to the cell's largest, is a product of one
+// factor per axis of the head and one of the cell. In rows with cells so far from all heads that these factors
+// underflow it is the exponential of a difference. Arithmetic is in double, because squared distances nearly cancel. A
+// head visits only the cells that can be within its reach. Every sum has one order, whatever the number of threads.
 #include "cpu/bayesian.h"
 
 #include "cpu/parallel.h"
@@ -12,21 +12,22 @@ namespace dkpnet::cpu::DKPNET_ISA {
 
 using namespace bayesian;
 
-constexpr int kGroup = 8;        // cells at a time
+constexpr int kGroup = 8;       // cells at a time
 constexpr double kFar = 600.0;  // distance^2 / (2 sigma^2) from which factors are too small
 
 struct Map {
-  int padded;             // cells of a row: whole groups
-  double *shift, *scale;  // per cell: smallest squared distance, head or background; 1 / sum of the weights
-  double *mass, *ground;  // per cell: density * scale, 0 in the padding; posterior of the background
-  double* lift;           // per cell: exp(shift / (2 sigma^2)); 0 where only the background weighs anything
+  int padded;                   // cells of a row: whole groups
+  double *shift, *scale;        // per cell: smallest squared distance, head or background; 1 / sum of the weights
+  double *mass, *ground;        // per cell: density * scale, 0 in the padding; posterior of the background
+  double* lift;                 // per cell: exp(shift / (2 sigma^2)); 0 where only the background weighs anything
   double *farthest, *products;  // per row: largest shift where heads weigh anything, -1 where none does; 1 if weights
                                 // are products, else 0
   double *down, *across;        // per head: its factors, [heads, height] and [heads, padded]
   double *windows, *signs;      // per head: first row, last row + 1, first cell, last cell + 1; sign
 };
 
-// exp(-distance^2 / (2 sigma^2)) of the cells along an axis from a coordinate, by a recurrence outward from the nearest.
+// exp(-distance^2 / (2 sigma^2)) of the cells along an axis from a coordinate, by a recurrence outward from the
+// nearest.
 static void factors(double coordinate, double stride, double sigma, int cells, double* values) {
   constexpr double smallest = 1e-290;  // no product with anything would matter
   const double factor = -0.5 / (sigma * sigma), place = floor(coordinate / stride);
@@ -92,7 +93,8 @@ static inline void visit(const Forward& args, const Map& map, int row, const flo
   }
 }
 
-// What a row's cells know of the nearest head alone: `shift`, `ground` (not yet normalised), `lift`, and the row's figures.
+// Computes, for the cells of a row, what depends on the nearest head only: `shift`, `ground` (not yet normalised),
+// `lift`, and the row's figures.
 static void nearest_of_row(const Forward& args, const Map& map, int64_t image, int row) {
   const float *points = args.points + 2 * args.offsets[image], *end = args.points + 2 * args.offsets[image + 1];
   const int64_t first = int64_t(row) * map.padded;

@@ -222,8 +222,8 @@ static void backward_group(const Backward& f, int64_t item, float* scratch) {
 
 static int64_t groups_of(const Shape& s) { return s.batch * ((s.channels + kGroup - 1) / kGroup); }
 
-// Calls body(item, the thread's scratch) for every item. A thread that has time takes the next one, so that a core which
-// another process uses does not keep the others waiting.
+// Calls body(item, the thread's scratch) for every item. A free thread takes the next one, so that
+// the other threads do not wait for a core that another process uses.
 template <typename Body>
 static void for_each_item(const Shape& s, int64_t items, float* scratch, int threads, const Body& body) {
   const int64_t size = scratch_size(s), parts = items < threads ? items : threads;
@@ -234,8 +234,8 @@ static void for_each_item(const Shape& s, int64_t items, float* scratch, int thr
   });
 }
 
-// Bands of rows that each image's group of channels is cut into: enough for all threads to finish together. A band reads
-// the rows that it shares with the next once more, and clears its scratch, so it is not cut too thin.
+// Bands of rows that each image's group of channels is cut into: enough for all threads to finish together. A band
+// reads the rows that it shares with the next once more, and clears its scratch, so it is not cut too thin.
 static int64_t bands_of(const Shape& s, int threads) {
   constexpr int items_per_thread = 4, least_rows = 16;
   if (threads <= 1) return 1;
@@ -269,8 +269,8 @@ static void forward(const Forward& f, int threads) {
     const int64_t bands = bands_of(f.shape, threads), rows = f.shape.out_height;
     for_each_item(f.shape, groups_of(f.shape) * bands, f.scratch, threads, [&](int64_t item, float* scratch) {
       const int64_t band = item % bands;
-      forward_band<decltype(type), kernel.of, stride.of, kind.value>(
-          f, item / bands, int(rows * band / bands), int(rows * (band + 1) / bands), scratch);
+      forward_band<decltype(type), kernel.of, stride.of, kind.value>(f, item / bands, int(rows * band / bands),
+                                                                     int(rows * (band + 1) / bands), scratch);
     });
   });
 }

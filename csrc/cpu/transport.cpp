@@ -1,7 +1,7 @@
 // Optimal transport on the CPU: images in parallel. An iteration is one pass over the cells (v) and two over the heads:
-// one gathers K v of a head's window, the other adds the new u to K^T u. At stride 8 a window has 8 x 8 cells, one vector
-// a row. All arithmetic is in double, since u and v span 32 orders of magnitude. Heads are taken by their window's first
-// row, those of one row in their order, so that few rows are in use at a time: the same bits every run.
+// one gathers K v of a head's window, the other adds the new u to K^T u. At stride 8 a window has 8 x 8 cells, one
+// vector a row. All arithmetic is in double, since u and v span 32 orders of magnitude. Heads are taken by their
+// window's first row, those of one row in their order, so that few rows are in use at a time: the same bits every run.
 #include "cpu/transport.h"
 
 #include "cpu/parallel.h"
