@@ -268,7 +268,7 @@ static void backward(const va::Backward& args, int threads) {
     parallel_for(args.batch, images_per_thread(args), threads, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) backward_image<T>(args, b);
     });
-    const int64_t work = args.dim * (1 + args.batch * (1 + args.samples));
+    const int64_t work = args.dim * (1 + args.batch * (1 + args.samples) / args.subs);  // an image has one of the subs
     parallel_for(args.domains * args.subs, 1 + kGrain / work, threads, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) backward_center<T>(args, item / args.subs, item % args.subs);
     });
