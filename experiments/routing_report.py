@@ -74,7 +74,8 @@ def errors(groups: Rows, path: Path) -> None:
     """MAE of every system and seed of the smaller form with true labels."""
     import matplotlib.pyplot as plt
 
-    order = ["jt", "se", "mb", "va", "inva", "film", "mdknet", "oracle"]
+    run = {key[-1] for key in groups if key[:3] == ("true", 48, 3)}
+    order = [name for name in ("jt", "se", "mb", "va", "inva", "film", "mdknet", "oracle") if name in run]
     figure, axes = plt.subplots(1, 3, figsize=(9, 2.6), sharey=True)
     for axis, where in zip(axes, ("local", "global", "label"), strict=True):
         for key, rows in groups.items():
