@@ -54,13 +54,13 @@ class Page:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """One request."""
-        self._count(1)
+        self._change_answering(1)
         try:
             return self._respond(environ, start_response)
         finally:
-            self._count(-1)
+            self._change_answering(-1)
 
-    def _count(self, more: int) -> None:
+    def _change_answering(self, more: int) -> None:
         with self.changed:
             self.answering += more
             self.changed.notify_all()
