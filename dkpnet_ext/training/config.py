@@ -130,6 +130,9 @@ class LossConfig:
     with an exponential link; zip: likelihood of zero-inflated counts of cells, with classification and counting terms;
     bayesian: expected count of every head; dm: DM-Count, optimal transport from the density to the heads; ssim: DSSINet's
     structural similarity of blurred counts."""
+    dispersion: Annotated[float, Range(0, 100)] = 0.0
+    """Of --loss poisson: a crop's loss is divided by sqrt(1 + dispersion * its predicted heads), so that dense crowds do not
+    outweigh all others; 0: plain Poisson."""
     bayesian_form: Literal["paper", "2021"] = "paper"
     """Background of --loss bayesian: as published, or as in the authors' code since July 2021."""
     bayesian_targets: Literal["points", "half", "fraction"] = "points"

@@ -91,7 +91,7 @@ def density_loss(output: CounterOutput, people: Annotation, config: LossConfig, 
         each = [zip_loss(cells, counts) for cells in output.cells.split(batch)]
     elif config.loss == "poisson":
         counts = people.per_cell()
-        each = [poisson_loss(density, counts, people.stride) for density in samples]
+        each = [poisson_loss(density, counts, people.stride, config.dispersion) for density in samples]
     else:
         sigma = config.sigma or ops.knn_sigma(people.points, people.offsets)
         target = ops.density(people.points, people.offsets, people.size, stride=people.stride, sigma=sigma)
@@ -102,7 +102,7 @@ def density_loss(output: CounterOutput, people: Annotation, config: LossConfig, 
     return torch.stack(each).mean()
 
 
-def poisson_loss(density: Tensor, counts: Tensor, stride: int) -> Tensor:
+def poisson_loss(density: Tensor, counts: Tensor, stride: int, dispersion: float = 0.0) -> Tensor:
     """Negative log-likelihood of Poisson counts, sum over blocks of rate - count log rate, mean over images and block sizes.
 
     Counts are compared in blocks of 8, 16 and 32 pixels: the small ones say where heads are, the large ones forgive a head
@@ -111,11 +111,15 @@ def poisson_loss(density: Tensor, counts: Tensor, stride: int) -> Tensor:
 
     Args:
         density: [B, 1, h, w] expected heads per cell, positive; counts: the same shape, heads; stride: pixels per cell.
+        dispersion: an image's loss is divided by sqrt(1 + dispersion * its expected heads), a constant for the gradient.
+            Errors of dense crowds grow faster than a Poisson count's, so that without it they outweigh all others.
     """
+    weight = (1 + dispersion * density.detach().sum((1, 2, 3))).rsqrt()
     terms = []
     for side in BLOCKS:
         rate, count = (_blocks(x, max(side // stride, 1)) for x in (density, counts))
-        terms.append(F.poisson_nll_loss(rate, count, log_input=False, reduction="sum") / len(rate))
+        likelihood = F.poisson_nll_loss(rate, count, log_input=False, reduction="none")
+        terms.append((weight * likelihood.sum((1, 2, 3))).mean())
     return torch.stack(terms).mean()
 
 

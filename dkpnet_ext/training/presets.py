@@ -66,7 +66,8 @@ PRESETS: dict[str, Preset] = {
                 crop=384,
                 min_side=256,
                 crops="covering",
-                scale=(0.6, 1.7),
+                scale=(0.5, 2.0),
+                jitter=0.3,
                 negatives=("drawn",),
                 sampling="balanced",
                 workers=1,
@@ -75,13 +76,13 @@ PRESETS: dict[str, Preset] = {
                 system="jt", backbone="tf_efficientnet_lite0", channels=64, latent_dim=16, neck="fpn", out_stride=8
             ),
             cluster=ClusterConfig(num_clusters=3, num_sub=3),
-            loss=LossConfig(loss="poisson", w_density=0.01),
+            loss=LossConfig(loss="poisson", dispersion=0.1, w_density=0.01),
             optim=OptimConfig(
                 epochs=62,
                 batch=5,
                 lr=1e-3,
                 backbone_lr=0.5,
-                weight_decay=1e-4,
+                weight_decay=0.05,
                 beta2=0.999,
                 # Lower limits cut the gradients of dense crowds that are counted too low, and so count all crowds too low.
                 clip=10.0,

@@ -53,6 +53,18 @@ def test_the_loss_is_least_at_the_counts():
     assert poisson_loss(rate, counts, 8) < poisson_loss(rate * 1.1, counts, 8)
 
 
+def test_dispersion_divides_an_images_gradient_by_a_root_of_its_count():
+    torch.manual_seed(0)
+    counts = torch.randint(0, 3, (2, 1, 8, 8)).double()
+    density = (torch.rand(2, 1, 8, 8).double() + 0.5) * torch.tensor([0.1, 10.0]).double().view(2, 1, 1, 1)
+    plain, divided = density.clone().requires_grad_(), density.clone().requires_grad_()
+    poisson_loss(plain, counts, 8).backward()
+    poisson_loss(divided, counts, 8, dispersion=0.1).backward()
+    root = (1 + 0.1 * density.sum((1, 2, 3), keepdim=True)).sqrt()
+    torch.testing.assert_close(divided.grad * root, plain.grad)
+    assert float(root[1] / root[0]) > 5
+
+
 def test_negatives_are_drawn_once_and_folders_give_theirs(tmp_path, monkeypatch):
     import dkpnet_ext.data.negatives as module
 
