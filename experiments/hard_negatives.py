@@ -41,7 +41,9 @@ def main() -> None:
             seen.append(count)
             for copy in range(options.copies):
                 image.save(options.folder / f"{options.seed}-{index}-{copy}.png")
-    print(f"{len(seen)} of {options.pictures} pictures count above {options.above:g}, at most {max(seen, default=0):.0f}")
+    print(
+        f"{len(seen)} of {options.pictures} pictures count above {options.above:g}, at most {max(seen, default=0):.0f}"
+    )
 
 
 if __name__ == "__main__":
