@@ -238,7 +238,7 @@ static void for_each_item(const Shape& s, int64_t items, float* scratch, int thr
 // reads the rows that it shares with the next once more, and clears its scratch, so it is not cut too thin.
 static int64_t bands_of(const Shape& s, int threads) {
   constexpr int items_per_thread = 4, least_rows = 16;
-  if (threads <= 1) return 1;
+  if (threads <= 1 || groups_of(s) == 0) return 1;
   const int64_t wanted = (int64_t(items_per_thread) * threads + groups_of(s) - 1) / groups_of(s);
   const int64_t most = s.out_height / least_rows;
   return wanted < most ? wanted : most > 1 ? most : 1;
