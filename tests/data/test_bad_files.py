@@ -133,8 +133,8 @@ def test_one_wild_point_does_not_condemn_an_image(tmp_path):
 WHOLE_LISTS = {
     (
         "test.csv",
-        b"path,points\na.png,[]\n",
-    ): "no column 'image' in its first line (it has path,points; expected image,points)",
+        b"place,points\na.png,[]\n",
+    ): "no column 'image' in its first line (it has place,points; expected image,points)",
     ("test.csv", b""): "no column 'image' in its first line (the file is empty; expected image,points)",
     ("test.csv", b"image,points\na.png\n"): "line 2 has too few fields",
     ("test.csv", b"image,points\n\xff\xfe\n"): "not a text file (UTF-8)",

@@ -68,7 +68,7 @@ OPERATORS = [
     Fault("variational: two seeds", variational(seed=torch.tensor([1, 2])), "seed"),
     Fault("variational: a seed that is a float", variational(seed=t(1)), "seed"),
     Fault("variational: another eps", variational(eps=t(1, 3, 4)), "eps"),
-    Fault("variational: mixed dtypes", variational(logvar=mu.double()), "dtype"),
+    Fault("variational: mixed dtypes", variational(logvar=mu.double()), "logvar must be torch.float32"),
     Fault("density: points of three columns", density(t(2, 3), offsets), "points|density"),
     Fault("density: points of another dtype", density(points.double(), offsets), "density|float32"),
     Fault("density: offsets that do not end at M", density(points, torch.tensor([0, 1, 5])), "offsets"),

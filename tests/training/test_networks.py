@@ -30,7 +30,7 @@ def tiny():
         network, cell = "tiny", 8
 
         @classmethod
-        def build(cls, outputs):
+        def build(cls, outputs, width):
             return Patches(), nn.Conv2d(8, outputs, 1)
 
     yield Tiny

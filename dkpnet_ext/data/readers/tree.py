@@ -134,7 +134,9 @@ def json_files(root: Path, fits: Callable[[Any], object], most: int | None = Non
 
 
 def peek_lines(path: Path, most: int = 20) -> list[str]:
-    """The first lines of a text file that are not empty; none if it is not one."""
+    """The first lines of a text file that are not empty; none if it is not one: a pipe would wait for ever."""
+    if not path.is_file():
+        return []
     try:
         with path.open("rb") as file:
             text = file.read(1 << 16).decode("utf-8-sig", errors="replace")
