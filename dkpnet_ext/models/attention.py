@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,11 @@ class SqueezeExcitation(nn.Module):
         super().__init__()
         hidden = max(channels // reduction, 1)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer before the sigmoid."""
+        return cast(nn.Linear, self.mlp[-1])
 
     def forward(self, pooled: Tensor, labels: Tensor | None = None, *, batch_offset: int = 0) -> AttentionOutput:
         """pooled [B, K] -> attention [B, K]; the label plays no part."""
@@ -87,6 +92,11 @@ class VariationalAttention(nn.Module):
             centers = centers + torch.randn(num_domains, num_sub, latent_dim)
         self.centers = nn.Parameter(centers * latent_dim**-0.5)
         self.prior_logvar = nn.Parameter(torch.zeros(num_domains, latent_dim))
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer before the sigmoid."""
+        return cast(nn.Linear, self.decoder[-1])
 
     def forward(self, pooled: Tensor, labels: Tensor | None = None, *, batch_offset: int = 0) -> AttentionOutput:
         """Attention of a batch, with its regularisers where labels are given.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from .attention import SqueezeExcitation, VariationalAttention
 from .checks import check_choice, check_number
@@ -123,6 +124,18 @@ class DKPNet(CrowdCounter):
     def pooling_head(self) -> AttendedHead | FPNHead:
         """The only head."""
         return self.head
+
+    @torch.no_grad()
+    def start_neutral(self) -> None:
+        """Let attention begin without an effect: 1/2 for every image and channel, and double weights in the convolution after it.
+
+        It is for a head that was trained without attention (`train --weights COUNTER`): at a random attention near 1/2 that
+        head would begin with half of its features.
+        """
+        if self.attention is not None:
+            nn.init.zeros_(self.attention.last.weight)
+            nn.init.zeros_(self.attention.last.bias)
+            self.head.attended.weight.mul_(2)
 
     def decide(self, pooled: Tensor) -> Decision:
         """Attention [B, K] with its latent's mean and log-variance [B, d], as far as there are any."""

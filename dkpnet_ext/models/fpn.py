@@ -50,6 +50,11 @@ class FPNHead(nn.Module):
         self.act = nn.ReLU6(inplace=True)
         self.out = nn.Conv2d(channels, outputs, 1)
 
+    @property
+    def attended(self) -> nn.Conv2d:
+        """The convolution that the attended features go into."""
+        return self.project
+
     def pool(self, branches: Sequence[Tensor], size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """g [B, K], and the features x [B, K, H/8, W/8] it was pooled from; their size follows from the branches'."""
         coarse = self.mix_coarse(self.coarse(branches[-1]))

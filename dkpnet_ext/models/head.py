@@ -45,6 +45,11 @@ class AttendedHead(nn.Module):
         self.conv2 = nn.Conv2d(64, 32, 1)
         self.conv3 = nn.Conv2d(32, outputs, 1)
 
+    @property
+    def attended(self) -> nn.Conv2d:
+        """The convolution that the attended features go into."""
+        return self.conv1
+
     def pool(self, branches: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
         """The pooled features that attention is computed from.
 

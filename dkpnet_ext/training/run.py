@@ -20,7 +20,7 @@ from ..device import pick_device, pick_precision
 from ..errors import UserError, say
 from ..evaluation.inference import attention_vectors
 from ..files import locked, output_folder, remove_partial
-from ..models import CrowdCounter, load_model, registry
+from ..models import CrowdCounter, DKPNet, load_model, registry
 from ..models.backbones import check_backbone
 from .adapt import adopt, check_held_out, extend
 from .clustering import cluster_attention, load_clusters, save_clusters
@@ -241,7 +241,11 @@ def build_model(config: Config, stage: int, domains: list[str]) -> CrowdCounter:
 
 
 def start_from(model: CrowdCounter, trained: CrowdCounter) -> None:
-    """Give a model the backbone and the density head of a trained one. Raises `UserError` if they are built otherwise."""
+    """Give a model the backbone and the density head of a trained one; attention that this one has not begins without effect.
+
+    Raises:
+        UserError: they are built otherwise.
+    """
     try:
         model.backbone.load_state_dict(trained.backbone.state_dict())
         model.pooling_head.load_state_dict(trained.pooling_head.state_dict())
@@ -250,6 +254,8 @@ def start_from(model: CrowdCounter, trained: CrowdCounter) -> None:
             f"weights: the trained model ({trained.backbone_name}, {trained.channels} channels) is built otherwise; give the same "
             "--backbone, --channels, --neck and --batch-norm, or choose other --weights"
         ) from None
+    if isinstance(model, DKPNet) and getattr(trained, "attention", None) is None:
+        model.start_neutral()
 
 
 @contextmanager

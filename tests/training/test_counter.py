@@ -10,13 +10,14 @@ from PIL import Image
 
 from dkpnet_ext.data.negatives import load_negatives
 from dkpnet_ext.errors import UserError
-from dkpnet_ext.models import load_model
+from dkpnet_ext.models import DKPNet, load_model
 from dkpnet_ext.models.backbones import create_backbone, freeze_stages
 from dkpnet_ext.train import parse
 from dkpnet_ext.training import train
 from dkpnet_ext.training.average import averaged
 from dkpnet_ext.training.config import DataConfig, OptimConfig
 from dkpnet_ext.training.losses import count_cells, poisson_loss
+from dkpnet_ext.training.run import start_from
 from dkpnet_ext.training.schedule import learning_rate
 from dkpnet_ext.training.stage import shares
 
@@ -160,6 +161,17 @@ def test_the_recipe_trains_resumes_and_saves_the_average(domains, tmp_path, monk
         train(parse([*arguments, "--epochs", "2", "--output", str(parts)]), callback=stop)
     train(parse(["--resume", str(parts)]))
     assert records(parts)[-1] == records(whole)[-1]
+
+
+@pytest.mark.parametrize("attention", ["se", "va", "inva"])
+@pytest.mark.parametrize("neck, stride", [("fpn", 8), ("paper", 4)])
+def test_attention_begins_without_an_effect_on_a_trained_head(attention, neck, stride):
+    options = dict(backbone="mobilenetv3_small_050", channels=16, neck=neck, out_stride=stride, domains=("a", "b"))
+    trained = DKPNet(attention="none", **options).eval()
+    model = DKPNet(attention=attention, latent_dim=4, **options).eval()
+    start_from(model, trained)
+    images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    torch.testing.assert_close(model(images).density, trained(images).density, rtol=1e-4, atol=1e-6)
 
 
 def test_training_begins_with_a_trained_counter(domains, tmp_path):
