@@ -1,6 +1,6 @@
 """What keeps variational attention idle on ordinary data? Its knobs on the synthetic scenes, against joint training.
 
-    python experiments/knobs.py OUT --seeds 0 1 2 3 4
+    python experiments/knobs.py OUT --seeds 0 1 2 3 4 [--variants VA ...] [--epochs 16]
 
 trains every variant with every seed (preset `quick`, 16 epochs, about three minutes of one core each) and counts 370 scenes that no
 run has seen. What OUT holds already is not trained again, and a run that was ended goes on where it was. Prints, and writes to
@@ -37,6 +37,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     **{f"VA, log det {weight}": {"loss.w_logdet": weight} for weight in (0.1, 0.0)},
     "VA, 4 samples": {"model.num_samples": 4},
     DOUBLED: {},
+    "VA, KL 0.01, log det 0": {"loss.w_kl": 0.01, "loss.w_logdet": 0.0},
 }
 
 
@@ -83,14 +84,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--epochs", type=int, default=16)
     args = parser.parse_args()
     config = copy.deepcopy(PRESETS["quick"].config)
-    config.optim.epochs, config.eval_every = 8, 4  # a stage: systems of one stage train twice as long
+    config.optim.epochs = args.epochs // 2  # a stage: systems of one stage train twice as long
+    config.eval_every = config.optim.epochs
     specs = {name: f"{name}={path}" for name, path in ensure(args.out / "data").items()}
     fresh = {name: f"{name}={path}" for name, path in ensure(args.out / "data", seed=77).items()}
     found: dict[str, list[np.ndarray]] = {}
     for seed in args.seeds:  # a whole comparison with one seed comes before the next seed
-        for name in VARIANTS:
+        for name in dict.fromkeys(["JT", *args.variants]):
             found.setdefault(name, []).append(errors(name, seed, config, specs, fresh, args.out))
         (args.out / "table.md").write_text(table(found))
         print(table(found), flush=True)
