@@ -1,6 +1,6 @@
 """Learning rates for the grid of losses: joint training under each loss at several rates, judged by validation alone.
 
-    python experiments/rates.py OUT.jsonl --weights FILE [--data NAME=FOLDER ...] [--max-side 512] [--rates 1e-3 3e-3]
+    python experiments/rates.py OUT.jsonl --weights FILE [--data NAME=FOLDER ...] [--crop 128] [--rates 1e-3 3e-3]
 
 One line of OUT.jsonl a run: loss, rate, validation error (mean over the data sets of MAE / mean count). What is there is
 not trained again. Test images are left out. The result is in bench/results/losses.md.
@@ -22,9 +22,9 @@ from dkpnet_ext.training import PRESETS, Config, train
 
 
 def settings(args: argparse.Namespace) -> Config:
-    """The grid's base, with half of its epochs."""
+    """The grid's base, in fewer epochs."""
     config = copy.deepcopy(PRESETS["small"].config)
-    config.data.crop, config.data.workers, config.data.max_side = 96, 0, args.max_side
+    config.data.crop, config.data.workers, config.data.max_side, config.data.negatives = args.crop, 0, args.max_side, ()
     config.model.weights, config.optim.batch, config.optim.epochs = args.weights, 8, args.epochs
     config.optim.clip, config.loss.w_density, config.eval_every = 1000.0, 1.0, args.epochs
     return config
@@ -36,7 +36,8 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["synthetic"])
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--max-side", type=int, default=512)
-    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--crop", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rates", nargs="+", type=float, default=[1e-3, 3e-3])
     args = parser.parse_args()
     config = settings(args)

@@ -49,6 +49,7 @@ def image_statistics(item: Item) -> np.ndarray:
     gradient = np.hypot(np.diff(luma, axis=0)[:, :-1], np.diff(luma, axis=1)[:-1])
     mean, deviation = luma.mean(), max(luma.std(), 1e-6)
     standard = (luma - mean) / deviation
+    square = standard * standard  # powers of float32 arrays take NumPy a hundred times as long as products
     edges = [(gradient > threshold).mean() for threshold in (0.05, 0.1, 0.2)]
-    moments = [mean, deviation, (standard**3).mean(), (standard**4).mean()]
+    moments = [mean, deviation, (square * standard).mean(), (square * square).mean()]
     return np.array([*edges, gradient.mean(), *moments, np.log(luma.size)], np.float64)

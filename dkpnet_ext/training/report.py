@@ -51,7 +51,7 @@ def finish(
 
     Args:
         best: folder of the model; data: of stage I; began: `time.monotonic` of the start.
-        extras: whether to measure the counter's intervals and to draw pictures.
+        extras: whether to compare with the trivial counters, measure the counter's intervals and draw pictures.
     """
     model = load_model(best).to(fabric.device).for_inference("torch")
     tested = {d.name: d.test for d in domains if d.test}
@@ -60,7 +60,7 @@ def finish(
     if fabric.is_global_zero:
         held = {item.name for item in data.val}
         train = {d.name: [item for item in d.train if tested or item.name not in held] for d in domains}
-        rows = score(shown, counts, train)
+        rows = score(shown, counts, train if extras else None)
         text = results(rows, domains)
         if config.start is not None:
             text = f"{verdict(folder, data.val)}\n\n{text}"
@@ -90,7 +90,7 @@ def finish(
 
 
 def results(rows: Mapping[str, Metrics], domains: Sequence[Domain]) -> str:
-    """Markdown: the table of errors, where it comes from, and what it says."""
+    """Markdown: the table of errors, where it comes from, and what it says where the trivial counters are in it."""
     untested = [d.name for d in domains if not d.test]
     if len(untested) == len(domains):
         what = (
@@ -99,7 +99,8 @@ def results(rows: Mapping[str, Metrics], domains: Sequence[Domain]) -> str:
         )
     else:
         what = "Test images:" + (f" ({', '.join(untested)} has none)" if untested else "")
-    return "\n".join([what, "", markdown_table(rows), "", *(judge(rows, d.name) for d in domains if d.name in rows)])
+    judged = [judge(rows, d.name) for d in domains if d.name + MEAN in rows]
+    return "\n".join([what, "", markdown_table(rows), *([""] if judged else []), *judged])
 
 
 def judge(rows: Mapping[str, Metrics], name: str) -> str:

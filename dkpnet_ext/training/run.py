@@ -49,7 +49,8 @@ def train(
         callback: called after every epoch with its record: stage, epoch, lr, seconds, means of the loss terms, and where
             there was a validation ``val`` (the mean over the data sets of MAE / mean count) and the MAE of each data set;
             at last with the test images' errors. Of several processes only the first calls it.
-        extras: whether the finished counter's intervals are measured and pictures drawn, beside the errors.
+        extras: whether the finished counter is compared with the trivial ones, its intervals are measured and pictures drawn,
+            beside the errors.
 
     Raises:
         UserError: bad settings or data, a full disk, too little memory.
