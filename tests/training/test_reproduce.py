@@ -167,7 +167,9 @@ def test_a_published_system_is_a_row(settings, domains, tmp_path, monkeypatch):
     runs = list(execute(wanted, [0], config, specs, tmp_path / "runs", lambda line: None))
     assert all(0 < run.validation < 1000 for run in runs) and not (runs[0].folder / "density").exists()
     told = (runs[0].folder / "results.md").read_text()
-    assert "| SHA " in told and "training mean" not in told and "trivial" not in told  # no table shows those: they cost time
+    assert (
+        "| SHA " in told and "training mean" not in told and "trivial" not in told
+    )  # no table shows those: they cost time
     model = load_model(runs[-1].folder)
     assert (model.system, model.link, model.density_scale) == ("mcnn", "relu", 1.0)
     text = PAGES["table2"].write(Context(runs, names, {}, {}, config, tmp_path), "table2", [s.name for s in wanted])
