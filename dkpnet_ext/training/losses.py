@@ -169,8 +169,8 @@ def ssim_loss(density: Tensor, target: Tensor) -> Tensor:
     Both maps are scaled so that the target's largest value is 255. Their local means, variances and covariance are
     taken with a Gaussian of 5 x 5 cells (standard deviation 1) dilated by 1; the means are the maps of the next of five scales,
     whose dilations are 2, 3, 6 and 9. SSIM is Wang's (C1 = 2.55^2, C2 = 7.65^2), averaged over the cells; the exponents are
-    those of MS-SSIM. The authors' code takes the largest value of a batch, and at each scale halves the maps in place
-    of taking their means.
+    those of MS-SSIM. The authors' code takes the largest value of a batch and averages SSIM over the batch before the
+    exponents, and at each scale halves the maps in place of taking their means.
 
     Args:
         density, target: [B, 1, h, w]. An image without heads has a largest value of 1.

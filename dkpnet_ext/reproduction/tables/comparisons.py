@@ -19,7 +19,7 @@ from .base import Context, errors, named, new_figure, page, save_figure, write_c
 PUBLISHED: dict[str, tuple[str, dict[str, float]]] = {
     "JT": ("not stated", {"SHA": 59.85, "SHB": 8.99, "QNRF": 91.11, "NWPU": 73.17}),
     MAIN: ("not stated", {"SHA": 55.6, "SHB": 6.6, "QNRF": 81.4, "NWPU": 61.8}),
-    "CSRNet": ("on the test set", {"SHA": 68.2, "SHB": 10.6}),
+    "CSRNet": ("not stated", {"SHA": 68.2, "SHB": 10.6}),
     "CANet": ("not stated", {"SHA": 62.3, "SHB": 7.8, "QNRF": 107.0}),
     "SFCN": ("on a part of the training images", {"SHA": 64.8, "SHB": 7.6, "QNRF": 102.0}),
     "DSSINet": ("not stated, on no part of the training images", {"SHA": 60.63, "SHB": 6.85, "QNRF": 99.1}),
