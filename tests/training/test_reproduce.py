@@ -185,6 +185,22 @@ def test_the_grid_is_every_loss_with_every_attention():
     assert pairs == {(loss, system) for loss in LOSSES for system in ("jt", "se", "va", "dkpnet")} and len(needed) == 20
 
 
+def test_the_grid_is_judged_over_what_was_held_fixed(tmp_path):
+    """One seed: each loss has as many pairs as forms of attention, each attention as many as losses; gaps are left out."""
+    known = systems(["a"], BASE)
+    wrong = {"JT": 10, "SE": 12, "VA": 8, "JT, zip": 5, "SE, zip": 6.3, "VA, zip": 3.9, "VA, dm": 30}
+    runs = [Run(known[name], 0, Path(), {"a": np.array([[50.0, 50 + e]])}) for name, e in wrong.items()]
+    text = PAGES["losses"].write(Context(runs, ["a"], {}, {}, BASE, tmp_path), "losses", list(wrong))
+    assert "- zip beats mse: **holds (-49.6 % in MAE over the data sets, 3 pairs, standard error" in text
+    assert (
+        "- SE beats no attention: **does not hold (+23.0 %" in text and "- poisson beats mse: **not trained**" in text
+    )
+    assert (
+        "- dm beats mse: **one pair, no verdict (+275.0 %" in text
+        and "- DKPNet beats no attention: **not trained**" in text
+    )
+
+
 def test_runs_that_are_missing_leave_gaps():
     """A grid that was stopped: a seed that one of two systems lacks has no part in the verdict."""
     known = systems(["a"], BASE)

@@ -128,16 +128,35 @@ page("table1", "Table 1: individual (IT) and joint training (JT)", named("IT on 
 page("table2", "Table 2: all systems", named("IT on *", "JT", "MB", "SE", *(f"{name}*" for name in LITERATURE), MAIN))(
     comparison([(f"{MAIN} beats {other}", MAIN, other) for other in ("IT", "JT", "MB", "SE", *LITERATURE)])
 )
-page("losses", "Losses and attention: five losses with no attention, SE, VA and InVA", _losses)(
-    comparison(
-        [(f"Without attention {loss} beats mse", f"JT, {loss}", "JT") for loss in LOSSES[1:]]
-        + [
-            (f"Under {loss}, {name} beats no attention", _under(name, loss), _under("JT", loss))
-            for loss in LOSSES
-            for name in list(ATTENTIONS)[1:]
-        ]
-    )
-)
+
+
+@page("losses", "Losses and attention: five losses with no attention, SE, VA and InVA", _losses)
+def losses_and_attention(context: Context, name: str, systems: list[str]) -> str:
+    """The grid; each loss over all forms of attention, each attention over all losses, and then pair by pair."""
+    mae = errors(context, systems)
+    attentions = list(ATTENTIONS)[1:]
+
+    def together(text: str, pairs: Sequence[tuple[str, str]]) -> str:
+        """Judged over pairs of systems and seeds, which differ in what is compared alone."""
+        found = [(mae[better], mae[worse]) for better, worse in pairs if better in mae and worse in mae]
+        if not found:
+            return f"- {text}: **not trained**"
+        better, worse = (np.concatenate(values) for values in zip(*found, strict=True))
+        return f"- {text}: **{verdict(better, worse, context.domains, 'pair')}**"
+
+    lines = ["", "Over all forms of attention, or all losses:", ""]
+    for loss in LOSSES[1:]:
+        pairs = [(_under(attention, loss), _under(attention, "mse")) for attention in ATTENTIONS]
+        lines.append(together(f"{loss} beats mse", pairs))
+    for attention in attentions:
+        pairs = [(_under(attention, loss), _under("JT", loss)) for loss in LOSSES]
+        lines.append(together(f"{attention} beats no attention", pairs))
+    claims = [(f"Without attention {loss} beats mse", f"JT, {loss}", "JT") for loss in LOSSES[1:]]
+    for loss in LOSSES:
+        claims += [(f"Under {loss}, {a} beats no attention", _under(a, loss), _under("JT", loss)) for a in attentions]
+    return "\n".join([comparison(claims)(context, name, systems), *lines])
+
+
 page("table3", "Table 3: attention", named("SE", MAIN))(comparison([(f"{MAIN} beats SE", MAIN, "SE")]))
 page("table4", "Table 4: from VA to InVA", _inva)(
     comparison(
