@@ -20,7 +20,8 @@ LITERATURE = {
 }
 """The published systems of Table 2: network and loss."""
 RATES = {"mse": 1.0, "poisson": 1.0, "zip": 1.0, "bayesian": 1.0, "dm": 1.0, "ssim": 1.0}
-"""Learning rates by loss, in units of the base's. A sweep gave no reason for another than 1e-3 in any of the first five: bench/results/losses.md."""
+"""Learning rates by loss, in units of the base's. A sweep around 1e-3 gave no reason for another one in any of the first
+five: bench/results/losses.md."""
 LOSSES = ("mse", "poisson", "zip", "bayesian", "dm")
 """Those that are compared; ssim is DSSINet's own, for maps as fine as the image."""
 ATTENTIONS = {"JT": "jt", "SE": "se", "VA": "va", MAIN: "dkpnet"}
