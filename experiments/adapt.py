@@ -2,9 +2,11 @@
 
 python experiments/adapt.py FOLDER --data station|NAME=FOLDER [--pictures 5 10 ...] [--seeds 0 1 2] [--methods adapt scratch]
     [--start starter|CHECKPOINT] [--old NAME=FOLDER] [--weights ImageNet weights of the backbone]
+python experiments/adapt.py FOLDER --report
 
 A seed chooses the labelled pictures and the draws of the training. A data set without test pictures is tested on those that
-were not chosen. Every run is a line of FOLDER/rows.jsonl; runs that stand there already are not repeated. `scratch` trains the
+were not chosen. Every run is a line of FOLDER/rows.jsonl, with the counts of every picture, so that rules for a factor and
+for intervals can be compared without another run; runs that stand there already are not repeated. `scratch` trains the
 same network from the ImageNet weights, with as many steps on the same pictures, at the rate of preset `small`. `--old` says what
 the counter forgets: MAE on the validation pictures of a data set that it was trained on.
 """
@@ -16,11 +18,13 @@ import functools
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from dkpnet_ext.data import Domain, Item, load_domains, split_validation
+from dkpnet_ext.markdown import table
 from dkpnet_ext.models import CrowdCounter, load_model
 from dkpnet_ext.synthetic.scenes import render
 from dkpnet_ext.training import PRESETS, train
@@ -28,16 +32,15 @@ from dkpnet_ext.training import PRESETS, train
 TESTED = 60  # drawn test pictures
 
 
-def errors(model: CrowdCounter, items: list[Item]) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and annotated counts."""
-    counter = model.for_inference("torch")
-    predicted = np.array([counter.count(item.read(), as_is=True) for item in items])
-    return predicted, np.array([float(item.count) for item in items])
+def counts(model: CrowdCounter, items: list[Item]) -> list[float]:
+    """Predicted counts."""
+    return [round(model.count(item.read(), as_is=True), 3) for item in items]
 
 
-def mae(model: CrowdCounter, items: list[Item]) -> float:
-    predicted, annotated = errors(model, items)
-    return float(np.abs(predicted - annotated).mean())
+def intervals(model: CrowdCounter, items: list[Item], predicted: list[float]) -> list[dict[int, tuple[float, float]]]:
+    """The intervals of each picture, by per cent; empty where there is none."""
+    said = [model.assess(item.read(), count) for item, count in zip(items, predicted, strict=True)]
+    return [{} if each is None else each.intervals for each in said]
 
 
 @functools.cache
@@ -71,6 +74,87 @@ def untrained(folder: Path, starter: CrowdCounter, weights: Path, seed: int) -> 
     return folder
 
 
+def measure(a: argparse.Namespace, key: dict[str, Any], starter: CrowdCounter, old: list[Item]) -> dict[str, Any]:
+    """Train once; returns the row."""
+    number, seed = key["pictures"], key["seed"]
+    domain, test = pictures(key["data"], number, seed, starter)
+    config = PRESETS["adapt"].config
+    config.output = a.folder / f"{domain.name}-{key['method']}-{number}-{seed}-{key['epochs']}"
+    config.device, config.seed, config.start = "cpu", seed, a.start
+    config.data.workers, config.optim.epochs = 0, key["epochs"]
+    if key["method"] == "scratch":
+        config.start = str(untrained(a.folder / "untrained", starter, a.weights, seed))
+        config.optim.lr = PRESETS["small"].config.optim.lr
+    cpu = time.process_time()
+    model = load_model(train(config, [domain])).for_inference("torch")
+    cpu = time.process_time() - cpu
+    held = split_validation(domain.train, config.data.val_fraction)[1]
+    after = counts(model, test)
+    row = {
+        "start": a.start,
+        "labels": [item.count for item in domain.train],
+        "held": [domain.train.index(item) for item in held],
+        "held_after": counts(model, held),
+        "test_labels": [item.count for item in test],
+        "test_after": after,
+        "intervals": intervals(model, test, after),
+        "cpu": round(cpu, 1),
+    }
+    if key["method"] == "adapt":
+        row |= {
+            "labelled_before": counts(starter, domain.train),
+            "test_before": _starter_counts(starter, key["data"], tuple(i.name for i in test), test),
+            "old_labels": [item.count for item in old],
+            "old_before": _starter_counts(starter, "old", (), old),
+            "old_after": counts(model, old),
+        }
+    return key | row
+
+
+_known: dict[tuple[str, tuple[str, ...]], list[float]] = {}
+
+
+def _starter_counts(starter: CrowdCounter, data: str, names: tuple[str, ...], items: list[Item]) -> list[float]:
+    """As `counts`, once for the same pictures."""
+    if (data, names) not in _known:
+        _known[data, names] = counts(starter, items)
+    return _known[data, names]
+
+
+def mae(row: dict[str, Any], part: str, when: str, factor: float = 1.0) -> float:
+    """MAE of a row's test pictures or old ones."""
+    return float(np.abs(np.array(row[f"{part}_{when}"]) * factor - row[f"{part}_labels"]).mean())
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    """Markdown: mean over the seeds, and their standard deviation where there are two or more."""
+
+    def shown(values: list[float]) -> str:
+        spread = f" +- {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+        return f"{np.mean(values):.2f}{spread}"
+
+    lines = []
+    for data, number in dict.fromkeys((row["data"], row["pictures"]) for row in rows):
+        mine = [row for row in rows if (row["data"], row["pictures"]) == (data, number)]
+        by = {method: [row for row in mine if row["method"] == method] for method in ("adapt", "scratch")}
+        first = by["adapt"]
+        factors = [sum(row["labels"]) / sum(row["labelled_before"]) for row in first]
+        lines.append(
+            (
+                data.partition("=")[0], number, len(first),
+                shown([mae(row, "test", "before") for row in first]),
+                shown([mae(row, "test", "before", factor) for row, factor in zip(first, factors, strict=True)]),
+                *(shown([mae(row, "test", "after") for row in runs]) if runs else "-" for runs in by.values()),
+                shown([mae(row, "old", "after") for row in first]) if first[0]["old_labels"] else "-",
+                f"{np.mean([row['cpu'] for row in first]):.0f}",
+            )
+        )  # fmt: skip
+    heads = (
+        "Data", "pictures", "seeds", "unchanged", "times a factor", "adapted", "scratch", "old, adapted", "CPU s"
+    )  # fmt: skip
+    return table(heads, lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -82,45 +166,29 @@ def main() -> None:
     parser.add_argument("--old")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--epochs", type=int, default=PRESETS["adapt"].config.optim.epochs)
+    parser.add_argument("--report", action="store_true")
     a = parser.parse_args()
-    starter = load_model(None if a.start == "starter" else a.start)
+    file = a.folder / "rows.jsonl"
+    done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    if a.report:
+        print(report(done))
+        return
+    starter = load_model(None if a.start == "starter" else a.start).for_inference("torch")
     old = []
     if a.old:
         (known,) = load_domains([a.old], progress=False, min_side=starter.min_side, max_side=starter.max_side)
         old = split_validation(known.train)[1]
-    old_before = mae(starter, old) if old else None
-    rows = a.folder / "rows.jsonl"
-    done = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
     for seed in a.seeds:
         for number in a.pictures:
             for method in a.methods:
                 key = {"data": a.data, "method": method, "pictures": number, "seed": seed, "epochs": a.epochs}
                 if any(key.items() <= row.items() for row in done):
                     continue
-                domain, test = pictures(a.data, number, seed, starter)
-                config = PRESETS["adapt"].config
-                config.output = a.folder / f"{domain.name}-{method}-{number}-{seed}-{a.epochs}"
-                config.device, config.seed, config.start = "cpu", seed, a.start
-                config.data.workers, config.optim.epochs = 0, a.epochs
-                if method == "scratch":
-                    config.start = str(untrained(a.folder / "untrained", starter, a.weights, seed))
-                    config.optim.lr = PRESETS["small"].config.optim.lr
-                cpu = time.process_time()
-                model = load_model(train(config, [domain]))
-                cpu = time.process_time() - cpu
-                labelled = errors(starter, domain.train)
-                factor = labelled[1].sum() / labelled[0].sum()
-                before, annotated = errors(starter, test)
-                row = key | {
-                    "start": a.start, "test": len(test), "mean": annotated.mean(), "factor": factor,
-                    "unchanged": np.abs(before - annotated).mean(), "scaled": np.abs(before * factor - annotated).mean(),
-                    "after": mae(model, test), "old_before": old_before,
-                    "old_after": mae(model, old) if old else None, "cpu": cpu,
-                }  # fmt: skip
-                print(json.dumps(row), flush=True)
+                row = measure(a, key, starter, old)
                 a.folder.mkdir(parents=True, exist_ok=True)
-                with rows.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                with file.open("a") as out:
+                    out.write(json.dumps(row) + "\n")
+                print(report([row]) if method == "adapt" else f"scratch {mae(row, 'test', 'after'):.2f}", flush=True)
 
 
 if __name__ == "__main__":

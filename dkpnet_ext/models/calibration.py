@@ -4,7 +4,7 @@ Both are measured after training (`evaluation.calibration`) and lie beside the w
 
 - A picture is described by the features of a small copy of it (`describe`). Each data set of the training is a Gaussian in
   that space (Mahalanobis distance, as in Lee et al., NeurIPS 2018, but with a covariance for each data set). A picture farther
-  from all of them than 99 of 100 validation pictures is unlike the training pictures.
+  from all of them than 97 of 100 pictures like the validation pictures would be is unlike the training pictures.
 - The interval is split conformal prediction (Vovk et al., 2005) on the validation pictures' relative errors, with a quantile
   for each data set: a picture takes that of the data set that it is nearest to. It covers what it promises for pictures drawn
   like the validation pictures, hence none is given for a picture that is unlike them.

@@ -243,14 +243,16 @@ def _(grad, x, out, weight, need_input, need_parameters, *_rest):
 
 def _setup(ctx, inputs, output) -> None:
     x, weight, _, *sizes = inputs
-    ctx.save_for_backward(x, output, weight)
+    # Without an activation the output is not needed, and what follows may change it in place.
+    ctx.save_for_backward(x, None if sizes[-2] == "none" else output, weight)
     ctx.sizes = sizes
 
 
 def _grad(ctx, grad: Tensor):
     need_input, need_parameters = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
+    x, out, weight = ctx.saved_tensors
     dx, dweight, dbias = torch.ops.dkpnet.depthwise_backward.default(
-        grad, *ctx.saved_tensors, need_input, need_parameters, *ctx.sizes
+        grad, x, grad if out is None else out, weight, need_input, need_parameters, *ctx.sizes
     )
     parameters = (dweight, dbias) if need_parameters else (None, None)
     return dx if need_input else None, *parameters, *(None,) * 7

@@ -132,14 +132,16 @@ def _(grad, x, out, weight, need_input, need_parameters, activation, backend):
 
 
 def _setup(ctx, inputs, output) -> None:
-    ctx.save_for_backward(inputs[0], output, inputs[1])
+    # Without an activation the output is not needed, and what follows may change it in place.
+    ctx.save_for_backward(inputs[0], None if inputs[3] == "none" else output, inputs[1])
     ctx.rest = inputs[3:]
 
 
 def _grad(ctx, grad: Tensor):
     need_input, need_parameters = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
+    x, out, weight = ctx.saved_tensors
     dx, dweight, dbias = torch.ops.dkpnet.pointwise_backward.default(
-        grad, *ctx.saved_tensors, need_input, need_parameters, *ctx.rest
+        grad, x, grad if out is None else out, weight, need_input, need_parameters, *ctx.rest
     )
     parameters = (dweight, dbias) if need_parameters else (None, None)
     return dx if need_input else None, *parameters, None, None

@@ -12,14 +12,19 @@ import torch
 from ..errors import UserError
 from ..models import load_model
 from ..models.attention import VariationalAttention
+from .checkpoint import save_model
 from .config import Config
-from .log import read_metrics
+from .factor import Factor, find_factor
+from .log import Record, read_metrics
 from .losses import LINKS
 from .presets import PRESETS
 
 if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
     from ..data import Item
     from ..models import CrowdCounter
+    from .stage import StageData
 
 BATCHES = 20  # of an epoch, however few the pictures are: a pass over ten of them has two
 
@@ -103,14 +108,41 @@ def check_held_out(val: Sequence[Item]) -> None:
         raise UserError(f"no head is labelled on the held-out pictures ({len(val)}); label more pictures with people")
 
 
-def verdict(folder: Path, val: Sequence[Item]) -> str:
-    """One line: errors on the held-out pictures before and after, from metrics.jsonl of a run folder."""
+def try_factor(fabric: Fabric, best: Path, folder: Path, config: Config, data: StageData) -> Factor | None:
+    """What one factor does to the counter that was adapted; where no epoch was better than it and the factor is, ``best`` gets it.
+
+    Args:
+        best: folder of the run's best model, of which only the scale is changed; folder: of the run.
+    """
+    assert config.start is not None
+    model = load_model(config.start).to(fabric.device).for_inference("torch")
+    factor = find_factor(model, data.train, data.val, fabric.device)
+    before, after = _first_and_best(folder)
+    if fabric.is_global_zero and factor is not None and factor.helps and after is before:
+        kept = load_model(best)
+        scaled = type(kept)(**kept.arguments | {"density_scale": model.density_scale / factor.value})
+        scaled.load_state_dict(kept.state_dict())
+        save_model(scaled, best)
+    fabric.barrier()
+    return factor
+
+
+def _first_and_best(folder: Path) -> tuple[Record, Record]:
+    """Of a run folder's metrics.jsonl the record before the first step, and that of the lowest error."""
     records = [r for r in read_metrics(folder / "metrics.jsonl") if math.isfinite(r.get("val", math.nan))]
-    before, after = records[0], min(records, key=lambda record: record["val"])
+    return records[0], min(records, key=lambda record: record["val"])
+
+
+def verdict(folder: Path, val: Sequence[Item], factor: Factor | None = None) -> str:
+    """One line: errors on the held-out pictures before and after, what is kept, and what a factor alone does."""
+    before, after = _first_and_best(folder)
     parts = []
     for name in dict.fromkeys(item.domain for item in val):
         old, new = before[f"val/{name}"], after[f"val/{name}"]
         images = sum(item.domain == name for item in val)
         parts.append(f"{name} ({images} held-out pictures) MAE {old:.2f} before, {new:.2f} after")
-    kept = "no epoch was better: the counter is unchanged" if after is before else f"epoch {after['epoch']} is kept"
-    return f"Adaptation: {'; '.join(parts)}; {kept}."
+    kept = f"epoch {after['epoch']} is kept"
+    if after is before:
+        what = f"times {factor.value:.3f} is kept" if factor is not None and factor.helps else "is unchanged"
+        kept = f"no epoch was better: the counter {what}"
+    return f"Adaptation: {'; '.join(parts)}; {kept}." + (f" {factor.words()}" if factor is not None else "")

@@ -31,6 +31,7 @@ from .log import Record
 from .validation import predict_all
 
 if TYPE_CHECKING:
+    from .factor import Factor
     from .stage import StageData
 
 _PLOTTED = 300  # at most as many images in the t-SNE plot
@@ -46,12 +47,14 @@ def finish(
     log: Callable[[Record], None],
     began: float,
     extras: bool = True,
+    factor: Factor | None = None,
 ) -> None:
     """Evaluate the best model and write ``model/``, ``counts.csv``, pictures and, last of all, ``results.md``.
 
     Args:
         best: folder of the model; data: of stage I; began: `time.monotonic` of the start.
         extras: whether to compare with the trivial counters, measure the counter's intervals and draw pictures.
+        factor: of `try_factor`.
     """
     model = load_model(best).to(fabric.device).for_inference("torch")
     tested = {d.name: d.test for d in domains if d.test}
@@ -63,7 +66,7 @@ def finish(
         rows = score(shown, counts, train if extras else None)
         text = results(rows, domains)
         if config.start is not None:
-            text = f"{verdict(folder, data.val)}\n\n{text}"
+            text = f"{verdict(folder, data.val, factor)}\n\n{text}"
         errors = {f"test/{name}": row._asdict() for name, row in rows.items()} if tested else {}
         log({"stage": "test", "seconds": time.monotonic() - began} | errors)
         write_counts(folder / "counts.csv", shown, counts)

@@ -22,7 +22,7 @@ from ..evaluation.inference import attention_vectors
 from ..files import locked, output_folder, remove_partial
 from ..models import CrowdCounter, DKPNet, load_model, registry
 from ..models.backbones import check_backbone
-from .adapt import adopt, check_held_out, extend
+from .adapt import adopt, check_held_out, extend, try_factor
 from .clustering import cluster_attention, load_clusters, save_clusters
 from .config import Config
 from .interruption import Stop, one_line, stop_signals
@@ -91,7 +91,8 @@ def train(
         with _run_folder(fabric, folder, config, resuming, stop, callback) as log:
             data = StageData(train_items, labels, sources, val_items)
             best = train_stages(fabric, model, data, domains, config, folder, log, stop)
-            finish(fabric, best, domains, data, config, folder, log, began, extras)
+            factor = None if started is None else try_factor(fabric, best, folder, config, data)
+            finish(fabric, best, domains, data, config, folder, log, began, extras, factor)
     return folder
 
 

@@ -286,7 +286,10 @@ def train_epoch(stage: Stage, bar: tqdm, stop: Stop) -> Record:
             for group in stage.optimizer.param_groups:
                 group["lr"] = rate * group.get("factor", 1.0)
             if optim.clip:
-                stage.fabric.clip_gradients(stage.wrapped, stage.optimizer, max_norm=optim.clip)
+                # A gradient that is not finite makes the next loss so, and `check_finite` says it in one line.
+                stage.fabric.clip_gradients(
+                    stage.wrapped, stage.optimizer, max_norm=optim.clip, error_if_nonfinite=False
+                )
             stage.optimizer.step()
             stage.optimizer.zero_grad()
             if stage.average is not None:
@@ -336,5 +339,5 @@ def forward_backward(
 def check_finite(stage: Stage, total: torch.Tensor, terms: dict[str, torch.Tensor], names: Sequence[str]) -> None:
     """Raise UserError where the sum of an epoch's losses is not finite; ``terms`` and ``names`` are of its last batch."""
     if not bool(torch.isfinite(total)):
-        parts = ", ".join(f"{k} {float(v):.4g}" for k, v in terms.items())
+        parts = ", ".join(f"{k} {float(v.detach()):.4g}" for k, v in terms.items())
         raise UserError(f"{stage.name}, epoch {stage.epoch}: the loss is not finite ({parts}) on {', '.join(names)}")

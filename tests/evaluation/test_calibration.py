@@ -14,7 +14,7 @@ from PIL import Image
 from dkpnet_ext.counting.pictures import Prediction
 from dkpnet_ext.data import Domain
 from dkpnet_ext.errors import UserError
-from dkpnet_ext.evaluation.calibration import calibrate, calibrate_checkpoint, gaussians, quantile
+from dkpnet_ext.evaluation.calibration import calibrate, calibrate_checkpoint, gaussians, like_limit, quantile
 from dkpnet_ext.evaluation.metrics import Coverage, coverage
 from dkpnet_ext.models import DKPNet, load_model
 from dkpnet_ext.models.calibration import FILE, Assessment, Calibration, describe
@@ -144,6 +144,13 @@ def test_a_counter_is_calibrated_saved_and_loaded(model, pictures, tmp_path):
     # Saved without a calibration, the folder does not keep that of other weights.
     model.save_pretrained(tmp_path / "m")
     assert load_model(tmp_path / "m").calibration is None and model.assess(picture) is None
+
+
+def test_one_distant_validation_picture_is_not_the_limit():
+    distances = np.random.default_rng(0).permutation([*np.linspace(0.5, 1.5, 87), 9.0])
+    assert like_limit(distances) == 1.5  # of 88 pictures the second most distant: 2 of 89 are called unlike
+    assert like_limit(distances[:32]) == distances[:32].max()
+    assert like_limit(distances[:19]) == math.inf
 
 
 def test_a_checkpoint_is_calibrated_in_place(model, pictures, tmp_path):

@@ -67,6 +67,21 @@ def test_same_features_and_gradients(size):
             torch.testing.assert_close(feature, value)
 
 
+def test_an_activation_in_place_after_them():
+    """SiLU and hard swish, of most backbones, are not fused and change the convolution's output where it lies."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(8, 16, 1), nn.SiLU(inplace=True), nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Hardswish(inplace=True)
+    )  # fmt: skip
+    fast = use_fast_convolutions(copy.deepcopy(plain))
+    assert [m.activation for m in fast if isinstance(m, FastConvolution)] == ["none", "none"]
+    images = torch.randn(2, 8, 12, 16).contiguous(memory_format=torch.channels_last)
+    for network in (plain, fast):
+        network(images).square().sum().backward()
+    for got, want in zip(fast.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(got.grad, want.grad, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.skipif(native.missing is not None, reason=str(native.missing))
 def test_under_autocast():
     fast = use_fast_convolutions(fold_for_training(lite0())).to(memory_format=torch.channels_last)
