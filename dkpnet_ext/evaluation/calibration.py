@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ def calibrate(
     *,
     device: torch.device | str = "cpu",
     progress: bool = False,
+    spare: int = 0,
 ) -> Calibration | None:
     """Measure intervals and distances of a trained counter.
 
@@ -42,6 +44,7 @@ def calibrate(
         train: training pictures by data set. A data set without people is left out: its pictures are
             not typical of what is counted.
         val: pictures that the model was not trained on, by data set.
+        spare: of `quantile`.
 
     Returns:
         None without a data set of at least two training pictures and one validation picture.
@@ -70,7 +73,7 @@ def calibrate(
     errors = np.abs(annotated - counts) / (counts + 1)
     groups = {name: errors[nearest == name] for name in names} | {ALL: errors}
     quantiles = {
-        level: {name: q for name, own in groups.items() if (q := quantile(own, level / 100)) is not None}
+        level: {name: q for name, own in groups.items() if (q := quantile(own, level / 100, spare)) is not None}
         for level in LEVELS
     }
     limit = like_limit(distances.min(1))
@@ -127,10 +130,23 @@ def like_limit(distances: np.ndarray) -> float:
     return float(distances.max()) if limit is None else limit
 
 
-def quantile(scores: np.ndarray, level: float) -> float | None:
-    """Split conformal quantile: the ceil((n + 1) level)-th smallest of n scores; None where n is too small for it."""
-    rank = math.ceil((len(scores) + 1) * level - 1e-9)
+def quantile(scores: np.ndarray, level: float, spare: int = 0) -> float | None:
+    """Split conformal quantile: the ceil((n + 1) level)-th smallest of n scores; None where n is too small for it.
+
+    Args:
+        spare: so many ranks higher, for scores that are too small because they chose the model.
+    """
+    rank = _rank(len(scores), level, spare)
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else None
+
+
+def fewest(level: float, spare: int = 0) -> int:
+    """The smallest number of scores that have a `quantile`."""
+    return next(n for n in itertools.count(1) if _rank(n, level, spare) <= n)
+
+
+def _rank(count: int, level: float, spare: int) -> int:
+    return math.ceil((count + 1) * level - 1e-9) + spare
 
 
 def gaussians(samples: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -23,7 +23,7 @@ from ..evaluation.metrics import Metrics, markdown_table
 from ..files import output_folder, write_atomically
 from ..models import CrowdCounter, load_model
 from ..plots import overlay, tsne_plot
-from .adapt import verdict
+from .adapt import SPARE, verdict
 from .checkpoint import save_model
 from .clustering import load_clusters
 from .config import Config
@@ -76,7 +76,9 @@ def finish(
             for items in (data.train, data.val)
         )
         if extras:
-            final.calibration = calibrate(model, train_of, val_of, device=fabric.device)
+            final.calibration = calibrate(
+                model, train_of, val_of, device=fabric.device, spare=0 if config.start is None else SPARE
+            )
         final.notes = (
             f"Trained on {', '.join(d.name for d in domains)} ({len(data.train)} images; {len(data.val)} more chose the "
             f"checkpoint), system {config.model.system}, preset {config.preset}, seed {config.seed}. {text}"

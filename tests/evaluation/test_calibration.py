@@ -14,7 +14,7 @@ from PIL import Image
 from dkpnet_ext.counting.pictures import Prediction
 from dkpnet_ext.data import Domain
 from dkpnet_ext.errors import UserError
-from dkpnet_ext.evaluation.calibration import calibrate, calibrate_checkpoint, gaussians, like_limit, quantile
+from dkpnet_ext.evaluation.calibration import calibrate, calibrate_checkpoint, fewest, gaussians, like_limit, quantile
 from dkpnet_ext.evaluation.metrics import Coverage, coverage
 from dkpnet_ext.models import DKPNet, load_model
 from dkpnet_ext.models.calibration import FILE, Assessment, Calibration, describe
@@ -40,6 +40,8 @@ def test_the_quantile_by_hand():
     assert quantile(scores, 0.8) == 8
     assert quantile(scores[:8], 0.9) is None  # ceil(9 * 0.9) = 9 of 8
     assert quantile(scores[:0], 0.8) is None
+    assert quantile(scores, 0.8, spare=1) == 9 and quantile(scores, 0.9, spare=1) is None
+    assert [fewest(0.8), fewest(0.9), fewest(0.8, 1), fewest(0.9, 1)] == [4, 9, 9, 19]
 
 
 def test_intervals_cover_what_they_promise():

@@ -60,6 +60,11 @@ def test_it_begins_with_the_counter_and_ends_better(mine, tmp_path):
     found = re.search(r"MAE ([\d.]+) before, ([\d.]+) after; epoch \d is kept", (folder / "results.md").read_text())
     assert [float(number) for number in found.groups()] == pytest.approx([before, after], abs=0.02)
     assert load_model(folder).domains == (*load_model().domains, "mine")
+    assert (
+        "An interval needs more held-out pictures, which chose what is kept: 9 for 80 %, 19 for 90 %."
+        in (folder / "results.md").read_text()
+    )
+    assert load_model(folder).calibration.quantiles == {80: {}, 90: {}}
     assert load_model(folder).arguments["link"] == "exp" and Config.load(folder / "config.json").model.neck == "fpn"
 
 
