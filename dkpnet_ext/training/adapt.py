@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from .stage import StageData
 
 SPARE = 1
-"""Ranks by which the intervals' quantiles are higher: the few held-out pictures chose the epoch, and of 20 of them 75 and 84 % of the
-test pictures were inside intervals of 80 and 90 %; with one rank more 78 and 96 % (bench/results/adapt.md)."""
+"""Ranks by which the intervals' quantiles are higher: the few held-out pictures chose the epoch. Of 20 of them 75 and 84 %
+of the test pictures were inside intervals of 80 and 90 %; with one rank more 78 and 96 % (bench/results/adapt.md)."""
 BATCHES = 20  # of an epoch, however few the pictures are: a pass over ten of them has two
 
 
