@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from ..data import Item
     from ..models import CrowdCounter
-    from .stage import StageData
 
 SPARE = 1
 """Ranks by which the intervals' quantiles are higher: the few held-out pictures chose the epoch. Of 20 of them 75 and 84 %
@@ -113,15 +112,17 @@ def check_held_out(val: Sequence[Item]) -> None:
         raise UserError(f"no head is labelled on the held-out pictures ({len(val)}); label more pictures with people")
 
 
-def try_factor(fabric: Fabric, best: Path, folder: Path, config: Config, data: StageData) -> Factor | None:
+def try_factor(
+    fabric: Fabric, best: Path, folder: Path, start: str, train: Sequence[Item], val: Sequence[Item]
+) -> Factor | None:
     """What one factor does to the counter that was adapted; where no epoch was better than it and the factor is, ``best`` gets it.
 
     Args:
         best: folder of the run's best model, of which only the scale is changed; folder: of the run.
+        start: names the counter; train, val: the run's pictures.
     """
-    assert config.start is not None
-    model = load_model(config.start).to(fabric.device).for_inference("torch")
-    factor = find_factor(model, data.train, data.val, fabric.device)
+    model = load_model(start).to(fabric.device).for_inference("torch")
+    factor = find_factor(model, train, val, fabric.device)
     before, after = _first_and_best(folder)
     if fabric.is_global_zero and factor is not None and factor.helps and after is before:
         kept = load_model(best)

@@ -91,7 +91,9 @@ def train(
         with _run_folder(fabric, folder, config, resuming, stop, callback) as log:
             data = StageData(train_items, labels, sources, val_items)
             best = train_stages(fabric, model, data, domains, config, folder, log, stop)
-            factor = None if started is None else try_factor(fabric, best, folder, config, data)
+            factor = (
+                None if config.start is None else try_factor(fabric, best, folder, config.start, train_items, val_items)
+            )
             finish(fabric, best, domains, data, config, folder, log, began, extras, factor)
     return folder
 
