@@ -144,7 +144,12 @@ def losses_and_attention(context: Context, name: str, systems: list[str]) -> str
         better, worse = (np.concatenate(values) for values in zip(*found, strict=True))
         return f"- {text}: **{verdict(better, worse, context.domains, 'pair')}**"
 
-    lines = ["", "Over all forms of attention, or all losses:", ""]
+    lines = [
+        "",
+        "Over all forms of attention, or all losses, in pairs of the same seed. Such pairs share the order of images and crops: "
+        "another seed may change more than their spread says.",
+        "",
+    ]
     for loss in LOSSES[1:]:
         pairs = [(_under(attention, loss), _under(attention, "mse")) for attention in ATTENTIONS]
         lines.append(together(f"{loss} beats mse", pairs))
