@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import exports
 import foreign
 import layouts
 import numpy as np
@@ -54,6 +55,7 @@ FOREIGN = {  # likewise, of labelling tools and other sets: fewer tries each, as
     "pairs-list": (foreign.p2pnet, "train.list"),
     "pairs-text": (foreign.p2pnet, "train/scene01/1.txt"),
     "npy": (foreign.npy_beside, "train/1.npy"),
+    "cell-counter": (exports.cell_counter, "CellCounter_1.xml"),
     "own-mat": (foreign.own_mats, "45_ann.mat"),
     "mall-roi": (foreign.mall, "perspective_roi.mat"),
     "ucsd": (foreign.ucsd, "vidf-cvpr/vidf1_33_003_frame_full.mat"),

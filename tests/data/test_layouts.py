@@ -82,6 +82,9 @@ CASES = {
     "csv-heads of Open Images": exports.open_images,
     "yolo with confidence": exports.yolo_lines(lambda x, y: f"0 {x} {y} 0.05 0.1 0.93"),
     "yolo with keypoints": exports.yolo_lines(lambda x, y: f"0 {x} {y} 0.05 0.1 {x} {y} 2"),
+    "yolo with one keypoint off the box's centre": exports.yolo_lines(
+        lambda x, y: f"0 {x * 0.9 + 0.05} {y * 0.9 + 0.05} 0.05 0.1 {x} {y} 2"
+    ),
     "yolo polygons": exports.yolo_lines(
         lambda x, y: f"0 {x - 0.01} {y - 0.02} {x + 0.01} {y - 0.02} {x + 0.01} {y + 0.02} {x - 0.01} {y + 0.02}"
     ),
@@ -89,6 +92,7 @@ CASES = {
     "beside, ShanghaiTechRGBD": exports.rgbd,
     "beside, npz": exports.npz_beside,
     "beside, ImageJ": exports.imagej,
+    "beside, ImageJ's Cell Counter": exports.cell_counter,
     "beside, text below its number": exports.counted_text,
     "beside, mat of one variable": exports.own_variable,
     "cvat of a video": exports.cvat_video,

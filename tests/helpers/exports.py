@@ -250,6 +250,20 @@ def imagej(root: Path) -> Found:
     return {"train": found}
 
 
+def cell_counter(root: Path) -> Found:
+    """CellCounter_1.xml of ImageJ; and one file that `predict --points` wrote."""
+    found = _pictures(root)
+    for name, points in found.items():
+        marks = "".join(
+            f"<Marker><MarkerX>{x}</MarkerX><MarkerY>{y}</MarkerY><MarkerZ>1</MarkerZ></Marker>" for x, y in points
+        )
+        data = f"<Marker_Data><Marker_Type><Type>1</Type>{marks}</Marker_Type></Marker_Data>"
+        _text(root / f"CellCounter_{name[:-4]}.xml", f"<CellCounter_Marker_File>{data}</CellCounter_Marker_File>")
+    (root / "CellCounter_2.xml").unlink()
+    _text(root / "2-points.csv", "x,y,score\n" + "".join(f"{x},{y},0.9\n" for x, y in found["2.jpg"]))
+    return {"train": found}
+
+
 def counted_text(root: Path) -> Found:
     found = _pictures(root)
     for name, points in found.items():

@@ -5,7 +5,8 @@
 
 A .npy has the columns x, y (and perhaps a distance, as Bayesian and DM-Count write it), a .npz such an array, a .mat one of the
 usual variables or a single one, a .txt a line ``x y`` per head (perhaps below their number), a .csv the columns x,y (as ImageJ's
-Results.csv) or lines of two numbers. A picture without an annotation is unlabelled.
+Results.csv) or lines of two numbers. 1-points.csv, which `predict --points` writes, and CellCounter_1.xml of ImageJ's Cell
+Counter are read, too. A picture without an annotation is unlabelled.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from .. import matlab
 from ..images import BadFile
-from .base import Entry, Layout, as_points, contents, fail, read_mat, read_text, read_xy_csv, require_count
+from .base import Entry, Layout, as_points, contents, fail, read_mat, read_text, read_xml, read_xy_csv, require_count
 from .shanghaitech import read_image_info
 from .tree import peek_lines, relative, split_folders, walk_pictures
 
@@ -89,8 +90,18 @@ def read_csv(path: Path) -> np.ndarray:
     return read_xy_text(path) if numbers else read_xy_csv(path)
 
 
+def read_cell_counter(path: Path) -> np.ndarray:
+    """Points of ImageJ's Cell Counter, markers of any type. Raises `BadFile`."""
+    markers = read_xml(path).iter("Marker")
+    try:
+        return as_points([[float(marker.findtext(f"Marker{axis}", "")) for axis in "XY"] for marker in markers], path)
+    except ValueError:
+        raise BadFile(path, "a Marker has no MarkerX and MarkerY") from None
+
+
 READERS: dict[str, Callable[[Path], np.ndarray]] = {
     ".mat": read_any_mat, ".npy": read_npy, ".npz": read_npy, ".txt": read_xy_text, ".csv": read_csv,
+    ".xml": read_cell_counter,
 }  # fmt: skip
 
 
@@ -98,6 +109,7 @@ def annotation_of(image: Path, listings: dict[Path, frozenset[str]]) -> Path | N
     """The annotation that goes with an image, by its name. ``listings`` keeps the folders that were looked into."""
     stem = image.stem
     names = [f"{name}{suffix}" for suffix in READERS for name in (stem, f"GT_{stem}", f"{stem}_ann", f"{stem}_gt")]
+    names += [f"{stem}-points.csv", f"CellCounter_{stem}.xml"]
     twin = image.parent.with_name(re.sub("img|images?", "gt", image.parent.name)) if image.parent.name else image.parent
     for folder in (image.parent, *(image.parent.parent / name for name in FOLDERS), twin):
         if folder not in listings:

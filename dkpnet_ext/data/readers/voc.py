@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from xml.etree import ElementTree
 
 from ..images import BadFile
-from .base import Entry, Layout, contents, files, read_text
+from .base import Entry, Layout, files, read_text, read_xml
 from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, peek_lines, split_of, split_of_file, walk
 
 
@@ -34,13 +33,7 @@ def _splits(root: Path) -> dict[str, str]:
 
 
 def _shapes(path: Path) -> tuple[str, list[Shape]]:
-    content = contents(path)
-    if b"<!ENTITY" in content:  # entities that grow without end
-        raise BadFile(path, "it defines XML entities")
-    try:
-        tree = ElementTree.fromstring(content)
-    except ElementTree.ParseError:
-        raise BadFile(path, "not an XML file") from None
+    tree = read_xml(path)
     shapes = []
     for element in tree.iter("object"):
         corners = [element.findtext(f"bndbox/{name}", "") for name in ("xmin", "ymin", "xmax", "ymax")]

@@ -2,9 +2,10 @@
 
     images/train/1.jpg   labels/train/1.txt     or  train/images/1.jpg  train/labels/1.txt     or  1.jpg  1.txt
 
-A line per box: ``class cx cy w h``, fractions of the picture, perhaps with a confidence or keypoints behind; or a polygon
-``class x y x y x y ...``, which gives the centre of its extent. data.yaml or classes.txt names the classes; train.txt, val.txt
-and test.txt may list the pictures of a split. A picture without a text file has no objects, as the format defines.
+A line per box: ``class cx cy w h``, fractions of the picture, perhaps with a confidence or keypoints behind, of which a single
+one is the point; or a polygon ``class x y x y x y ...``, which gives the centre of its extent. data.yaml or classes.txt names
+the classes; train.txt, val.txt and test.txt may list the pictures of a split. A picture without a text file has no objects,
+as the format defines.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ def _label_file(image: Path) -> Path:
 
 
 def _corners(line: str) -> list[float] | None:
-    """The box of a line, in fractions of the picture; None if it has none."""
+    """The box or point of a line, in fractions of the picture; None if it has none."""
     try:
         kind, *numbers = [float(field) for field in line.split()]
     except ValueError:
         return None
+    if len(numbers) == 7:  # a box and one keypoint with its visibility: the place itself
+        return numbers[4:6] if all(0 <= number <= 1 for number in numbers[4:6]) else None
     polygon = len(numbers) >= 6 and len(numbers) % 2 == 0
     places = numbers if polygon else numbers[:4]
     if len(numbers) < 4 or kind != int(kind) or kind < 0 or not all(0 <= number <= 1 for number in places):
