@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import scipy.stats
 from routing import draw
 
 Rows = Mapping[tuple, Sequence[dict]]
@@ -49,6 +50,52 @@ def table(groups: Rows) -> str:
     return "\n".join(lines)
 
 
+def differences(groups: Rows, pairs: Sequence[tuple[Mapping[str, object], Mapping[str, object]]]) -> str:
+    """MAE of one kind of run less that of another with the same seeds: mean, and its 95 % interval by Student's t."""
+
+    def errors(wanted: Mapping[str, object]) -> dict[int, float]:
+        plain = {"labels": "true", "side": 48, "crosses": 3, "steps": 800, "w_kl": 1.0, "w_lse": 1.0, "w_logdet": 1.0,
+                 "doubled": False, "where": "global"}  # fmt: skip
+        rows = groups.get(tuple((plain | dict(wanted)).get(name) for name in FORM), [])
+        return {row["seed"]: row["mae"] for row in rows}
+
+    lines = ["| run | less | seeds | difference of MAE | 95 % interval |", "|---|---|---:|---:|---|"]
+    for first, second in pairs:
+        a, b = errors(first), errors(second)
+        found = np.array([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())])
+        if len(found) > 1:
+            low, high = scipy.stats.t.interval(0.95, len(found) - 1, found.mean(), scipy.stats.sem(found))
+            names = [", ".join(map(str, kind.values())) for kind in (first, second)]
+            lines.append(f"| {' | '.join(names)} | {len(found)} | {found.mean():+.3f} | {low:+.3f} to {high:+.3f} |")
+    return "\n".join(lines)
+
+
+def compared() -> list[tuple[dict[str, object], dict[str, object]]]:
+    """The differences that the page states."""
+    mixed: dict[str, object] = {"labels": "mixed", "system": "va"}
+    longer: dict[str, object] = {"where": "local", "steps": 1600}
+    knobs: list[dict[str, object]] = [
+        *({"w_kl": weight} for weight in (0.1, 0.03, 0.01)),
+        {"w_logdet": 0.0},
+        {"w_kl": 0.01, "w_logdet": 0.0},
+        {"w_lse": 10.0},
+        {"doubled": True},
+    ]
+    return [
+        *(
+            ({"where": where, "system": system}, {"where": where, "system": "jt"})
+            for where in ("local", "global", "label")
+            for system in ("se", "mb", "va", "inva", "twice", "oracle")
+        ),
+        *(({"where": where, "system": "inva"}, {"where": where, "system": "twice"}) for where in ("local", "global")),
+        *((longer | {"system": system}, longer | {"system": "jt"}) for system in ("se", "va")),
+        *(({"system": system}, {"system": "va"}) for system in ("film", "mdknet")),
+        *((mixed | {"system": system}, mixed) for system in ("sub", "nearest", "inva")),
+        (mixed | {"system": "inva"}, mixed | {"system": "twice"}),
+        *((mixed | knob, mixed) for knob in knobs),
+    ]  # fmt: skip
+
+
 def pictures(path: Path) -> None:
     """One picture of each domain for each place of the evidence."""
     import matplotlib.pyplot as plt
@@ -80,7 +127,8 @@ def errors(groups: Rows, path: Path) -> None:
     for axis, where in zip(axes, ("local", "global", "label"), strict=True):
         for key, rows in groups.items():
             found = dict(zip(FORM, key, strict=True))
-            if found["where"] == where and found["side"] == 48 and found["labels"] == "true" and found["crosses"] == 3:
+            drawn = {name: found[name] for name in ("where", "side", "labels", "crosses", "steps")}
+            if drawn == {"where": where, "side": 48, "labels": "true", "crosses": 3, "steps": 800}:
                 if found["system"] in order:
                     place = [order.index(found["system"])] * len(rows)
                     axis.plot(place, [row["mae"] for row in rows], "o", color="C0", markersize=4)
@@ -96,7 +144,7 @@ def errors(groups: Rows, path: Path) -> None:
 def main() -> None:
     """Print, and draw where a folder is given."""
     groups = load(Path(sys.argv[1]))
-    print(table(groups))
+    print(table(groups), differences(groups, compared()), sep="\n\n")
     if len(sys.argv) > 2:
         folder = Path(sys.argv[2])
         pictures(folder / "pictures.png")
