@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
 from timm.layers import Conv2dSame
@@ -13,7 +14,16 @@ from .folding import Tracer, fold_batch_norms
 
 Network = TypeVar("Network", bound=nn.Module)
 
-_ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ReLU6: "relu6"}
+ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ReLU6: "relu6"}
+
+
+def padding_of(conv: nn.Conv2d, size: Sequence[int], same: bool) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom) of an input [.., H, W]; ``same``: TensorFlow's padding, which depends on its size."""
+    if not same:
+        top, left = map(int, conv.padding)
+        return left, left, top, top
+    height, width = (get_same_padding(side, conv.kernel_size[0], conv.stride[0], 1) for side in size)
+    return width // 2, width - width // 2, height // 2, height - height // 2
 
 
 class FastConvolution(nn.Conv2d):
@@ -32,21 +42,13 @@ class FastConvolution(nn.Conv2d):
         )  # fmt: skip
         self.weight, self.bias = conv.weight, conv.bias
         self.activation = activation
-        self.same = isinstance(conv, Conv2dSame)  # TensorFlow's padding, which depends on the input's size
-
-    def _padding(self, x: Tensor) -> tuple[int, int, int, int]:
-        """(left, right, top, bottom)"""
-        if not self.same:
-            top, left = map(int, self.padding)
-            return left, left, top, top
-        height, width = (get_same_padding(side, self.kernel_size[0], self.stride[0], 1) for side in x.shape[2:])
-        return width // 2, width - width // 2, height // 2, height - height // 2
+        self.same = isinstance(conv, Conv2dSame)
 
     def forward(self, x: Tensor) -> Tensor:
         """As the convolution it replaces, then the activation."""
         if self.groups == 1:
             return pointwise(x, self.weight, self.bias, self.activation)
-        return depthwise(x, self.weight, self.bias, self.stride[0], self._padding(x), self.activation)
+        return depthwise(x, self.weight, self.bias, self.stride[0], padding_of(self, x.shape[2:], self.same), self.activation)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, activation={self.activation}"
@@ -98,8 +100,8 @@ def _activation(node: fx.Node, modules: dict[str, nn.Module], calls: list) -> tu
         (node,) = node.users
         name = str(node.target)
         module = modules[name] if node.op == "call_module" else nn.Module()
-        if type(module) in _ACTIVATIONS and calls.count(name) == 1:
-            return name, _ACTIVATIONS[type(module)]
+        if type(module) in ACTIVATIONS and calls.count(name) == 1:
+            return name, ACTIVATIONS[type(module)]
         if not isinstance(module, nn.Identity):
             break
     return None, "none"

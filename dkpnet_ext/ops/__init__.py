@@ -5,6 +5,7 @@ from .bayesian import bayesian
 from .density import density, knn_sigma
 from .depthwise import depthwise
 from .head import attended_head, head
+from .inverted_residual import InvertedResidual, inverted_residual
 from .pointwise import pointwise
 from .pool import pool, pooled_features
 from .reweight import reweight
@@ -12,6 +13,7 @@ from .transport import TransportOutput, transport
 from .variational import VariationalOutput, variational
 
 __all__ = [
+    "InvertedResidual",
     "TransportOutput",
     "VariationalOutput",
     "attended_head",
@@ -19,6 +21,7 @@ __all__ = [
     "density",
     "depthwise",
     "head",
+    "inverted_residual",
     "knn_sigma",
     "pointwise",
     "pool",

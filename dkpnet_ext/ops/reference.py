@@ -222,6 +222,25 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tenso
     return _activated(F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype)), activation)
 
 
+def inverted_residual(
+    x: Tensor,
+    expand: tuple[Tensor, Tensor] | None,
+    filters: tuple[Tensor, Tensor],
+    project: tuple[Tensor, Tensor],
+    expand_window: tuple[int, tuple[int, int, int, int]],
+    window: tuple[int, tuple[int, int, int, int]],
+    activation: str,
+    residual: bool,
+) -> Tensor:
+    """Inverted residual, windows being (stride, padding); see `dkpnet_ext.ops.inverted_residual`."""
+    y = x
+    if expand is not None:
+        weight, bias = (t.to(x.dtype) for t in expand)
+        y = _activated(F.conv2d(F.pad(x, expand_window[1]), weight, bias, expand_window[0]), activation)
+    y = pointwise(depthwise(y, *filters, *window, activation), *project, "none")
+    return y + x if residual else y
+
+
 def transport(
     density: Tensor,
     points: Tensor,

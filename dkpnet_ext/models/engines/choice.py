@@ -23,6 +23,7 @@ from ...errors import UserError
 from ...files import OutputError, write_atomically
 from ...memory import keep_freed_memory
 from ...ops import native
+from ..blocks import fuse_blocks
 from ..convolutions import use_fast_convolutions
 from ..folding import fold_batch_norms
 from ..fpn import FPNHead
@@ -156,6 +157,7 @@ def _use(model: Network, built: Engine | Trunk | None) -> None:
     if on_cpu and native.missing is None:  # PyTorch's own 1x1 convolutions have a slow path at one thread
         with suppress(Exception):  # as in `install`
             if built is None:
+                fuse_blocks(model)
                 use_fast_convolutions(model.backbone)
             if isinstance(head, FPNHead):
                 use_fast_head(head)

@@ -1,0 +1,432 @@
+// The expanded array is several times as large as the caches, and a network's time goes into writing and reading it. So
+// an output row is computed from beginning to end before the next one: of the expanded array there are only the rows
+// that the depthwise window covers, in a ring, and of the depthwise result kGroup channels of one row.
+//
+// Layout of a row in the ring and of the depthwise result: [block of kLanes channels][column][kLanes].
+#include "cpu/inverted_residual.h"
+
+#include <atomic>
+#include <type_traits>
+
+#include "cpu/parallel.h"
+#include "cpu/vector.h"
+#ifdef __SSE__
+#include <immintrin.h>
+#endif
+
+namespace dkpnet::cpu::DKPNET_ISA {
+
+using namespace inverted_residual;
+
+// A loop that many instances of `rows` share is compiled once.
+#define DKPNET_ONCE __attribute__((noinline))
+
+constexpr int kPixels = kRegisters == 32 ? 8 : 4;  // of a tile of a matrix product, whose sums stay in registers
+constexpr int kVectors = 3;                         // of channels of such a tile
+constexpr int kGroup = 48;                          // channels that go from expand to project at a time
+constexpr int kColumns = 8;                         // depthwise results that are summed side by side
+
+static inline int round_up(int value, int unit) { return (value + unit - 1) / unit * unit; }
+static inline int smaller(int a, int b) { return a < b ? a : b; }
+static inline int larger(int a, int b) { return a > b ? a : b; }
+
+// ---- Matrix products: sum[pixel][channel] += in[pixel][k] * weight[k][channel] ----------------------------------------
+// A word of 4 bytes is a float, or with pairs two bf16: values k and k + 1 of a pixel, or of a channel's weights.
+
+struct Pair {
+  uint16_t first, second;
+};
+template <bool pairs>
+using Word = std::conditional_t<pairs, Pair, float>;
+
+// The pixels' values: word k of block b of pixel p is at[b * block + p * pixel + k], k < count.
+template <bool pairs>
+struct Source {
+  const Word<pairs>* at;
+  int64_t pixel, block;
+  int blocks, count;
+};
+
+typedef float HalfVector __attribute__((vector_size(kVectorBytes / 2)));
+typedef float LooseHalfVector __attribute__((vector_size(kVectorBytes / 2), aligned(4), may_alias));
+static inline HalfVector load_half(const float* from) { return *reinterpret_cast<const LooseHalfVector*>(from); }
+static inline void store_half(float* to, HalfVector x) { *reinterpret_cast<LooseHalfVector*>(to) = x; }
+
+#if defined(__AVX512F__) && defined(__x86_64__)
+constexpr bool kHasPairs = true;  // if the processor has AVX512_BF16, which -march=x86-64-v4 does not include
+template <typename V>
+static inline V plus_dot(V sum, V weight, Pair word) {
+  typedef uint32_t Words __attribute__((vector_size(sizeof(V))));
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(weight), "v"(Words{} + bit_cast<uint32_t>(word)));
+  return sum;
+}
+static inline void store_rounded(bf16* to, Vector x) {
+  typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
+  Halves rounded;
+  asm("vcvtneps2bf16 %1, %0" : "=v"(rounded) : "v"(x));
+  *reinterpret_cast<LooseHalves*>(to) = rounded;
+}
+#else
+constexpr bool kHasPairs = false;
+template <typename V>
+static inline V plus_dot(V sum, V, Pair) {
+  return sum;
+}
+static inline void store_rounded(bf16* to, Vector x) { store(to, x); }
+#endif
+template <typename V>
+static inline V plus_dot(V sum, V weight, float word) {
+  return sum + word * weight;
+}
+static inline void store_rounded(float* to, Vector x) { store(to, x); }
+
+// activated<kind> of every lane. The compilers make four instructions of that, because maximum and minimum of x86 return
+// their second operand where one is NaN.
+template <Activation kind>
+static inline Vector bounded(Vector x) {
+#if defined(__AVX512F__)
+  constexpr __mmask16 all = 0xffff;  // without a mask GCC 12 warns inside of its own header
+  if constexpr (kind != Activation::none) x = _mm512_maskz_max_ps(all, Vector{}, x);
+  if constexpr (kind == Activation::relu6) x = _mm512_maskz_min_ps(all, Vector{} + 6.0f, x);
+  return x;
+#elif defined(__AVX__)
+  if constexpr (kind != Activation::none) x = _mm256_max_ps(Vector{}, x);
+  if constexpr (kind == Activation::relu6) x = _mm256_min_ps(Vector{} + 6.0f, x);
+  return x;
+#elif defined(__SSE__)
+  if constexpr (kind != Activation::none) x = _mm_max_ps(Vector{}, x);
+  if constexpr (kind == Activation::relu6) x = _mm_min_ps(Vector{} + 6.0f, x);
+  return x;
+#else
+  return activated<kind>(x);
+#endif
+}
+
+// The sums of P pixels and W channels: whole vectors, and half of one where W is no multiple of kLanes.
+template <int P, int W>
+struct Tile {
+  static constexpr int pixels = P, width = W, V = W / kLanes;
+  static constexpr bool half = W % kLanes != 0;
+  Vector sum[P][V > 0 ? V : 1];
+  HalfVector rest[P];
+
+  // Reads the sums of every pixel; pixel = 0: the same for all.
+  void read(const float* from, int64_t pixel) {
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 3
+      for (int v = 0; v < V; ++v) sum[p][v] = load(from + p * pixel + v * kLanes);
+      if constexpr (half) rest[p] = load_half(from + p * pixel + V * kLanes);
+    }
+  }
+  void write(float* to, int64_t pixel) const {
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 3
+      for (int v = 0; v < V; ++v) store(to + p * pixel + v * kLanes, sum[p][v]);
+      if constexpr (half) store_half(to + p * pixel + V * kLanes, rest[p]);
+    }
+  }
+  // row: words of the weights from one k to the next.
+  template <bool pairs>
+  void add(const Source<pairs>& source, const void* weights, int64_t row) {
+    const float* weight = static_cast<const float*>(weights);
+    for (int b = 0; b < source.blocks; ++b) {
+      const Word<pairs>* in = source.at + b * source.block;
+      for (int k = 0; k < source.count; ++k, ++in, weight += row) {
+        Vector whole[V > 0 ? V : 1];
+        HalfVector part = {};
+#pragma GCC unroll 3
+        for (int v = 0; v < V; ++v) whole[v] = load(weight + v * kLanes);
+        if constexpr (half) part = load_half(weight + V * kLanes);
+#pragma GCC unroll 8
+        for (int p = 0; p < P; ++p) {
+          const Word<pairs> word = in[p * source.pixel];
+#pragma GCC unroll 3
+          for (int v = 0; v < V; ++v) sum[p][v] = plus_dot(sum[p][v], whole[v], word);
+          if constexpr (half) rest[p] = plus_dot(rest[p], part, word);
+        }
+      }
+    }
+  }
+};
+
+// Calls body(Tile{}) for a tile of P pixels that is `width` channels wide, at most kVectors vectors.
+template <int P, typename Body>
+static inline void with_tile(int width, const Body& body) {
+  constexpr int half = kLanes / 2;
+  if constexpr (half >= kOutUnit) {
+    if (width == half) return body(Tile<P, half>{});
+    if (width == 3 * half) return body(Tile<P, 3 * half>{});
+    if (width == 5 * half) return body(Tile<P, 5 * half>{});
+  }
+  if (width == kLanes) return body(Tile<P, kLanes>{});
+  if (width == 2 * kLanes) return body(Tile<P, 2 * kLanes>{});
+  body(Tile<P, 3 * kLanes>{});
+}
+
+// ---- One thread's memory ----------------------------------------------------------------------------------------------
+
+struct Scratch {
+  int columns, mid_columns, groups, out_width;  // columns of a row in the ring and of the depthwise result
+  int input_row;                                // floats of an input row that is copied
+  int64_t ring_row, ring, mid, sums, input;     // floats
+  explicit Scratch(const Forward& f) {
+    mid_columns = round_up(f.out_width, kColumns);
+    columns = larger((mid_columns - 1) * f.depthwise.stride + f.depthwise.kernel, f.depthwise.left + f.mid_width);
+    groups = (f.channels + kGroup - 1) / kGroup;
+    out_width = round_up(f.out_channels, kOutUnit);
+    ring_row = int64_t(columns) * kGroup;
+    ring = ring_row * f.depthwise.kernel * groups;
+    mid = int64_t(mid_columns) * kGroup;
+    sums = int64_t(mid_columns) * out_width;
+    // One column more than the window covers, because pairs read an even number of values.
+    const int needed = (f.mid_width - 1) * f.expand.stride + f.expand.kernel + 1;
+    input_row = round_up(larger(needed, f.expand.left + f.width) * f.in_channels, kUnit);
+    input = int64_t(input_row) * f.expand.kernel;
+  }
+  int64_t size() const { return ring + mid + (sums + kUnit - 1) / kUnit * kUnit + input; }
+};
+
+// ---- Rows of one image ------------------------------------------------------------------------------------------------
+
+struct Image {
+  const Forward& f;
+  const Scratch scratch;
+  int64_t index;
+  float *ring, *mid, *sums, *input;
+
+  Image(const Forward& forward, int64_t image, float* memory) : f(forward), scratch(forward), index(image) {
+    ring = memory;
+    mid = ring + scratch.ring;
+    input = mid + scratch.mid;
+    sums = input + scratch.input;
+  }
+  int vectors(int group) const { return smaller(kGroup, f.channels - group * kGroup) / kLanes; }
+  // Where the ring holds row r of the padded expanded array.
+  float* ring_row(int group, int r) const {
+    return ring + (int64_t(group) * f.depthwise.kernel + r % f.depthwise.kernel) * scratch.ring_row;
+  }
+  template <typename T>
+  const T* in_row(int y) const {
+    return static_cast<const T*>(f.in) + (index * f.height + y) * f.width * f.in_channels;
+  }
+
+  // The values that row v of the expanded array is computed from: input rows as they lie, or padded copies of them.
+  template <typename T, bool pairs>
+  Source<pairs> source(int v) const {
+    using Value = std::conditional_t<pairs, bf16, float>;
+    constexpr int per_word = pairs ? 2 : 1;
+    const Window& w = f.expand;
+    const bool copied = w.kernel > 1 || w.stride > 1 || sizeof(T) != sizeof(Value);
+    if (!copied)
+      return {reinterpret_cast<const Word<pairs>*>(in_row<T>(v)), f.in_channels / per_word, 0, 1,
+              f.in_channels / per_word};
+    for (int i = 0; i < w.kernel; ++i) {
+      Value* to = reinterpret_cast<Value*>(input + i * scratch.input_row);
+      memset(to, 0, scratch.input_row * sizeof(float));
+      const int y = v * w.stride - w.top + i;
+      if (y < 0 || y >= f.height) continue;
+      const T* from = in_row<T>(y);
+      to += w.left * f.in_channels;
+      const int count = f.width * f.in_channels;
+      if constexpr (sizeof(T) == sizeof(Value)) {
+        memcpy(to, from, count * sizeof(T));
+      } else {
+        for (int j = 0; j < count; ++j) to[j] = widen(from[j]);
+      }
+    }
+    return {reinterpret_cast<const Word<pairs>*>(input), w.stride * f.in_channels / per_word, scratch.input_row,
+            w.kernel, (w.kernel * f.in_channels + per_word - 1) / per_word};
+  }
+
+  // Expands channels [first, first + width) of a group. A last tile that would pass the row's end begins earlier.
+  template <bool pairs, Activation kind>
+  DKPNET_ONCE void expand_tiles(const Source<pairs>& source, int group, int first, int width, float* to) const {
+    const int channel = group * kGroup + first;
+    const float* weight = static_cast<const float*>(f.expand_weight) + channel;
+    const auto compute = [&](auto tile, int u) {
+      tile.read(f.expand_bias + channel, 0);
+      Source<pairs> pixels = source;
+      pixels.at += u * source.pixel;
+      tile.add(pixels, weight, f.channels);
+      float* out = to + (first / kLanes * scratch.columns + u) * kLanes;
+#pragma GCC unroll 8
+      for (int p = 0; p < tile.pixels; ++p)
+#pragma GCC unroll 3
+        for (int v = 0; v < tile.V; ++v) store(out + (v * scratch.columns + p) * kLanes, bounded<kind>(tile.sum[p][v]));
+    };
+    if (f.mid_width >= kPixels) {
+      with_tile<kPixels>(width, [&](auto tile) {
+        for (int u = 0; u < f.mid_width; u += kPixels) compute(tile, smaller(u, f.mid_width - kPixels));
+      });
+    } else {
+      with_tile<1>(width, [&](auto tile) {
+        for (int u = 0; u < f.mid_width; ++u) compute(tile, u);
+      });
+    }
+  }
+
+  // Fills the ring with row r of the padded expanded array, of every group. The columns of padding are zero already.
+  template <typename T, bool pairs, Activation kind>
+  void fill(int r) const {
+    const int v = r - f.depthwise.top;
+    const bool inside = v >= 0 && v < f.mid_height;
+    Source<pairs> source{};
+    if (inside && f.expand.kernel) source = this->source<T, pairs>(v);
+    for (int group = 0; group < scratch.groups; ++group) {
+      float* to = ring_row(group, r);
+      if (!inside) {
+        memset(to, 0, scratch.ring_row * sizeof(float));
+        continue;
+      }
+      to += f.depthwise.left * kLanes;
+      const int count = vectors(group);
+      if (f.expand.kernel) {
+        for (int first = 0; first < count; first += kVectors)
+          expand_tiles<pairs, kind>(source, group, first * kLanes, smaller(kVectors, count - first) * kLanes, to);
+        continue;
+      }
+      const T* from = in_row<T>(v) + group * kGroup;
+      for (int u = 0; u < f.width; ++u)
+        for (int b = 0; b < count; ++b) {
+          const int lanes = smaller(kLanes, f.in_channels - group * kGroup - b * kLanes);
+          if (lanes > 0)
+            store(to + (b * scratch.columns + u) * kLanes, load(from + int64_t(u) * f.in_channels + b * kLanes, lanes));
+        }
+    }
+  }
+
+  // One group of row y of the depthwise result, as `Value`.
+  template <int K, int S, Activation kind, typename Value>
+  DKPNET_ONCE void filter(int group, int y) const {
+    for (int b = 0; b < vectors(group); ++b) {
+      const int channel = group * kGroup + b * kLanes;
+      Value* out = reinterpret_cast<Value*>(mid) + b * scratch.mid_columns * kLanes;
+      for (int x = 0; x < scratch.mid_columns; x += kColumns) {
+        Vector sum[kColumns];
+#pragma GCC unroll 8
+        for (int j = 0; j < kColumns; ++j) sum[j] = load(f.taps_bias + channel);
+        for (int i = 0; i < K; ++i) {
+          const float* from = ring_row(group, y * S + i) + (b * scratch.columns + x * S) * kLanes;
+          const float* taps = f.taps + i * K * f.channels + channel;
+#pragma GCC unroll 5
+          for (int k = 0; k < K; ++k) {
+            const Vector tap = load(taps + k * f.channels);
+#pragma GCC unroll 8
+            for (int j = 0; j < kColumns; ++j) sum[j] += tap * load(from + (j * S + k) * kLanes);
+          }
+        }
+#pragma GCC unroll 8
+        for (int j = 0; j < kColumns; ++j) store_rounded(out + (x + j) * kLanes, bounded<kind>(sum[j]));
+      }
+    }
+  }
+
+  // Adds what a group of the depthwise result contributes to the sums of a row, [column][out_width].
+  template <bool pairs>
+  DKPNET_ONCE void project(int group) const {
+    constexpr int per_word = pairs ? 2 : 1, most = kVectors * kLanes;
+    const Word<pairs>* from = reinterpret_cast<const Word<pairs>*>(mid);
+    const int64_t pixel = kLanes / per_word;
+    for (int n = 0; n < scratch.out_width; n += most)
+      with_tile<kPixels>(smaller(most, scratch.out_width - n), [&](auto tile) {
+        const float* weight =
+            static_cast<const float*>(f.project_weight) + int64_t(group) * kGroup / per_word * scratch.out_width + n;
+        for (int x = 0; x < scratch.mid_columns; x += kPixels) {
+          float* to = sums + int64_t(x) * scratch.out_width + n;
+          tile.read(group == 0 ? f.project_bias + n : to, group == 0 ? 0 : scratch.out_width);
+          tile.add(Source<pairs>{from + x * pixel, pixel, scratch.mid_columns * pixel, vectors(group), kLanes / per_word},
+                   weight, scratch.out_width);
+          tile.write(to, scratch.out_width);
+        }
+      });
+  }
+
+  template <typename T>
+  void finish(int y) const {
+    const int64_t row = (index * f.out_height + y) * f.out_width * f.out_channels;
+    for (int x = 0; x < f.out_width; ++x)
+      for (int n = 0; n < f.out_channels; n += kLanes) {
+        const int lanes = smaller(kLanes, f.out_channels - n);
+        const int64_t at = row + int64_t(x) * f.out_channels + n;
+        Vector sum = load(sums + int64_t(x) * scratch.out_width + n, lanes);
+        if (f.residual) sum += load(static_cast<const T*>(f.in) + at, lanes);
+        store(static_cast<T*>(f.out) + at, sum, lanes);
+      }
+  }
+
+  template <typename T, bool pairs, int K, int S, Activation kind>
+  void rows(int begin, int end) const {
+    memset(ring, 0, scratch.ring * sizeof(float));
+    for (int y = begin; y < end; ++y) {
+      for (int r = y == begin ? y * S : y * S + K - S; r < y * S + K; ++r) fill<T, pairs, kind>(r);
+      for (int group = 0; group < scratch.groups; ++group) {
+        filter<K, S, kind, std::conditional_t<pairs, bf16, float>>(group, y);
+        project<pairs>(group);
+      }
+      finish<T>(y);
+    }
+  }
+};
+
+// ---- Threads ----------------------------------------------------------------------------------------------------------
+
+// Strips of rows that an image is cut into. A free thread takes the next strip, so that nobody waits for long for a core
+// that another process uses; but each strip expands kernel - stride rows that its neighbour above has expanded, too.
+static int64_t strips_of(const Forward& f, int threads) {
+  constexpr int per_thread = 4, least = 3;  // strips; rows of a strip for each row that is expanded twice
+  if (threads <= 1 || f.batch == 0) return 1;
+  const int64_t twice = larger(f.depthwise.kernel - f.depthwise.stride, 1);
+  const int64_t wanted = (int64_t(per_thread) * threads + f.batch - 1) / f.batch;
+  const int64_t enough = (threads + f.batch - 1) / f.batch;
+  int64_t strips = f.out_height / (least * twice);
+  strips = strips < wanted ? strips : wanted;
+  strips = strips > enough ? strips : enough;
+  return strips < f.out_height ? strips : f.out_height;
+}
+
+template <int value>
+struct Constant {
+  static constexpr int of = value;
+};
+
+// Calls body(T{}, pairs, kernel, stride, activation), the last four as constants.
+template <typename Body>
+static void with_constants(const Forward& f, const Body& body) {
+  const auto sized = [&](auto type, auto pairs, auto kind) {
+    if (f.depthwise.kernel == 3)
+      return f.depthwise.stride == 1 ? body(type, pairs, Constant<3>{}, Constant<1>{}, kind)
+                                     : body(type, pairs, Constant<3>{}, Constant<2>{}, kind);
+    return f.depthwise.stride == 1 ? body(type, pairs, Constant<5>{}, Constant<1>{}, kind)
+                                   : body(type, pairs, Constant<5>{}, Constant<2>{}, kind);
+  };
+  with_activation(f.activation, [&](auto kind) {
+    if (f.dtype != DType::bf16) return sized(float{}, std::false_type{}, kind);
+    if constexpr (kHasPairs)
+      if (f.pairs) return sized(bf16{}, std::true_type{}, kind);
+    sized(bf16{}, std::false_type{}, kind);
+  });
+}
+
+static int64_t scratch_size(const Forward& f) { return Scratch(f).size(); }
+
+static void forward(const Forward& f, int threads) {
+  const int64_t strips = strips_of(f, threads), items = f.batch * strips, rows = f.out_height, size = scratch_size(f);
+  with_constants(f, [&](auto type, auto pairs, auto kernel, auto stride, auto kind) {
+    std::atomic<int64_t> next{0};
+    parallel_for(items < threads ? items : threads, 1, threads, [&](int64_t begin, int64_t end) {
+      for (int64_t part = begin; part < end; ++part)
+        for (int64_t item = next++; item < items; item = next++) {
+          const int64_t strip = item % strips;
+          Image(f, item / strips, f.scratch + part * size)
+              .template rows<decltype(type), pairs.value, kernel.of, stride.of, kind.value>(
+                  int(rows * strip / strips), int(rows * (strip + 1) / strips));
+        }
+    });
+  });
+}
+
+const InvertedResidualKernels inverted_residual_kernels{scratch_size, forward};
+
+}  // namespace dkpnet::cpu::DKPNET_ISA
