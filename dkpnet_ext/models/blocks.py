@@ -21,6 +21,8 @@ class FusedBlock(nn.Module):
         activation: "relu" or "relu6"; residual: x is added to the result.
     """
 
+    is_whole = True  # for `folding.Tracer`
+
     def __init__(
         self, expand: nn.Conv2d | None, depthwise: nn.Conv2d, project: nn.Conv2d, activation: str, residual: bool
     ) -> None:

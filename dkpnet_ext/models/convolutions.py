@@ -48,7 +48,9 @@ class FastConvolution(nn.Conv2d):
         """As the convolution it replaces, then the activation."""
         if self.groups == 1:
             return pointwise(x, self.weight, self.bias, self.activation)
-        return depthwise(x, self.weight, self.bias, self.stride[0], padding_of(self, x.shape[2:], self.same), self.activation)
+        return depthwise(
+            x, self.weight, self.bias, self.stride[0], padding_of(self, x.shape[2:], self.same), self.activation
+        )
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, activation={self.activation}"

@@ -12,10 +12,11 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Tracer(fx.Tracer):
-    """Sees convolutions and batch norms as wholes, timm's own kinds too."""
+    """Sees convolutions and batch norms as wholes, timm's own kinds too, and modules that say so by `is_whole`."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, nn.Conv2d | nn.BatchNorm2d) or super().is_leaf_module(module, name)
+        whole = isinstance(module, nn.Conv2d | nn.BatchNorm2d) or getattr(module, "is_whole", False)
+        return whole or super().is_leaf_module(module, name)
 
 
 def fold_batch_norms(model: Network) -> Network:

@@ -75,9 +75,13 @@ class InvertedResidual:
         width = depthwise[0].shape[0]
         for name, wanted, (weight, _) in (("depthwise", (width, 1), depthwise), ("project", (None, width), project)):
             if weight.dim() != 4 or weight.shape[2] != weight.shape[3] or weight.shape[1] != wanted[1]:
-                raise ValueError(f"inverted_residual: weight of {name} is {list(weight.shape)}, which does not fit {width}")
+                raise ValueError(
+                    f"inverted_residual: weight of {name} is {list(weight.shape)}, which does not fit {width}"
+                )
         if expand is not None and (expand[0].dim() != 4 or expand[0].shape[0] != width):
-            raise ValueError(f"inverted_residual: expand must give {width} channels, got weight {list(expand[0].shape)}")
+            raise ValueError(
+                f"inverted_residual: expand must give {width} channels, got weight {list(expand[0].shape)}"
+            )
         if project[0].shape[2] != 1:
             raise ValueError(f"inverted_residual: project has a kernel of 1, got {project[0].shape[2]}")
         if min(expand_stride, stride) < 1:
@@ -210,10 +214,14 @@ def _size(size: tuple[int, ...], window: list[int]) -> tuple[int, ...]:
         return size
     kernel, stride, left, right, top, bottom = window
     if stride < 1 or not all(0 <= p < kernel for p in window[2:]):
-        raise ValueError(f"inverted_residual: padding (left, right, top, bottom) is 0 to {kernel - 1}, got {window[2:]}")
+        raise ValueError(
+            f"inverted_residual: padding (left, right, top, bottom) is 0 to {kernel - 1}, got {window[2:]}"
+        )
     height, width = size[0] + top + bottom, size[1] + left + right
     if height < kernel or width < kernel:
-        raise ValueError(f"inverted_residual: {list(size)} with padding {window[2:]} is smaller than the kernel, {kernel}")
+        raise ValueError(
+            f"inverted_residual: {list(size)} with padding {window[2:]} is smaller than the kernel, {kernel}"
+        )
     return (height - kernel) // stride + 1, (width - kernel) // stride + 1
 
 
@@ -233,7 +241,9 @@ def _check_packed(
         raise ValueError(f"{name}: needs x [B, C, H, W] and windows of 6 numbers, got {list(x.shape)}")
     if activation not in ACTIVATIONS:
         raise ValueError(f"{name}: unknown activation {activation!r}: choose one of {', '.join(ACTIVATIONS)}")
-    if (packed.expand is None) is not (not expand_window) or (packed.expand is None) is not (packed.expand_bias is None):
+    if (packed.expand is None) is not (not expand_window) or (packed.expand is None) is not (
+        packed.expand_bias is None
+    ):
         raise ValueError(f"{name}: weight, bias and window of expand are given together")
     pairs = packed.project.dtype == torch.bfloat16
     if pairs and (x.dtype != torch.bfloat16 or not native.module.BF16_DOT_PRODUCTS):

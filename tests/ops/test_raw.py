@@ -29,6 +29,11 @@ TAIL = dict(
     fine=zeros(2, 5, 4, 6), fine_weight=zeros(2, 5, 64), products=[zeros(2, 2, 3, 64)], bias=zeros(2, 64),
     weight2=zeros(32, 64), bias2=zeros(32), weight3=zeros(1, 32), bias3=zeros(1), height=4, width=6, backend="cpp",
 )  # fmt: skip
+BLOCK = dict(
+    x=zeros(1, 4, 5, 6), expand=zeros(1, 4, 16), expand_bias=zeros(16), taps=zeros(9, 16), taps_bias=zeros(16),
+    project=zeros(16, 8), project_bias=zeros(8), expand_window=[1, 1, 0, 0, 0, 0], window=[3, 1, 1, 1, 1, 1],
+    out_channels=4, activation="relu6", residual=True, backend="cpp",
+)  # fmt: skip
 RIGHT = {
     "variational": VARIATIONAL,
     "variational_backward": VARIATIONAL_BACKWARD,
@@ -41,6 +46,7 @@ RIGHT = {
         points=zeros(3, 2), offsets=torch.tensor([0, 3]), sigmas=None, sigma=4.0, truncate=1.75, height=8, width=8,
         stride=4, backend="cpp",
     ),
+    "inverted_residual": BLOCK,
     "knn_sigma": dict(points=zeros(3, 2), offsets=torch.tensor([0, 3]), k=3, beta=0.3, default=4.0),
 }  # fmt: skip
 BIG = 2**40
@@ -70,6 +76,14 @@ WRONG = {
         ("offsets", torch.tensor([0, BIG])), ("offsets", torch.tensor([-BIG, 3])), ("offsets", torch.tensor([0, 4, 3])),
         ("sigmas", zeros(2)), ("sigmas", zeros(3).double()), ("sigma", 0.0), ("truncate", float("nan")), ("height", 0),
         ("width", BIG), ("stride", 0), ("points", zeros(3, 3)), ("points", zeros(3, 2).double()),
+    ],
+    "inverted_residual": [
+        ("x", zeros(1, 3, 5, 6)), ("x", zeros(4, 5, 6)), ("x", zeros(1, 4, 5, 6).half()), ("expand", zeros(1, 4, 32)),
+        ("expand", None), ("expand_bias", None), ("expand_bias", zeros(8)), ("taps", zeros(25, 16)), ("taps", zeros(9, 12)),
+        ("taps_bias", zeros(15)), ("project", zeros(16, 4)), ("project", zeros(8, 8, 2, dtype=torch.bfloat16)),
+        ("project_bias", zeros(4)), ("expand_window", []), ("expand_window", [3, 1, 1, 1, 1, 1]), ("window", [3, 1]),
+        ("window", [3, 3, 1, 1, 1, 1]), ("window", [3, 1, 3, 1, 1, 1]), ("window", [3, 1, 0, 0, 0, 0]), ("out_channels", 0),
+        ("out_channels", 9), ("activation", "gelu"),
     ],
     "knn_sigma": [("offsets", torch.tensor([0, BIG])), ("k", 0), ("points", zeros(3, 1))],
 }  # fmt: skip

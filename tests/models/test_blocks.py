@@ -1,0 +1,72 @@
+"""Blocks of a network in one pass: the same features, all of them found, the rest left alone."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from dkpnet_ext.models.blocks import FusedBlock, fuse_blocks
+from dkpnet_ext.models.convolutions import use_fast_convolutions
+from dkpnet_ext.models.folding import fold_batch_norms
+from dkpnet_ext.models.fpn import Mix
+
+from .test_convolutions import lite0
+
+
+def fused(network: nn.Module) -> nn.Module:
+    network = copy.deepcopy(network).eval()
+    fuse_blocks(network)
+    return network
+
+
+@pytest.mark.parametrize("size", [(64, 96), (52, 70)])  # TensorFlow's padding depends on the size
+def test_same_features(size):
+    folded = fold_batch_norms(lite0())
+    fast, images = fused(folded), torch.randn(2, 3, *size).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for got, want in zip(fast(images), folded(images), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * want.abs().max().item())
+    for got, want in zip(fast(images), folded(images), strict=True):  # with a gradient
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * want.abs().max().item())
+
+
+def test_every_block_and_the_stem():
+    fast = fused(fold_batch_norms(lite0()))
+    blocks = [m for m in fast.modules() if isinstance(m, FusedBlock)]
+    assert len(blocks) == 11 and isinstance(fast.net.conv_stem, nn.Identity)
+    assert blocks[0].expand.kernel_size == (3, 3) and [b.residual for b in blocks] == [
+        False, False, True, False, True, False, True, True, False, True, True,
+    ]  # fmt: skip
+    inside = {id(m) for block in blocks for m in block.modules()}
+    assert all(id(m) in inside for m in fast.modules() if isinstance(m, nn.Conv2d))
+    assert use_fast_convolutions(fast) is fast  # which traces it
+
+
+def test_mix():
+    torch.manual_seed(0)
+    mixes = nn.Sequential(Mix(64, 5), Mix(64, 3))
+    images = torch.randn(1, 64, 13, 10)
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(mixes)(images), mixes(images), rtol=1e-4, atol=1e-5)
+    assert all(isinstance(m, FusedBlock) for m in fused(mixes))
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_035", "mobilenetv3_small_050", "efficientnet_b0"])
+def test_other_networks(name):
+    """ReLU6 with PyTorch's padding; some blocks with ReLU; SiLU and squeeze-and-excitation, which stay."""
+    torch.manual_seed(0)
+    network = timm.create_model(name, features_only=True).eval()
+    folded = fold_batch_norms(network)
+    fast, images = fused(folded), torch.randn(1, 3, 64, 64)
+    assert any(isinstance(m, FusedBlock) for m in fast.modules()) == (name != "efficientnet_b0")
+    with torch.inference_mode():
+        for got, want in zip(fast(images), folded(images), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4 * want.abs().max().item())
+
+
+def test_batch_norms_that_are_not_folded_keep_their_blocks():
+    assert not any(isinstance(m, FusedBlock) for m in fused(lite0()).modules())
