@@ -1,6 +1,6 @@
-"""Depthwise and pointwise convolutions on the CPU, forward + backward, and a backbone made of them, against oneDNN.
+"""Convolutions on the CPU against oneDNN: depthwise and pointwise forward + backward, a backbone of them, blocks for inference.
 
-Shapes are EfficientNet-Lite0's on crops of 256. Freed memory is kept for everyone (`dkpnet_ext.memory`), so that no page
+Shapes are EfficientNet-Lite0's on crops of 256; of the blocks on an image of 1024 x 768. Freed memory is kept for everyone (`dkpnet_ext.memory`), so that no page
 fault of a fresh array is counted.
 """
 
@@ -17,11 +17,13 @@ from measure import both_errors, short
 from dkpnet_ext.memory import keep_freed_memory
 from dkpnet_ext.models.backbones import create_backbone
 from dkpnet_ext.models.convolutions import fold_for_training, use_fast_convolutions
-from dkpnet_ext.ops import depthwise, pointwise
+from dkpnet_ext.ops import InvertedResidual, depthwise, inverted_residual, pointwise
 
 BATCH = 12
 # kernel, stride, channels, side of the input
 DEPTHWISE = [(5, 2, 144, 64), (5, 1, 240, 32), (3, 2, 96, 128), (3, 1, 144, 64)]
+# kernel, stride, channels, expanded, width, size of the input
+BLOCKS = [(3, 2, 16, 96, 24, (384, 512)), (3, 1, 24, 144, 24, (192, 256)), (5, 1, 112, 672, 112, (48, 64))]
 # channels in, channels out, side, activation
 POINTWISE = [(16, 96, 128, "relu6"), (144, 40, 32, "none")]
 
@@ -104,6 +106,40 @@ def test_pointwise(compare, tiny, channels, width, side, activation):
         lambda x, w, b: pointwise(x, w, b, activation), lambda x, w, b: plain_pointwise(x, w, b, activation),
         inputs, 1, tiny,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=short)
+@pytest.mark.parametrize(("kernel", "stride", "channels", "expanded", "width", "size"), BLOCKS)
+def test_inverted_residual(compare, tiny, kernel, stride, channels, expanded, width, size, dtype):
+    size = tuple(side // 8 for side in size) if tiny else size
+    x, expand, bias = (
+        t.detach() for t in leaves((1, channels, *size), (expanded, channels, 1, 1), (expanded,), dtype=dtype)
+    )
+    _, taps, project = (
+        t.detach() for t in leaves((1,), (expanded, 1, kernel, kernel), (width, expanded, 1, 1), dtype=torch.float32)
+    )
+    total, residual = kernel - stride, stride == 1 and channels == width
+    padding = (total // 2, total - total // 2) * 2
+    block = InvertedResidual((expand, bias), (taps, None), (project, None), stride=stride, residual=residual)
+
+    def plain(x):
+        y = plain_pointwise(x, expand, bias, "relu6")
+        y = plain_depthwise(y, taps, torch.zeros(expanded), stride, padding)
+        y = plain_pointwise(y, project, torch.zeros(width), "none")
+        return y + x if residual else y
+
+    functions = {"cpp": lambda x: inverted_residual(x, block, padding), "oneDNN": plain}
+    functions |= {} if tiny else {"torch.compile": torch.compile(plain, dynamic=False)}
+    with torch.inference_mode():
+        truth = plain(x.double())
+        errors = {name: both_errors((f(x),), (truth,), 1) for name, f in functions.items()}
+        timing = {name: partial(torch.inference_mode()(f), x) for name, f in functions.items()}
+        compare(
+            "inverted residual, forward",
+            f"{kernel}x{kernel} stride {stride}, C={channels} to {expanded} to {width}, {size[1]} x {size[0]} px, {short(dtype)}",
+            {"cpp": timing.pop("cpp")}, timing, device="cpu", rounds=5, dtype=dtype, columns=errors,
+            aims=[("cpp", "oneDNN", 1.3)], graph_calls=0,
+        )  # fmt: skip
 
 
 def step(network, images):

@@ -224,12 +224,13 @@ struct Image {
               f.in_channels / per_word};
     for (int i = 0; i < w.kernel; ++i) {
       Value* to = reinterpret_cast<Value*>(input + i * scratch.input_row);
-      memset(to, 0, scratch.input_row * sizeof(float));
-      const int y = v * w.stride - w.top + i;
-      if (y < 0 || y >= f.height) continue;
+      const int y = v * w.stride - w.top + i, before = w.left * f.in_channels, size = scratch.input_row * per_word;
+      const int count = y < 0 || y >= f.height ? 0 : f.width * f.in_channels;
+      memset(to, 0, before * sizeof(Value));
+      memset(to + before + count, 0, (size - before - count) * sizeof(Value));
+      if (count == 0) continue;
       const T* from = in_row<T>(y);
-      to += w.left * f.in_channels;
-      const int count = f.width * f.in_channels;
+      to += before;
       if constexpr (sizeof(T) == sizeof(Value)) {
         memcpy(to, from, count * sizeof(T));
       } else {
@@ -343,12 +344,15 @@ struct Image {
       });
   }
 
+  // Writes the sums of row y as the result. Where no channel is padding, the row is one run of values.
   template <typename T>
   void finish(int y) const {
     const int64_t row = (index * f.out_height + y) * f.out_width * f.out_channels;
-    for (int x = 0; x < f.out_width; ++x)
-      for (int n = 0; n < f.out_channels; n += kLanes) {
-        const int lanes = smaller(kLanes, f.out_channels - n);
+    const bool dense = f.out_channels == scratch.out_width;
+    const int runs = dense ? 1 : f.out_width, length = dense ? f.out_width * f.out_channels : f.out_channels;
+    for (int x = 0; x < runs; ++x)
+      for (int n = 0; n < length; n += kLanes) {
+        const int lanes = smaller(kLanes, length - n);
         const int64_t at = row + int64_t(x) * f.out_channels + n;
         Vector sum = load(sums + int64_t(x) * scratch.out_width + n, lanes);
         if (f.residual) sum += load(static_cast<const T*>(f.in) + at, lanes);

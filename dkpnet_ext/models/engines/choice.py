@@ -103,6 +103,7 @@ def _fastest(model: Network, precision: Precision) -> tuple[EngineName, Choice]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "versions": {name: installed(name) for name in ("torch", "onnxruntime", "openvino")}
         | {"dkpnet_ext": __version__},
+        "kernels": None if native.module is None else native.module.build_info["fingerprint"],
     }
     key = hashlib.blake2b(json.dumps(setting, sort_keys=True).encode(), digest_size=12).hexdigest()
     path = folder() / f"{key}.json"
