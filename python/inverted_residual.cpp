@@ -22,6 +22,7 @@ template <typename Args>
 Direction<Args>& sizes(Direction<Args>&& direction) {
   return direction.field("dtype", &Forward::dtype)
       .field("pairs", &Forward::pairs)
+      .field("planar", &Forward::planar)
       .field("residual", &Forward::residual)
       .field("batch", &Forward::batch)
       .field("height", &Forward::height)

@@ -6,13 +6,9 @@
 #include "cpu/inverted_residual.h"
 
 #include <atomic>
-#include <type_traits>
 
 #include "cpu/parallel.h"
-#include "cpu/vector.h"
-#ifdef __SSE__
-#include <immintrin.h>
-#endif
+#include "cpu/tile.h"
 
 namespace dkpnet::cpu::DKPNET_ISA {
 
@@ -21,151 +17,15 @@ using namespace inverted_residual;
 // A loop that many instances of `rows` share is compiled once.
 #define DKPNET_ONCE __attribute__((noinline))
 
-constexpr int kPixels = kRegisters == 32 ? 8 : 4;  // of a tile of a matrix product, whose sums stay in registers
-constexpr int kVectors = 3;                         // of channels of such a tile
-constexpr int kGroup = 48;                          // channels that go from expand to project at a time
-constexpr int kColumns = 8;                         // depthwise results that are summed side by side
+constexpr int kPixels = kTilePixels, kVectors = kTileVectors;
+constexpr int kGroup = 48;   // channels that go from expand to project at a time
+constexpr int kColumns = 8;  // depthwise results that are summed side by side
 
 static inline int round_up(int value, int unit) { return (value + unit - 1) / unit * unit; }
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 static inline int larger(int a, int b) { return a > b ? a : b; }
 
-// ---- Matrix products: sum[pixel][channel] += in[pixel][k] * weight[k][channel] ----------------------------------------
-// A word of 4 bytes is a float, or with pairs two bf16: values k and k + 1 of a pixel, or of a channel's weights.
-
-struct Pair {
-  uint16_t first, second;
-};
-template <bool pairs>
-using Word = std::conditional_t<pairs, Pair, float>;
-
-// The pixels' values: word k of block b of pixel p is at[b * block + p * pixel + k], k < count.
-template <bool pairs>
-struct Source {
-  const Word<pairs>* at;
-  int64_t pixel, block;
-  int blocks, count;
-};
-
-typedef float HalfVector __attribute__((vector_size(kVectorBytes / 2)));
-typedef float LooseHalfVector __attribute__((vector_size(kVectorBytes / 2), aligned(4), may_alias));
-static inline HalfVector load_half(const float* from) { return *reinterpret_cast<const LooseHalfVector*>(from); }
-static inline void store_half(float* to, HalfVector x) { *reinterpret_cast<LooseHalfVector*>(to) = x; }
-
-#if defined(__AVX512F__) && defined(__x86_64__)
-constexpr bool kHasPairs = true;  // if the processor has AVX512_BF16, which -march=x86-64-v4 does not include
-template <typename V>
-static inline V plus_dot(V sum, V weight, Pair word) {
-  typedef uint32_t Words __attribute__((vector_size(sizeof(V))));
-  asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(weight), "v"(Words{} + bit_cast<uint32_t>(word)));
-  return sum;
-}
-static inline void store_rounded(bf16* to, Vector x) {
-  typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
-  Halves rounded;
-  asm("vcvtneps2bf16 %1, %0" : "=v"(rounded) : "v"(x));
-  *reinterpret_cast<LooseHalves*>(to) = rounded;
-}
-#else
-constexpr bool kHasPairs = false;
-template <typename V>
-static inline V plus_dot(V sum, V, Pair) {
-  return sum;
-}
-static inline void store_rounded(bf16* to, Vector x) { store(to, x); }
-#endif
-template <typename V>
-static inline V plus_dot(V sum, V weight, float word) {
-  return sum + word * weight;
-}
-static inline void store_rounded(float* to, Vector x) { store(to, x); }
-
-// activated<kind> of every lane. The compilers make four instructions of that, because maximum and minimum of x86 return
-// their second operand where one is NaN.
-template <Activation kind>
-static inline Vector bounded(Vector x) {
-#if defined(__AVX512F__)
-  constexpr __mmask16 all = 0xffff;  // without a mask GCC 12 warns inside of its own header
-  if constexpr (kind != Activation::none) x = _mm512_maskz_max_ps(all, Vector{}, x);
-  if constexpr (kind == Activation::relu6) x = _mm512_maskz_min_ps(all, Vector{} + 6.0f, x);
-  return x;
-#elif defined(__AVX__)
-  if constexpr (kind != Activation::none) x = _mm256_max_ps(Vector{}, x);
-  if constexpr (kind == Activation::relu6) x = _mm256_min_ps(Vector{} + 6.0f, x);
-  return x;
-#elif defined(__SSE__)
-  if constexpr (kind != Activation::none) x = _mm_max_ps(Vector{}, x);
-  if constexpr (kind == Activation::relu6) x = _mm_min_ps(Vector{} + 6.0f, x);
-  return x;
-#else
-  return activated<kind>(x);
-#endif
-}
-
-// The sums of P pixels and W channels: whole vectors, and half of one where W is no multiple of kLanes.
-template <int P, int W>
-struct Tile {
-  static constexpr int pixels = P, width = W, V = W / kLanes;
-  static constexpr bool half = W % kLanes != 0;
-  Vector sum[P][V > 0 ? V : 1];
-  HalfVector rest[P];
-
-  // Reads the sums of every pixel; pixel = 0: the same for all.
-  void read(const float* from, int64_t pixel) {
-#pragma GCC unroll 8
-    for (int p = 0; p < P; ++p) {
-#pragma GCC unroll 3
-      for (int v = 0; v < V; ++v) sum[p][v] = load(from + p * pixel + v * kLanes);
-      if constexpr (half) rest[p] = load_half(from + p * pixel + V * kLanes);
-    }
-  }
-  void write(float* to, int64_t pixel) const {
-#pragma GCC unroll 8
-    for (int p = 0; p < P; ++p) {
-#pragma GCC unroll 3
-      for (int v = 0; v < V; ++v) store(to + p * pixel + v * kLanes, sum[p][v]);
-      if constexpr (half) store_half(to + p * pixel + V * kLanes, rest[p]);
-    }
-  }
-  // row: words of the weights from one k to the next.
-  template <bool pairs>
-  void add(const Source<pairs>& source, const void* weights, int64_t row) {
-    const float* weight = static_cast<const float*>(weights);
-    for (int b = 0; b < source.blocks; ++b) {
-      const Word<pairs>* in = source.at + b * source.block;
-      for (int k = 0; k < source.count; ++k, ++in, weight += row) {
-        Vector whole[V > 0 ? V : 1];
-        HalfVector part = {};
-#pragma GCC unroll 3
-        for (int v = 0; v < V; ++v) whole[v] = load(weight + v * kLanes);
-        if constexpr (half) part = load_half(weight + V * kLanes);
-#pragma GCC unroll 8
-        for (int p = 0; p < P; ++p) {
-          const Word<pairs> word = in[p * source.pixel];
-#pragma GCC unroll 3
-          for (int v = 0; v < V; ++v) sum[p][v] = plus_dot(sum[p][v], whole[v], word);
-          if constexpr (half) rest[p] = plus_dot(rest[p], part, word);
-        }
-      }
-    }
-  }
-};
-
-// Calls body(Tile{}) for a tile of P pixels that is `width` channels wide, at most kVectors vectors.
-template <int P, typename Body>
-static inline void with_tile(int width, const Body& body) {
-  constexpr int half = kLanes / 2;
-  if constexpr (half >= kOutUnit) {
-    if (width == half) return body(Tile<P, half>{});
-    if (width == 3 * half) return body(Tile<P, 3 * half>{});
-    if (width == 5 * half) return body(Tile<P, 5 * half>{});
-  }
-  if (width == kLanes) return body(Tile<P, kLanes>{});
-  if (width == 2 * kLanes) return body(Tile<P, 2 * kLanes>{});
-  body(Tile<P, 3 * kLanes>{});
-}
-
-// ---- One thread's memory ----------------------------------------------------------------------------------------------
+// ---- One thread's memory ----
 
 struct Scratch {
   int columns, mid_columns, groups, out_width;  // columns of a row in the ring and of the depthwise result
@@ -188,7 +48,7 @@ struct Scratch {
   int64_t size() const { return ring + mid + (sums + kUnit - 1) / kUnit * kUnit + input; }
 };
 
-// ---- Rows of one image ------------------------------------------------------------------------------------------------
+// ---- Rows of one image ----
 
 struct Image {
   const Forward& f;
@@ -218,27 +78,35 @@ struct Image {
     using Value = std::conditional_t<pairs, bf16, float>;
     constexpr int per_word = pairs ? 2 : 1;
     const Window& w = f.expand;
-    const bool copied = w.kernel > 1 || w.stride > 1 || sizeof(T) != sizeof(Value);
+    const bool copied = f.planar || w.kernel > 1 || w.stride > 1 || sizeof(T) != sizeof(Value);
+    const int channels = f.in_channels;
     if (!copied)
-      return {reinterpret_cast<const Word<pairs>*>(in_row<T>(v)), f.in_channels / per_word, 0, 1,
-              f.in_channels / per_word};
+      return {reinterpret_cast<const Word<pairs>*>(in_row<T>(v)), channels / per_word, 0, 1, channels / per_word};
     for (int i = 0; i < w.kernel; ++i) {
       Value* to = reinterpret_cast<Value*>(input + i * scratch.input_row);
-      const int y = v * w.stride - w.top + i, before = w.left * f.in_channels, size = scratch.input_row * per_word;
-      const int count = y < 0 || y >= f.height ? 0 : f.width * f.in_channels;
+      const int y = v * w.stride - w.top + i, before = w.left * channels, size = scratch.input_row * per_word;
+      const int count = y < 0 || y >= f.height ? 0 : f.width * channels;
       memset(to, 0, before * sizeof(Value));
       memset(to + before + count, 0, (size - before - count) * sizeof(Value));
       if (count == 0) continue;
-      const T* from = in_row<T>(y);
       to += before;
-      if constexpr (sizeof(T) == sizeof(Value)) {
-        memcpy(to, from, count * sizeof(T));
-      } else {
-        for (int j = 0; j < count; ++j) to[j] = widen(from[j]);
+      // Of the image, which is planar, `channels` planes; else one run of all values.
+      const int runs = f.planar ? channels : 1, length = count / runs;
+      for (int run = 0; run < runs; ++run) {
+        const T* from =
+            f.planar ? static_cast<const T*>(f.in) + ((index * channels + run) * f.height + y) * f.width : in_row<T>(y);
+        if constexpr (sizeof(T) == sizeof(Value)) {
+          if (runs == 1)
+            memcpy(to, from, length * sizeof(T));
+          else
+            for (int j = 0; j < length; ++j) memcpy(to + j * runs + run, from + j, sizeof(T));
+        } else {
+          for (int j = 0; j < length; ++j) to[j * runs + run] = widen(from[j]);
+        }
       }
     }
-    return {reinterpret_cast<const Word<pairs>*>(input), w.stride * f.in_channels / per_word, scratch.input_row,
-            w.kernel, (w.kernel * f.in_channels + per_word - 1) / per_word};
+    return {reinterpret_cast<const Word<pairs>*>(input), w.stride * channels / per_word, scratch.input_row, w.kernel,
+            (w.kernel * channels + per_word - 1) / per_word};
   }
 
   // Expands channels [first, first + width) of a group. A last tile that would pass the row's end begins earlier.
@@ -337,8 +205,9 @@ struct Image {
         for (int x = 0; x < scratch.mid_columns; x += kPixels) {
           float* to = sums + int64_t(x) * scratch.out_width + n;
           tile.read(group == 0 ? f.project_bias + n : to, group == 0 ? 0 : scratch.out_width);
-          tile.add(Source<pairs>{from + x * pixel, pixel, scratch.mid_columns * pixel, vectors(group), kLanes / per_word},
-                   weight, scratch.out_width);
+          tile.add(
+              Source<pairs>{from + x * pixel, pixel, scratch.mid_columns * pixel, vectors(group), kLanes / per_word},
+              weight, scratch.out_width);
           tile.write(to, scratch.out_width);
         }
       });
@@ -374,10 +243,11 @@ struct Image {
   }
 };
 
-// ---- Threads ----------------------------------------------------------------------------------------------------------
+// ---- Threads ----
 
-// Strips of rows that an image is cut into. A free thread takes the next strip, so that nobody waits for long for a core
-// that another process uses; but each strip expands kernel - stride rows that its neighbour above has expanded, too.
+// Strips of rows that an image is cut into. A free thread takes the next strip, so that nobody waits for long for a
+// core that another process uses; but each strip expands kernel - stride rows that its neighbour above has expanded,
+// too.
 static int64_t strips_of(const Forward& f, int threads) {
   constexpr int per_thread = 4, least = 3;  // strips; rows of a strip for each row that is expanded twice
   if (threads <= 1 || f.batch == 0) return 1;

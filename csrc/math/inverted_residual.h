@@ -22,18 +22,20 @@ struct Forward {
   DType dtype;  // f32 or bf16: of in and out
   // The weights of expand and project are pairs of bf16 for a processor's bf16 dot products; else they are floats.
   bool pairs;
+  bool planar;    // in is [batch, in_channels, height, width]; only with expand and without residual
   bool residual;  // in has the shape of out and is added to it
   int64_t batch;
-  int height, width, in_channels;  // of in
+  int height, width, in_channels;       // of in
   int mid_height, mid_width, channels;  // of the expanded array, which is never stored as a whole
   int out_height, out_width, out_channels;
   Window expand, depthwise;  // expand.kernel is 0 where there is none
   Activation activation;
-  const void* in;              // [batch, height, width, in_channels]
-  const void* expand_weight;   // [kernel, ceil(kernel * in_channels / pair), channels, pair], pair = 2 with pairs, else 1
-  const float* expand_bias;    // [channels]
-  const float* taps;           // [kernel * kernel, channels]
-  const float* taps_bias;      // [channels]
+  const void* in;  // [batch, height, width, in_channels]
+  const void*
+      expand_weight;         // [kernel, ceil(kernel * in_channels / pair), channels, pair], pair = 2 with pairs, else 1
+  const float* expand_bias;  // [channels]
+  const float* taps;         // [kernel * kernel, channels]
+  const float* taps_bias;    // [channels]
   const void* project_weight;  // [channels / pair, out_channels rounded up, pair]
   const float* project_bias;   // [out_channels rounded up]
   void* out;                   // [batch, out_height, out_width, out_channels]

@@ -113,4 +113,5 @@ def _join_stem(module: nn.Module) -> None:
     first = net.blocks[0][0]
     fits = isinstance(first, FusedBlock) and first.expand is None and not first.residual and net.conv_stem.groups == 1
     if fits and _plain(net.conv_stem) and ACTIVATIONS.get(type(net.bn1)) == first.activation:
+        # `expand` comes after `depthwise`, by which `network` sees that the image's layout need not be changed.
         first.expand, net.conv_stem, net.bn1 = net.conv_stem, nn.Identity(), nn.Identity()

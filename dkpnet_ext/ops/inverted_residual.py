@@ -281,10 +281,12 @@ def _forward(
         raise ValueError("inverted_residual: x cannot be added to a result of another shape")
     if not out.numel():
         return out
-    x = x.contiguous(memory_format=torch.channels_last)
+    # An image's planes are read as they lie: to interleave them takes as long as a tenth of the first block.
+    planar = bool(expand_window) and x.shape[1] <= 4 and x.is_contiguous() and not residual
+    x = x if planar else x.contiguous(memory_format=torch.channels_last)
     height, width = _size(tuple(x.shape[2:]), expand_window)
     sizes: dict[str, Any] = {
-        "dtype": x.dtype, "pairs": pairs, "residual": residual, "batch": x.shape[0], "height": x.shape[2],
+        "dtype": x.dtype, "pairs": pairs, "planar": planar, "residual": residual, "batch": x.shape[0], "height": x.shape[2],
         "width": x.shape[3], "in_channels": x.shape[1], "mid_height": height, "mid_width": width,
         "channels": taps.shape[1], "out_height": out.shape[2], "out_width": out.shape[3], "out_channels": out_channels,
         "activation": ACTIVATIONS.index(activation), **_window("expand_", expand_window or [0, 1] + [0] * 4),

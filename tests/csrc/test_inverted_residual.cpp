@@ -50,6 +50,7 @@ std::vector<uint32_t> packed(const std::vector<float>& weight, int blocks, int r
 
 template <typename T>
 void test(Forward f, int expanded) {
+  f.planar = f.expand.kernel == 3;
   const int in_channels = f.in_channels, taps = f.depthwise.kernel * f.depthwise.kernel;
   f.channels = round_up(expanded, inverted_residual::kUnit);
   const int out_width = round_up(f.out_channels, inverted_residual::kOutUnit);
@@ -60,7 +61,8 @@ void test(Forward f, int expanded) {
   std::vector<float> filter(size_t(taps) * f.channels), filter_bias(f.channels);
   std::vector<float> project(size_t(f.channels) * out_width), project_bias(out_width);
   for (int c = 0; c < expanded; ++c) {
-    for (int k = 0; k < f.expand.kernel * rows; ++k) expand[size_t(k) * f.channels + c] = value(k * 7 + c * 11, 29, 23) / 8;
+    for (int k = 0; k < f.expand.kernel * rows; ++k)
+      expand[size_t(k) * f.channels + c] = value(k * 7 + c * 11, 29, 23) / 8;
     for (int k = 0; k < taps; ++k) filter[size_t(k) * f.channels + c] = value(k * 5 + c * 3, 31, 19) / 4;
     for (int n = 0; n < f.out_channels; ++n) project[size_t(c) * out_width + n] = value(n * 13 + c * 17, 53, 29) / 8;
     expand_bias[c] = value(c, 5, 17), filter_bias[c] = value(c, 3, 13);
@@ -69,7 +71,8 @@ void test(Forward f, int expanded) {
 
   const auto in_at = [&](int64_t b, int y, int x, int c) -> double {
     if (y < 0 || y >= f.height || x < 0 || x >= f.width) return 0;
-    return widen(in[((b * f.height + y) * f.width + x) * in_channels + c]);
+    return widen(in[f.planar ? ((b * in_channels + c) * f.height + y) * f.width + x
+                             : ((b * f.height + y) * f.width + x) * in_channels + c]);
   };
   const auto mid_at = [&](int64_t b, int y, int x, int c) -> double {
     if (y < 0 || y >= f.mid_height || x < 0 || x >= f.mid_width) return 0;
@@ -77,8 +80,8 @@ void test(Forward f, int expanded) {
     double sum = expand_bias[c];
     for (int i = 0; i < f.expand.kernel; ++i)
       for (int k = 0; k < rows; ++k)
-        sum += in_at(b, y * f.expand.stride - f.expand.top + i,
-                     x * f.expand.stride - f.expand.left + k / in_channels, k % in_channels) *
+        sum += in_at(b, y * f.expand.stride - f.expand.top + i, x * f.expand.stride - f.expand.left + k / in_channels,
+                     k % in_channels) *
                expand[(size_t(i) * rows + k) * f.channels + c];
     return activated_by_hand(f.activation, sum);
   };
@@ -134,7 +137,7 @@ void test_shapes(DType dtype, Activation activation) {
     int in_channels, expanded, out_channels, height, width, expand_kernel, expand_stride;
     bool residual;
   };
-  const Case cases[] = {{0, 4, 20, 4, 5, 6, 1, 1, false},  {2, 4, 20, 4, 7, 9, 1, 1, true},
+  const Case cases[] = {{0, 4, 20, 4, 5, 6, 1, 1, false},   {2, 4, 20, 4, 7, 9, 1, 1, true},
                         {1, 6, 50, 40, 9, 21, 1, 1, false}, {1, 3, 32, 16, 14, 18, 3, 2, false},
                         {1, 20, 20, 20, 13, 5, 0, 1, true}, {2, 5, 113, 24, 6, 3, 1, 1, false}};
   for (const Case& c : cases)
@@ -148,7 +151,8 @@ void test_shapes(DType dtype, Activation activation) {
         f.mid_height = (c.height - 1) / c.expand_stride + 1, f.mid_width = (c.width - 1) / c.expand_stride + 1;
         const int pad = kernel - stride;
         f.depthwise = {kernel, stride, pad / 2, pad - pad / 2};
-        f.out_height = (f.mid_height + pad - kernel) / stride + 1, f.out_width = (f.mid_width + pad - kernel) / stride + 1;
+        f.out_height = (f.mid_height + pad - kernel) / stride + 1,
+        f.out_width = (f.mid_width + pad - kernel) / stride + 1;
         if (dtype == DType::bf16)
           test<bf16>(f, c.expanded);
         else
@@ -160,6 +164,7 @@ void test_shapes(DType dtype, Activation activation) {
 
 int main() {
   for (DType dtype : {DType::f32, DType::bf16})
-    for (Activation activation : {Activation::none, Activation::relu, Activation::relu6}) test_shapes(dtype, activation);
+    for (Activation activation : {Activation::none, Activation::relu, Activation::relu6})
+      test_shapes(dtype, activation);
   return check_result();
 }

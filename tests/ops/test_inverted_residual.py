@@ -127,6 +127,9 @@ def test_number_of_threads_changes_no_bit(dtype):
 def test_other_layouts():
     _, weights = make(size=(12, 16))
     wide = torch.randn(3, 30, 24, 16).contiguous(memory_format=torch.channels_last)
+    x, image = make(**CASES["the image"][0])
+    got = [ours(view, image, *CASES["the image"][1]) for view in (x, x.contiguous(), x.contiguous()[:, :, :, 1:-1])]
+    assert torch.equal(got[0], got[1]) and got[1].is_contiguous(memory_format=torch.channels_last)
     for view in (wide[:, 8:16, ::2], wide[:, 8:16].contiguous(), wide[:1, :8].transpose(2, 3), wide[:0, :8]):
         torch.testing.assert_close(ours(view, weights, 1), literal(view, weights, (1,) * 4), rtol=1e-4, atol=1e-4)
 
