@@ -1,7 +1,7 @@
 """Convolutions on the CPU against oneDNN: depthwise and pointwise forward + backward, a backbone of them, blocks for inference.
 
-Shapes are EfficientNet-Lite0's on crops of 256; of the blocks on an image of 1024 x 768. Freed memory is kept for everyone (`dkpnet_ext.memory`), so that no page
-fault of a fresh array is counted.
+Shapes are EfficientNet-Lite0's on crops of 256; of the blocks on an image of 1024 x 768. Freed memory is kept for everyone
+(`dkpnet_ext.memory`), so that no page fault of a fresh array is counted.
 """
 
 from __future__ import annotations
