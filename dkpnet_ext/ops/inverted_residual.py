@@ -14,7 +14,7 @@ both factors rounded, by the processor's dot products where it has them (AVX512_
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -285,7 +285,7 @@ def _forward(
     planar = bool(expand_window) and x.shape[1] <= 4 and x.is_contiguous() and not residual
     x = x if planar else x.contiguous(memory_format=torch.channels_last)
     height, width = _size(tuple(x.shape[2:]), expand_window)
-    sizes: dict[str, Any] = {
+    sizes = {
         "dtype": x.dtype, "pairs": pairs, "planar": planar, "residual": residual, "batch": x.shape[0], "height": x.shape[2],
         "width": x.shape[3], "in_channels": x.shape[1], "mid_height": height, "mid_width": width,
         "channels": taps.shape[1], "out_height": out.shape[2], "out_width": out.shape[3], "out_channels": out_channels,

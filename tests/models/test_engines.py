@@ -15,7 +15,7 @@ from counters import alive
 
 from dkpnet_ext import info
 from dkpnet_ext.errors import UserError
-from dkpnet_ext.models import DKPNet, MultiBranch, engines, load_model, tiling
+from dkpnet_ext.models import DKPNet, MultiBranch, blocks, engines, load_model, tiling
 from dkpnet_ext.models.engines import choice, graph, runtimes
 from dkpnet_ext.models.mcnn import MCNN
 from dkpnet_ext.ops import native
@@ -221,6 +221,18 @@ def test_an_engine_that_counts_wrongly_is_not_taken(monkeypatch, wrong):
         path.unlink()
     chosen = build("starter").for_inference().choice
     assert chosen.engine != "onnxruntime" and "probe image" in chosen.passed_over["onnxruntime"]
+    for path in graph.folder().glob("*.json"):
+        path.unlink()
+
+
+def test_operators_that_count_wrongly_are_not_taken(monkeypatch):
+    """`auto` checks our own loops as it checks an engine."""
+    right = blocks.ops.inverted_residual
+    monkeypatch.setattr(blocks.ops, "inverted_residual", lambda *arguments: 1.01 * right(*arguments))
+    for path in graph.folder().glob("*.json"):
+        path.unlink()
+    chosen = build("starter").for_inference().choice
+    assert chosen.engine != "torch" and "probe image" in chosen.passed_over["torch"]
     for path in graph.folder().glob("*.json"):
         path.unlink()
 
