@@ -115,9 +115,9 @@ def test_inverted_residual(compare, tiny, kernel, stride, channels, expanded, wi
     x, expand, bias = (
         t.detach() for t in leaves((1, channels, *size), (expanded, channels, 1, 1), (expanded,), dtype=dtype)
     )
-    _, taps, project = (
-        t.detach() for t in leaves((1,), (expanded, 1, kernel, kernel), (width, expanded, 1, 1), dtype=torch.float32)
-    )
+    generator = torch.Generator().manual_seed(1)
+    taps = torch.randn(expanded, 1, kernel, kernel, generator=generator) / kernel
+    project = torch.randn(width, expanded, 1, 1, generator=generator) / expanded**0.5
     total, residual = kernel - stride, stride == 1 and channels == width
     padding = (total // 2, total - total // 2) * 2
     block = InvertedResidual((expand, bias), (taps, None), (project, None), stride=stride, residual=residual)
