@@ -2,6 +2,8 @@
 // matrix products (fine branch, 64 -> 32, its two gradients) are one register-blocked loop, `multiply`.
 #include "cpu/head.h"
 
+#include <type_traits>
+
 #include "cpu/parallel.h"
 #include "cpu/vector.h"
 
@@ -11,7 +13,7 @@ using namespace dkpnet::head;
 
 constexpr int kRows = kRegisters / 4, kColumns = 2;  // of vectors whose sums stay in registers
 constexpr int kTile = 64;                            // pixels; a multiple of kRows, and kPart is a multiple of it
-constexpr int kChunk = 64;                           // channels of the fine branch at a time
+constexpr int kChunk = kTile;                        // channels of the fine branch at a time
 constexpr int kSide = kHeadMaxHidden;
 constexpr int kAlign = 64;
 static const float kZeros[kSide] = {};
@@ -23,21 +25,20 @@ template <int Columns>
 static inline void multiply_block(int depth, const float* a, int64_t a_row, int64_t a_depth, const float* b,
                                   const float* start, int64_t start_row, float* out, int64_t width, bool rectify) {
   Vector sum[kRows][Columns];
-  for (int r = 0; r < kRows; ++r)
-    for (int c = 0; c < Columns; ++c) sum[r][c] = load(start + r * start_row + c * kLanes);
+  DKPNET_UNROLL for (int r = 0; r < kRows; ++r) DKPNET_UNROLL for (int c = 0; c < Columns; ++c) sum[r][c] =
+      load(start + r * start_row + c * kLanes);
   for (int k = 0; k < depth; ++k) {
     Vector right[Columns];
-    for (int c = 0; c < Columns; ++c) right[c] = load(b + k * width + c * kLanes);
-    for (int r = 0; r < kRows; ++r) {
+    DKPNET_UNROLL for (int c = 0; c < Columns; ++c) right[c] = load(b + k * width + c * kLanes);
+    DKPNET_UNROLL for (int r = 0; r < kRows; ++r) {
       const float left = a[r * a_row + k * a_depth];
-      for (int c = 0; c < Columns; ++c) sum[r][c] += left * right[c];
+      DKPNET_UNROLL for (int c = 0; c < Columns; ++c) sum[r][c] += left * right[c];
     }
   }
-  for (int r = 0; r < kRows; ++r)
-    for (int c = 0; c < Columns; ++c) {
-      if (rectify) sum[r][c] = sum[r][c] < 0.0f ? Vector{} : sum[r][c];
-      store(out + r * width + c * kLanes, sum[r][c]);
-    }
+  DKPNET_UNROLL for (int r = 0; r < kRows; ++r) DKPNET_UNROLL for (int c = 0; c < Columns; ++c) {
+    if (rectify) sum[r][c] = sum[r][c] < 0.0f ? Vector{} : sum[r][c];
+    store(out + r * width + c * kLanes, sum[r][c]);
+  }
 }
 
 // The same for `rows` (a multiple of kRows) and `width` columns (a multiple of 16); b and out are dense rows. The rows
@@ -62,7 +63,8 @@ struct Tile {
   alignas(kAlign) double sums[3 * kSide + 1];
 };
 
-// tile.hidden1 = bias + the products, interpolated, a run of pixels of one row at a time.
+// tile.hidden1 = bias + the products, interpolated, a run of pixels of one row at a time. The columns that a run reads
+// only go up, so each is interpolated between its two rows once and stays in a register.
 template <typename T>
 static void gather(const Problem& problem, Tile& tile) {
   const int width = problem.hidden1;
@@ -70,25 +72,36 @@ static void gather(const Problem& problem, Tile& tile) {
   for (int i = 0, run; i < tile.pixels; i += run) {
     const int y = (tile.first + i) / problem.width, x = (tile.first + i) % problem.width;
     run = smaller(problem.width - x, tile.pixels - i);
-    for (int k = i; k < i + run && problem.count == 0; ++k)
-      memcpy(tile.hidden1 + k * width, bias, width * sizeof(float));
+    float* out = tile.hidden1 + i * width;
+    for (int k = 0; k < run && problem.count == 0; ++k) memcpy(out + k * width, bias, width * sizeof(float));
     for (int j = 0; j < problem.count; ++j) {
       const Product& product = problem.products[j];
       const Tap row = bilinear_tap(y, product.height, problem.height);
       const int64_t line = int64_t(product.width) * width;
       const T* top = static_cast<const T*>(product.data) + (tile.image * product.height + row.low) * line;
       const T* bottom = top + (row.high - row.low) * line;
-      for (int k = 0; k < run; ++k) {
-        const Tap column = bilinear_tap(x + k, product.width, problem.width);
-        const float top_right = (1.0f - row.weight) * column.weight, top_left = 1.0f - row.weight - top_right;
-        const float bottom_right = row.weight * column.weight, bottom_left = row.weight - bottom_right;
-        const int64_t low = int64_t(column.low) * width, high = int64_t(column.high) * width;
-        float* out = tile.hidden1 + (i + k) * width;
-        const float* before = j == 0 ? bias : out;
-#pragma omp simd
-        for (int c = 0; c < width; ++c)
-          out[c] = before[c] + top_left * widen(top[low + c]) + top_right * widen(top[high + c]) +
-                   bottom_left * widen(bottom[low + c]) + bottom_right * widen(bottom[high + c]);
+      Tap taps[kTile];
+      for (int k = 0; k < run; ++k) taps[k] = bilinear_tap(x + k, product.width, problem.width);
+      for (int at = taps[0].low * width; at < (taps[run - 1].high + 1) * width; at += 64 / int(sizeof(T)))
+        __builtin_prefetch(bottom + line + at);  // the row that is read next
+      for (int c = 0; c < width; c += kLanes) {
+        const auto column = [&](int at) {
+          const int64_t offset = int64_t(at) * width + c;
+          return (1.0f - row.weight) * load(top + offset) + row.weight * load(bottom + offset);
+        };
+        Tap last{-1, -1, 0.0f};
+        Vector left{}, right{};
+        const Vector start = load(bias + c);
+        for (int k = 0; k < run; ++k) {
+          const Tap tap = taps[k];
+          if (tap.low != last.low) {
+            left = tap.low == last.high ? right : column(tap.low);
+            right = column(tap.high);
+            last = tap;
+          }
+          const Vector before = j == 0 ? start : load(out + k * width + c);
+          store(out + k * width + c, before + (1.0f - tap.weight) * left + tap.weight * right);
+        }
       }
     }
   }
@@ -96,10 +109,16 @@ static void gather(const Problem& problem, Tile& tile) {
   for (int i = tile.pixels * width; i < kTile * width; ++i) tile.hidden1[i] = 0.0f;
 }
 
+template <typename T>
+static inline void widen_row(const T* __restrict from, int count, float* __restrict to) {
+#pragma omp simd
+  for (int i = 0; i < count; ++i) to[i] = widen(from[i]);
+}
+
 // tile.hidden1 = ReLU(tile.hidden1 + fine_weight^T fine)
 template <typename T>
 static void multiply_fine(const Problem& problem, Tile& tile) {
-  alignas(kAlign) float values[kChunk * kTile];   // [channel][pixel]
+  alignas(kAlign) float values[kChunk * kTile];
   alignas(kAlign) float weights[kChunk * kSide];  // [channel][hidden1]
   const int width = problem.hidden1;
   const int64_t by_pixel = problem.fine_pixel, by_channel = problem.fine_channel;
@@ -107,27 +126,27 @@ static void multiply_fine(const Problem& problem, Tile& tile) {
   const T* weight = static_cast<const T*>(problem.fine_weight) + tile.image * problem.fine_weight_batch;
   for (int start = 0; start < problem.channels; start += kChunk) {
     const int channels = smaller(problem.channels - start, kChunk);
-    const T* __restrict source = fine + start * by_channel;
-    if (by_pixel == 1) {
-      for (int c = 0; c < channels; ++c) {
-        const T* row = source + c * by_channel;
-        // The next tile's: so many streams are more than the processor foresees.
-        for (int i = 0; i < kTile; i += 64 / int(sizeof(T))) __builtin_prefetch(row + kTile + i);
-#pragma omp simd
-        for (int i = 0; i < tile.pixels; ++i) values[c * kTile + i] = widen(row[i]);
-      }
+    const T* source = fine + start * by_channel;
+    // [channel][pixel], or [pixel][channel] where the channels are dense.
+    const bool by_rows = by_channel == 1;
+    const int rows = by_rows ? tile.pixels : channels, length = by_rows ? channels : tile.pixels;
+    const int64_t apart = by_rows ? by_pixel : by_channel;
+    const float* left = values;
+    int64_t left_row = kTile;
+    if (std::is_same<T, float>::value && by_rows && tile.pixels == kTile) {
+      left = reinterpret_cast<const float*>(source), left_row = by_pixel;
     } else {
-      for (int i = 0; i < tile.pixels; ++i)
-        for (int c = 0; c < channels; ++c) values[c * kTile + i] = widen(source[i * by_pixel + c * by_channel]);
+      memset(values, 0, sizeof values * (tile.pixels < kTile));  // pixels beyond the last only have to be finite
+      for (int r = 0; r < rows; ++r) {
+        const T* row = source + r * apart;
+        // The next tile's: so many streams are more than the processor foresees.
+        for (int i = 0; i < kTile && !by_rows; i += 64 / int(sizeof(T))) __builtin_prefetch(row + kTile + i);
+        widen_row(row, length, values + r * kTile);
+      }
     }
-    if (tile.pixels < kTile)
-      for (int c = 0; c < channels; ++c)
-        for (int i = tile.pixels; i < kTile; ++i) values[c * kTile + i] = 0.0f;
-    const T* __restrict rows = weight + int64_t(start) * width;
-#pragma omp simd
-    for (int i = 0; i < channels * width; ++i) weights[i] = widen(rows[i]);
-    multiply(kTile, width, channels, values, 1, kTile, weights, tile.hidden1, width, tile.hidden1,
-             start + channels == problem.channels);
+    widen_row(weight + int64_t(start) * width, channels * width, weights);
+    multiply(kTile, width, channels, left, by_rows ? left_row : 1, by_rows ? 1 : left_row, weights, tile.hidden1, width,
+             tile.hidden1, start + channels == problem.channels);
   }
 }
 

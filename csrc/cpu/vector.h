@@ -24,6 +24,12 @@ static inline Vector load(const float* from) { return *reinterpret_cast<const Lo
 static inline Vector load(const bf16* from) {
   return reinterpret_cast<Vector>(__builtin_convertvector(*reinterpret_cast<const LooseHalves*>(from), Words) << 16);
 }
+static inline Vector load(const f16* from) {
+  float lanes[kLanes];
+#pragma omp simd
+  for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = widen(from[lane]);
+  return load(lanes);
+}
 
 static inline void store(float* to, Vector x) { *reinterpret_cast<LooseVector*>(to) = x; }
 // narrow<bf16> of every lane.

@@ -136,7 +136,10 @@ def _fold(
     if attention is not None:
         scaled = scaled * attention.float().unsqueeze(1)  # [B, D1, K]
     effective = (scaled @ neck_weight.float()).transpose(1, 2).to(branches[0].dtype).contiguous()
-    bias = F.linear(neck_bias.float(), scaled.flatten(0, 1)).view(-1, weight1.shape[0]) + bias1.float()
+    scaled_bias = neck_bias.float().unsqueeze(0)
+    if attention is not None:
+        scaled_bias = scaled_bias * attention.float()
+    bias = F.linear(scaled_bias, weight1.float(), bias1.float())
     parts = effective.expand(batch, -1, -1).split([branch.shape[1] for branch in branches], dim=1)
     return parts, bias.expand(batch, -1)
 
