@@ -6,8 +6,7 @@ namespace dkpnet::cpu::DKPNET_ISA {
 
 namespace va = dkpnet::variational;
 
-constexpr int64_t kChunk = 256;      // latent coordinates at a time; a multiple of 4
-constexpr int64_t kGrain = 1 << 20;  // multiply-adds worth a thread: 200 us, where starting one takes 20 to 50
+constexpr int64_t kChunk = 256;  // latent coordinates at a time; a multiple of 4
 
 // Normals of elements [start, start + count), count <= kChunk.
 static void fill_normals(uint64_t seed, uint64_t start, int64_t count, float* out) {
@@ -249,10 +248,6 @@ static void backward_center(const va::Backward& args, int64_t c, int64_t i) {
   }
 }
 
-static int64_t images_per_thread(const va::Sizes& args) {
-  return 1 + kGrain / (1 + args.dim * (args.samples * (16 + args.domains) + args.domains * args.subs));
-}
-
 static void forward(const va::Forward& args, int threads) {
   with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
@@ -268,8 +263,7 @@ static void backward(const va::Backward& args, int threads) {
     parallel_for(args.batch, images_per_thread(args), threads, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) backward_image<T>(args, b);
     });
-    const int64_t work = args.dim * (1 + args.batch * (1 + args.samples) / args.subs);  // an image has one of the subs
-    parallel_for(args.domains * args.subs, 1 + kGrain / work, threads, [&](int64_t begin, int64_t end) {
+    parallel_for(args.domains * args.subs, centers_per_thread(args), threads, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) backward_center<T>(args, item / args.subs, item % args.subs);
     });
   });

@@ -204,6 +204,28 @@ void test_extremes_and_wrong_labels() {
 
 }  // namespace
 
+// The sizes of experiments/kernels.py, 32 images of 128: only 64 samples are worth a second thread.
+void test_threads_start_only_where_they_pay() {
+  const int64_t sizes[][3] = {{5, 2, 1},  {16, 2, 1}, {64, 2, 1}, {5, 16, 1},
+                              {5, 64, 1}, {5, 2, 4},  {5, 2, 16}, {5, 2, 64}};
+  for (const auto& [domains, subs, samples] : sizes) {
+    const variational::Sizes s{32, 128, domains, subs, samples, 0};
+    CHECK((s.batch / cpu::images_per_thread(s) > 1) == (samples == 64));
+    CHECK(domains * subs / cpu::centers_per_thread(s) <= 1);
+  }
+}
+
+void test_threads_change_no_bit() {
+  const variational::Sizes s{140, 600, 3, 2, 16, 0};
+  CHECK(s.batch / cpu::images_per_thread(s) > 1 && s.domains * s.subs / cpu::centers_per_thread(s) > 1);
+  Case<float> one(s, false), three(s, false);
+  one.run(DType::f32, cpu::variational(), 0.2, 1);
+  three.run(DType::f32, cpu::variational(), 0.2, 3);
+  CHECK(one.z == three.z && one.kl == three.kl && one.lse == three.lse && one.logdet2 == three.logdet2);
+  CHECK(one.dmu == three.dmu && one.dlogvar == three.dlogvar);
+  CHECK(one.dcenters == three.dcenters && one.dprior == three.dprior);
+}
+
 int main() {
   const variational::Sizes all_sizes[] = {
       {0, 7, 2, 2, 1, 0}, {1, 1, 1, 1, 1, 0}, {3, 7, 5, 3, 2, 11}, {9, 64, 2, 2, 1, 0}, {4, 300, 3, 1, 3, 1000000007}};
@@ -215,7 +237,9 @@ int main() {
     check_against_naive<bf16>(DType::bf16, sizes, true, 0.0, 0x1p-8);
     check_against_naive<f16>(DType::f16, sizes, true, 0.0, 0x1p-11);
   }
-  check_against_naive<float>(DType::f32, {70, 600, 3, 2, 2, 0}, false, 0.2, 1e-6);  // enough for several threads
+  check_against_naive<float>(DType::f32, {70, 600, 3, 2, 2, 0}, false, 0.2, 1e-6);
+  test_threads_start_only_where_they_pay();
+  test_threads_change_no_bit();
   test_selection();
   test_extremes_and_wrong_labels();
   return check_result();
