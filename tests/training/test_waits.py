@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -44,7 +45,7 @@ def test_heads_per_cell():
     for ends in ([0, 0, 20, 20, 50], [0, 50], [0, 0, 0]):
         offsets = torch.tensor(ends)
         expected = torch.zeros(len(ends) - 1, 1, 5, 6)
-        for image, (begin, end) in enumerate(zip(ends, ends[1:], strict=False)):
+        for image, (begin, end) in enumerate(pairwise(ends)):
             for x, y in (points[begin:end] / 8).floor().long().tolist():
                 if 0 <= x < 6 and 0 <= y < 5:
                     expected[image, 0, y, x] += 1
