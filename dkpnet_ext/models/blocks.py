@@ -97,12 +97,12 @@ def _block(expand: Any, depthwise: Any, project: Any, acts: list[nn.Module], res
     return FusedBlock(expand, depthwise, project, ACTIVATIONS[kinds.pop()], residual)
 
 
-def _plain(conv: nn.Module) -> bool:
+def _plain(conv: Any) -> bool:
     """A convolution with a square kernel, one stride, zeros around, and fewer of them than the kernel is wide."""
     if type(conv) not in (nn.Conv2d, Conv2dSame) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         return False
     square = conv.kernel_size[0] == conv.kernel_size[1] and conv.stride[0] == conv.stride[1]
-    return square and conv.dilation == (1, 1) and max(map(int, conv.padding)) < conv.kernel_size[0]
+    return bool(square and conv.dilation == (1, 1) and max(map(int, conv.padding)) < conv.kernel_size[0])
 
 
 def _join_stem(module: nn.Module) -> None:
