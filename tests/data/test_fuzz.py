@@ -6,6 +6,7 @@ readers are fuzzed in test_readers.py.
 
 import itertools
 import json
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -143,6 +144,30 @@ def test_damaged_foreign_file(foreign_set, changes):
     root, path, content = foreign_set
     path.write_bytes(damaged(content, changes))
     read_or_refuse(root)
+
+
+NAME = re.compile(rb"[\w-]+\.(png|jpe?g|csv|mat|npy)\b")
+LONG = b"9" * 400  # longer than any file system's names
+
+
+def name_too_long(root: Path, path: Path, content: bytes) -> None:
+    """Every name of a file in it is longer than a name can be; then only the first one."""
+    for count in (0, 1):
+        path.write_bytes(NAME.sub(LONG + rb".\1", content, count=count))
+        read_or_refuse(root)
+
+
+def test_name_too_long(data_set):
+    name_too_long(*data_set)
+
+
+def test_name_too_long_in_a_foreign_file(foreign_set):
+    name_too_long(*foreign_set)
+
+
+def test_points_that_are_no_name(tmp_path):
+    (tmp_path / "train.csv").write_text(f"image,points\n1.png,{LONG.decode()}\n")
+    read_or_refuse(tmp_path)
 
 
 WRONG = (

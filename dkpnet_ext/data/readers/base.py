@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,11 @@ def pictures(folder: Path, pattern: str = "*") -> list[Path]:
 def has(root: Path, *alternatives: str) -> bool:
     """Whether one of the paths exists below ``root``."""
     return any((root / path).exists() for path in alternatives)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path that a file names is a file: `Path.is_file` raises where the name is too long."""
+    return os.path.isfile(path)
 
 
 def fail(path: Path, reason: str) -> np.ndarray:

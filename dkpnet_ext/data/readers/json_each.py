@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..images import BadFile
-from .base import MALFORMED, Entry, Layout, read_json
+from .base import MALFORMED, Entry, Layout, is_file, read_json
 from .marks import MARKS, shapes_of
 from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, peek_json, relative, split_of, walk, walk_pictures
 
@@ -42,7 +42,7 @@ def _image(path: Path, content: Any, pictures: Pictures, split: str) -> Path | N
     named = [content[key] for key in ("item", "metadata") if isinstance(content, dict) and key in content]
     names = [own["name"] for own in named if isinstance(own, dict) and isinstance(own.get("name"), str)]
     found = [pictures.find(name, split) for name in (*names, path.stem) if name.strip()]
-    return next((image for image in found if image.is_file()), found[0] if names else None)
+    return next((image for image in found if is_file(image)), found[0] if names else None)
 
 
 def _rows(root: Path) -> Iterator[Labelled]:

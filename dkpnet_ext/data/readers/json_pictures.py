@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..images import IMAGE_SUFFIXES, BadFile
-from .base import MALFORMED, Entry, Layout, read_json
+from .base import MALFORMED, Entry, Layout, is_file, read_json
 from .lists import IMAGE_KEYS
 from .marks import MARKS, shapes_of
 from .tree import (
@@ -100,7 +100,7 @@ def _labelled(path: Path) -> Iterator[Labelled]:
             if row is None:
                 raise BadFile(path, f"{where} has no name and marks")
             image = pictures.find(row[0], split)
-            own = split_of(image.parent.name) if split == "train" and image.is_file() else None
+            own = split_of(image.parent.name) if split == "train" and is_file(image) else None
             yield Labelled(own or split, row[0], image, path, shapes_of(row[1]))
         except BadFile as bad:
             yield Labelled(split, where, path, path, bad)

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..images import BadFile
-from .base import Entry, Layout, read_json
+from .base import Entry, Layout, is_file, read_json
 from .tree import (
     PEEKED,
     Labelled,
@@ -72,7 +72,7 @@ def _rows(path: Path) -> Iterator[Labelled]:
             name = _name(task)
             short = re.sub(r"^[0-9a-f]{8}-", "", name.split("/")[-1])
             image = pictures.find(name, split)
-            image = image if image.is_file() else pictures.find(short, split)
+            image = image if is_file(image) else pictures.find(short, split)
             yield Labelled(split, short, image, path, [_shape(value) for value in _values(task) if "x" in value])
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise BadFile(path, f"not as Label Studio's files are ({type(error).__name__}: {error})") from None

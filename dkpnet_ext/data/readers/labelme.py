@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..images import BadFile
-from .base import Entry, Layout, read_json
+from .base import Entry, Layout, is_file, read_json
 from .tree import (
     PEEKED,
     Labelled,
@@ -64,7 +64,7 @@ def _image(path: Path, pictures: Pictures, split: str) -> Path:
     for name in (called, path.stem):
         if isinstance(name, str) and name.strip():
             image = pictures.find(name, split)
-            if image.is_file():
+            if is_file(image):
                 return image
     return path.with_suffix(".jpg")
 

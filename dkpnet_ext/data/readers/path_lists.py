@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from ..images import IMAGE_SUFFIXES, BadFile
-from .base import Entry, Layout, fail, files, read_json, read_text
+from .base import Entry, Layout, fail, files, is_file, read_json, read_text
 from .beside import annotation_of, holds_points, read_annotation
 from .tree import PEEKED, Pictures, peek_json, peek_lines, split_of
 
@@ -53,7 +53,7 @@ def _truth(name: str, image: Path, path: Path) -> Path:
             raise BadFile(image, "no annotation of it beside it or in ground_truth")
         return found
     own = path.parent / name.replace("\\", "/")
-    return own if own.exists() else image.with_name(Path(name.replace("\\", "/")).name)
+    return own if is_file(own) else image.with_name(Path(name.replace("\\", "/")).name)
 
 
 def _entries(root: Path) -> Iterator[Entry]:
@@ -68,7 +68,7 @@ def _entries(root: Path) -> Iterator[Entry]:
                 if (found := _parse(line)) is None:
                     raise BadFile(path, f"line {number} is no image, or image and annotation")
                 own = path.parent / found[0].replace("\\", "/")
-                image = own if own.is_file() else pictures.find(found[0], split)
+                image = own if is_file(own) else pictures.find(found[0], split)
                 if image in seen:
                     raise BadFile(path, f"line {number} lists {image.name} again")
                 seen.add(image)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..images import BadFile
-from .base import Entry, Layout, read_json, read_rows
+from .base import Entry, Layout, is_file, read_json, read_rows
 from .tree import (
     PEEKED,
     Labelled,
@@ -99,7 +99,7 @@ def _rows(root: Path) -> Iterator[Labelled]:
                 regions = image["regions"]
                 regions = list(regions.values()) if isinstance(regions, dict) else regions  # of version 1
                 picture = path.parent / image["filename"]  # where an URL or a subfolder may stand
-                if not picture.is_file():
+                if not is_file(picture):
                     base = picture_root(path)
                     picture = known.setdefault(base, Pictures(base)).find(image["filename"], split)
                 yield Labelled(split, relative(picture, folder), picture, path, [_shape(region) for region in regions])

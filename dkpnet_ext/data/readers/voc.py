@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..images import BadFile
-from .base import Entry, Layout, files, read_text, read_xml
+from .base import Entry, Layout, files, is_file, read_text, read_xml
 from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, peek_lines, split_of, split_of_file, walk
 
 
@@ -48,7 +48,7 @@ def _rows(root: Path) -> Iterator[Labelled]:
         try:
             image = pictures.find(path.stem, split)
             called, shapes = _shapes(path)
-            image = image if image.is_file() else pictures.find(called or path.stem, split)
+            image = image if is_file(image) else pictures.find(called or path.stem, split)
             yield Labelled(split, image.name, image, path, shapes)
         except BadFile as bad:
             yield Labelled(split, path.name, path, path, bad)
