@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .errors import UserError
@@ -49,3 +53,46 @@ def autocast(device: torch.device | str, precision: Precision) -> AbstractContex
     precision = pick_precision(precision, device)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return torch.autocast(torch.device(device).type, dtype=dtype, enabled=precision != "fp32")
+
+
+@contextmanager
+def free_cores() -> Iterator[None]:
+    """Inside, the calling thread computes with as many threads as cores are free, at most those that PyTorch has.
+
+    Threads share every layer and wait for each other at its end. Where another process takes a core, one of two threads is
+    stopped again and again, and two are slower than one: 228 against 95 ms for a picture (bench/results/engines.md).
+    """
+    import torch
+
+    wanted = torch.get_num_threads()
+    free = (os.cpu_count() or wanted) - _busy_cores() if wanted > 1 else wanted
+    if free >= wanted:
+        yield
+        return
+    torch.set_num_threads(max(1, free))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(wanted)
+
+
+def _busy_cores(proc: Path = Path("/proc")) -> int:
+    """How many threads of other processes run or wait for a core; 0 where the system does not say.
+
+    What is there only for a moment, as the kernel's own threads are, does not count: it is the least of three looks.
+    """
+    busy = 0
+    for look in range(3):
+        if look:
+            time.sleep(5e-4)
+        found = 0
+        with suppress(OSError, ValueError, IndexError):
+            running = int((proc / "loadavg").read_text().split()[3].partition("/")[0])
+            if running > 1:  # the calling thread is one of them; its process may have more
+                tasks = (task / "stat" for task in (proc / "self/task").iterdir())
+                states = [task.read_text().rpartition(")")[2].split()[0] for task in tasks]
+                found = max(0, running - states.count("R"))
+        if not found:
+            return 0
+        busy = min(busy, found) if look else found
+    return busy

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..data.images import limited_size, resize, to_tensor
-from ..device import Precision, autocast, pick_precision
+from ..device import Precision, autocast, free_cores, pick_precision
 from ..errors import UserError
 from . import engines, tiling
 from .calibration import Assessment, describe
@@ -130,7 +130,7 @@ class CrowdCounter(SavedNetwork):
         if isinstance(image, list | tuple):
             return [self.examine(each, as_is=as_is) for each in image]
         pixels = to_tensor(image) if as_is else self.prepare(image)
-        with self.evaluating(), self._arithmetic():
+        with self.evaluating(), self._arithmetic(), self._threads():
             if pixels.shape[-2] * pixels.shape[-1] > tiling.LIMIT:
                 output = self.tiled(pixels)
             else:
@@ -142,6 +142,10 @@ class CrowdCounter(SavedNetwork):
     def _arithmetic(self) -> AbstractContextManager:
         """bf16 where `for_inference` was told so; else what the caller's autocast says."""
         return nullcontext() if self.precision == "fp32" else autocast(self.pixel_mean.device, self.precision)
+
+    def _threads(self) -> AbstractContextManager:
+        """As many threads as cores are free, where this thread computes."""
+        return free_cores() if self.folded and self.pixel_mean.device.type == "cpu" else nullcontext()
 
     def tiled(self, pixels: Tensor) -> CounterOutput:
         """One large image uint8 [3, H, W] in bounded memory, by default as `tiling.predict`; in evaluation mode."""

@@ -36,7 +36,7 @@ EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
 ENGINES: tuple[EngineName, ...] = ("auto", "torch", "onnxruntime", "openvino")
 VARIABLE = "DKPNET_ENGINE"  # what `auto` stands for, where it is set
 TOLERANCE = 1e-4  # of the heads, float32 against PyTorch's float32
-_PROBES = ((1, 3, 384, 512), (2, 3, 100, 150))  # sizes of images; the first is timed
+_PROBES = ((1, 3, 768, 1024), (2, 3, 100, 150))  # sizes of images; the first is timed
 _ROUNDS = 5
 
 
