@@ -73,7 +73,7 @@ def report() -> str:
                 cells.append("yes" if reason is None else f"no ({reasons.setdefault(reason, len(reasons) + 1)})")
             lines.append(f"| {name} | {device} | {' | '.join(cells)} |")
     lines += [f"({number}) {reason}" for reason, number in reasons.items()]
-    lines += ["", "engines that --engine auto found the fastest here (milliseconds of one 512 x 384 image):"]
+    lines += ["", "engines that --engine auto found the fastest here (milliseconds of one 1024 x 768 image):"]
     return "\n".join([*lines, *(_engines() or ["  none yet: the first predict, evaluate or demo measures"])])
 
 
