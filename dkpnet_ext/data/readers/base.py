@@ -91,6 +91,11 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)
 
 
+def exists(path: Path) -> bool:
+    """Whether there is anything, a device too, by the name that a file gives, see `is_file`."""
+    return os.path.exists(path)
+
+
 def fail(path: Path, reason: str) -> np.ndarray:
     """In the place of a reader: this entry cannot be used."""
     raise BadFile(path, reason)

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..images import IMAGE_SUFFIXES, BadFile
 from ..regions import all_but
-from .base import Entry, Layout, as_points, fail, files, has, is_file, read_json, read_rows, read_xy_csv
+from .base import Entry, Layout, as_points, exists, fail, files, has, is_file, read_json, read_rows, read_xy_csv
 from .tree import Pictures, peek_json, peek_lines, read_json_lines, split_of
 
 SUFFIXES = (".csv", ".json", ".jsonl", ".ndjson")
@@ -44,7 +44,7 @@ def list_points(value: Any, path: Path, where: str, owners: dict[Path, str]) -> 
                 raise BadFile(path, "points are not a JSON list")
             if not value.lstrip().startswith("["):
                 file = beside(path, value)
-                if not is_file(file) and not value.strip().lower().endswith(".csv"):
+                if not exists(file) and not value.strip().lower().endswith(".csv"):
                     raise BadFile(
                         path,
                         f"points {value.strip()[:40]!r} are neither pairs [[x, y], ...] nor a CSV file with the columns x,y",
@@ -81,7 +81,7 @@ def ignored(value: Any, path: Path, where: str) -> np.ndarray:
 def beside(listing: Path, name: str) -> Path:
     """The file that a list calls ``name``. A list written on Windows has back slashes."""
     path = listing.parent / posixpath.normpath(name.strip())
-    if "\\" in name and not is_file(path):
+    if "\\" in name and not exists(path):
         path = listing.parent / posixpath.normpath(name.strip().replace("\\", "/"))
     return path
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from ..images import IMAGE_SUFFIXES, BadFile
-from .base import Entry, Layout, fail, files, is_file, read_json, read_text
+from .base import Entry, Layout, exists, fail, files, is_file, read_json, read_text
 from .beside import annotation_of, holds_points, read_annotation
 from .tree import PEEKED, Pictures, peek_json, peek_lines, split_of
 
@@ -53,7 +53,7 @@ def _truth(name: str, image: Path, path: Path) -> Path:
             raise BadFile(image, "no annotation of it beside it or in ground_truth")
         return found
     own = path.parent / name.replace("\\", "/")
-    return own if is_file(own) else image.with_name(Path(name.replace("\\", "/")).name)
+    return own if exists(own) else image.with_name(Path(name.replace("\\", "/")).name)
 
 
 def _entries(root: Path) -> Iterator[Entry]:
