@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from ..data import Item
     from ..models import CrowdCounter
 
-_MOST = (
-    20.0  # a larger factor, or a smaller one than its inverse, says that the counter sees nothing of what is labelled
-)
+# A larger factor, or a smaller one than its inverse, says that the counter sees nothing of what is labelled.
+_MOST = 20.0
 _COUNTED = 100  # training pictures: one number does not need more
 
 
