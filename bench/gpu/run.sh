@@ -8,8 +8,10 @@
 #   sanitize  compute-sanitizer memcheck and racecheck on small sizes, and Triton's     at most 120 s each
 #             own checker of races where the installed Triton has it (consan)
 #   bench     the benchmarks of operators and inference                                 at most 400 s
+#   profile   what Nsight Compute counts of the CUDA kernels                            at most 100 s
 #   predict   predictions from the machine code beside what bench measured              at most 100 s
-#   test      tests/ops: all backends against the float64 reference, CUDA graphs        at most 480 s
+#   test      tests/ops: all backends against the float64 reference, CUDA graphs;        at most 480 s
+#             tests/training/test_gpu.py: counting and training on the GPU
 #   train     training steps of hrnet_w40: eager, captured; compiled                    at most 280 s each
 #   reproduce tables 1, 3 and 4 on real images, three seeds side by side                    at most 540 s; calling again goes on
 #
@@ -24,12 +26,12 @@
 # setuptools; DKPNET_WHEELS=FOLDER adds wheels, DKPNET_COMMIT names the commit where there is no git. Installs into a
 # temporary folder only. Without a GPU it says so and rehearses: small sizes, the CPU's backend, OUT in build/.
 #
-# OUT gets summary.json, info.txt, bench.json, train.json, train-compiled.json, tests.xml, log.txt (the last two name paths
-# of the machine and stay out of git).
+# OUT gets summary.json, info.txt, bench.json, profile.md, predictions.md, train.json, train-compiled.json, tests.xml, log.txt
+# (the last two name paths of the machine and stay out of git).
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 2
 
-all_stages=(build sanitize bench predict test train)
+all_stages=(build sanitize bench profile predict test train)
 if [ "${1:-}" = --list ]; then
     printf '%s\n' "${all_stages[@]}" reproduce
     exit 0
@@ -86,9 +88,9 @@ stage_build() {
 stage_test() {
     local parallel=()
     if [ -n "$gpu" ] && "$python" -c 'import xdist' 2>/dev/null; then
-        parallel=(-n 8) # most of the time goes into compiling Triton kernels
+        parallel=(-n "$(($(nproc) * 3 / 4))") # most of the time goes into compiling Triton kernels
     fi
-    limited 480 "$python" -m pytest tests/ops -m "$marker" "${chosen[@]}" "${parallel[@]}" -q -p no:cacheprovider \
+    limited 480 "$python" -m pytest tests/ops tests/training/test_gpu.py -m "$marker" "${chosen[@]}" "${parallel[@]}" -q -p no:cacheprovider \
         --junitxml="$out/tests.xml"
 }
 
@@ -124,6 +126,14 @@ benchmarks() { # seconds, file, pytest's arguments
 
 stage_bench() {
     benchmarks 400 bench.json bench --ignore=bench/test_step.py
+}
+
+stage_profile() {
+    if [ -z "$gpu" ]; then
+        echo "no GPU: Nsight Compute did not run"
+        return
+    fi
+    limited 100 "$python" bench/gpu/ncu.py | tee "$out/profile.md"
 }
 
 stage_predict() {
