@@ -26,7 +26,21 @@ pytestmark = [
 ]
 DEVICE = "cuda"
 ON_GPU = ("--device", DEVICE, "--precision", "auto", "--channels-last")
-SYSTEMS = ("dkpnet", "va", "se", "jt", "mb", "film", "mdknet", "csrnet", "canet", "sfcn", "dssinet-pruned", "vgg19", "mcnn")
+SYSTEMS = (
+    "dkpnet",
+    "va",
+    "se",
+    "jt",
+    "mb",
+    "film",
+    "mdknet",
+    "csrnet",
+    "canet",
+    "sfcn",
+    "dssinet-pruned",
+    "vgg19",
+    "mcnn",
+)
 
 
 def scene(index: int) -> torch.Tensor:
