@@ -141,6 +141,21 @@ def graph_seconds(function: Callable, calls: int = 16, rounds: int = 7) -> float
     return statistics.median(seconds(replay, "cuda", 3) for _ in range(rounds)) / calls
 
 
+def waits(function: Callable) -> str | None:
+    """What a function says where it waits for the GPU. A capture that fails leaves PyTorch's generator in disorder, so this
+    is asked first."""
+    function()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        function()
+    except RuntimeError as error:
+        return str(error).strip().splitlines()[0][:200]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return None
+
+
 def peak_memory(function: Callable, device: str) -> int:
     """Bytes in use at the highest point of a call, above what was in use before it (CPU: of the whole process)."""
     function()
@@ -261,9 +276,12 @@ def compare(
         table[name] = {"seconds": median, "low": low, "high": high, "processor seconds": statistics.median(processor)}
         table[name] |= columns.get(name, {})
         if device == "cuda" and graph_calls and (graph_baselines or name in ours):
+            if reason := waits(contenders[name]):
+                table[name]["no graph"] = reason
+                continue
             try:
                 table[name]["graph seconds"] = graph_seconds(contenders[name], graph_calls)
-            except Exception as error:  # it waits for the device, say
+            except Exception as error:
                 table[name]["no graph"] = str(error).strip().splitlines()[0][:200]
                 torch.cuda.synchronize()
     benchmark.extra_info.update(
