@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -16,6 +17,22 @@ _HRNET_PARTS = (
     "conv1", "bn1", "act1", "conv2", "bn2", "act2",
     "layer1", "transition1", "stage2", "transition2", "stage3",
 )  # fmt: skip
+
+
+class _Nearest(nn.Module):
+    """`nn.Upsample` by a whole factor in the dtype of its input: a GPU's autocast makes it float32, and all that is added."""
+
+    is_whole = True  # for `folding`
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_autocast_enabled(x.device.type):
+            return F.interpolate(x, scale_factor=self.factor, mode="nearest")
+        with torch.autocast(x.device.type, enabled=False):
+            return F.interpolate(x, scale_factor=self.factor, mode="nearest")
 
 
 class TruncatedHRNet(nn.Module):
@@ -46,6 +63,10 @@ class TruncatedHRNet(nn.Module):
         full: Any = timm.create_model(name, pretrained=False)
         for part in _HRNET_PARTS:
             self.add_module(part, getattr(full, part))
+        for fusion in [m for m in self.modules() if isinstance(m, nn.Sequential)]:
+            for key, module in fusion.named_children():
+                if isinstance(module, nn.Upsample):
+                    fusion.add_module(key, _Nearest(module.scale_factor))
         self.reductions = (4, 8, 16)
         # The last fusion's first convolution of each branch carries the branch's width.
         self.channels = tuple(full.stage3[-1].num_in_chs)
@@ -87,6 +108,13 @@ class TimmFeatures(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """x [B, 3, H, W] -> one [B, C_j, H/r_j, W/r_j] per reduction r_j, finest first."""
         return self.net(x)
+
+
+def same_dtype(features: list[Tensor]) -> list[Tensor]:
+    """Features for the head, which takes one dtype: autocast leaves those of some backbones in two."""
+    if len({f.dtype for f in features}) == 1:
+        return features
+    return [f.to(torch.get_autocast_dtype(f.device.type)) for f in features]
 
 
 def check_backbone(name: str) -> None:

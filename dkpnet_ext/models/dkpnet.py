@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import SqueezeExcitation, VariationalAttention
+from .backbones import same_dtype
 from .checks import check_choice, check_number
 from .counter import CrowdCounter
 from .fpn import FPNHead
@@ -102,7 +103,7 @@ class DKPNet(CrowdCounter):
         whole = self._by_engine(pixels) if labels is None else None
         if whole is not None:
             return self.respond(whole.pop("output"), size, **whole)
-        branches = self.backbone(pixels)
+        branches = same_dtype(self.backbone(pixels))
         if self.attention is None:
             x = None if self.head.form == "folded" else self.head.pool(branches, padded)[1]
             output = self.head(branches, None, padded, x)

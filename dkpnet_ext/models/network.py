@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones import create_backbone, load_backbone_weights
+from .backbones import create_backbone, load_backbone_weights, same_dtype
 from .checks import check_choice, check_names, check_number
 from .folding import fold_batch_norms
 from .fpn import FPNHead
@@ -127,7 +127,7 @@ class Network(nn.Module):
     def features(self, images: Tensor) -> tuple[list[Tensor], tuple[int, int], tuple[int, int]]:
         """Branches of images: the backbone's, of what `normalised` returns; the rest as there."""
         x, padded, size = self.normalised(images)
-        return self.backbone(x), padded, size
+        return same_dtype(self.backbone(x)), padded, size
 
     def normalised(self, images: Tensor) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
         """Normalise images and pad them to the backbone's stride.

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BINS = (*((n, n) for n in range(1, 9)), *((n, n + 1) for n in range(9, 17, 2)))
+_SINGLE = 8
+BINS = (*((n, n) for n in range(1, _SINGLE + 1)), *((n, n + 1) for n in range(_SINGLE + 1, 17, 2)))
 """First and last count of each bin: one to eight heads, then pairs; more than 16 belong to the last. Of cells of 8 pixels."""
 OUTPUTS = 2 + len(BINS)
 _OCCUPIED, _FALL = (
@@ -43,12 +44,14 @@ def zero_inflated(output: Tensor) -> ZeroInflated:
     output = output.to(torch.promote_types(output.dtype, torch.float32))
     states = torch.cat([output[:, :1], output[:, 1:2] + _OCCUPIED], 1)
     log_empty, log_occupied = F.log_softmax(states, 1).split(1, 1)
-    means = output.new_tensor([(first + last) / 2 for first, last in BINS]).view(1, -1, 1, 1)
-    bins = output[:, 2:] + _FALL * torch.arange(len(BINS), dtype=output.dtype, device=output.device).view(1, -1, 1, 1)
+    # Numbers that are counted on the device: a tensor of a list would make the host wait for a GPU.
+    number = torch.arange(len(BINS), dtype=output.dtype, device=output.device).view(1, -1, 1, 1)
+    means = torch.where(number < _SINGLE, number + 1, 2 * number - _SINGLE + 1.5)
+    bins = output[:, 2:] + _FALL * number
     return ZeroInflated(log_empty, log_occupied, bins, (bins.softmax(1) * means).sum(1, keepdim=True))
 
 
 def bin_of(counts: Tensor) -> Tensor:
     """Number of the bin of each count of 1 or more: int64, any shape."""
-    edges = counts.new_tensor([last for _, last in BINS[:-1]])
-    return torch.bucketize(counts, edges)
+    pairs = ((counts - _SINGLE + 1) / 2).floor() + _SINGLE - 1
+    return torch.where(counts <= _SINGLE, counts - 1, pairs).clamp_max(len(BINS) - 1).long()

@@ -93,11 +93,11 @@ def copies(case, dtype):
     )
 
 
-def results(function, case):
+def results(function, case, seed=1):
     """{name: tensor} of the density and every gradient."""
     branches, attention, parameters, size = case
     density = function(branches, attention, parameters, size)
-    upstream = torch.randn(density.shape, generator=torch.Generator().manual_seed(1)).to(density)
+    upstream = torch.randn(density.shape, generator=torch.Generator().manual_seed(seed)).to(density)
     inputs = {f"branch {j}": branch for j, branch in enumerate(branches)}
     inputs |= dict(zip(NAMES, parameters, strict=True)) | ({} if attention is None else {"attention": attention})
     grads = torch.autograd.grad(density, list(inputs.values()), upstream)
@@ -112,9 +112,9 @@ def run(backend):
     return function
 
 
-def check_errors(backend, case, dtype, rule):
-    got, plain = results(run(backend), case), results(run("reference"), copies(case, dtype))
-    truth = results(literal, copies(case, torch.float64))
+def check_errors(backend, case, dtype, rule, seed=1):
+    got, plain = results(run(backend), case, seed), results(run("reference"), copies(case, dtype), seed)
+    truth = results(literal, copies(case, torch.float64), seed)
     assert got["density"].shape == (len(case[0][0]), 1, *case[3])
     for name, exact in truth.items():
         # Gradients have the dtype of what they belong to: float32 parameters of half-precision features.
@@ -135,7 +135,9 @@ def test_errors_against_float64(backend, device, name, layout, dtype, error_rule
     batch = 2 if dtype == torch.float32 else min(64, 2 + 3000 // (height * width))
     for attention in (True, False):
         case = make(CASES[name], batch, dtype=dtype, device=device, layout=layout, attention=attention)
-        check_errors(backend, case, dtype, error_rule)
+        # bias3's gradient is one number: of a single draw its rounding, ours and plain PyTorch's, is luck.
+        for seed in range(1, 9 if dtype == torch.float32 and height * width < 400 else 2):
+            check_errors(backend, case, dtype, error_rule, seed)
     check_rule(error_rule)
 
 

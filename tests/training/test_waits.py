@@ -38,6 +38,27 @@ def test_a_pass_reads_no_value_and_makes_no_size_of_one(loss, sigma):
         assert terms["total"].is_cuda and output.kl.shape == (4,)
 
 
+@pytest.fixture
+def gpu_autocast():
+    """`torch.autocast` of a GPU, which PyTorch leaves off where there is none."""
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    yield
+    torch.set_autocast_enabled("cuda", False)
+
+
+@pytest.mark.filterwarnings("ignore:dkpnet_ext")
+@pytest.mark.parametrize("backbone", ["hrnet_w18_small", "resnet18", "tf_efficientnet_lite0"])
+def test_all_features_are_bfloat16_under_a_gpus_autocast(gpu_autocast, backbone):
+    """Its list of what stays float32 is not the CPU's: nearest neighbours (HRNet's fusions) are on it."""
+    with FakeTensorMode(), torch.device("cuda"):
+        model = DKPNet(backbone, channels=16, num_domains=2, num_sub=2).train()
+        seen = []
+        model.backbone.register_forward_hook(lambda module, inputs, features: seen.extend(f.dtype for f in features))
+        model(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    assert set(seen) == {torch.bfloat16}
+
+
 def test_heads_per_cell():
     """Against a loop; heads outside, images without heads, an empty batch of heads."""
     generator = torch.Generator().manual_seed(0)
