@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +66,7 @@ class TruncatedHRNet(nn.Module):
         for fusion in [m for m in self.modules() if isinstance(m, nn.Sequential)]:
             for key, module in fusion.named_children():
                 if isinstance(module, nn.Upsample):
-                    fusion.add_module(key, _Nearest(module.scale_factor))
+                    fusion.add_module(key, _Nearest(cast(float, module.scale_factor)))
         self.reductions = (4, 8, 16)
         # The last fusion's first convolution of each branch carries the branch's width.
         self.channels = tuple(full.stage3[-1].num_in_chs)
