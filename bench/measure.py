@@ -68,9 +68,11 @@ def multiply_add_peak() -> float | None:
         return count * 12 * lanes * 2 / (fastest(lambda: run(count, 0.999, 1e-3), "cpu") * torch.get_num_threads())
 
 
-def backends(device: str) -> tuple[str, ...]:
-    """The backends of the operators to measure, the one that is chosen automatically first."""
-    return ("cuda", "triton", "reference") if device == "cuda" else ("cpp", "reference")
+def backends(device: str, triton: bool = True) -> tuple[str, ...]:
+    """The backends of the operators to measure, the one that is chosen automatically first; not all have a Triton form."""
+    if device != "cuda":
+        return ("cpp", "reference")
+    return ("cuda", "triton", "reference") if triton else ("cuda", "reference")
 
 
 def short(dtype: torch.dtype) -> str:
@@ -135,7 +137,9 @@ def captured(function: Callable, calls: int = 1) -> Callable:
 
 
 def graph_seconds(function: Callable, calls: int = 16, rounds: int = 7) -> float:
-    """Seconds per call inside a CUDA graph of ``calls`` calls, the median of replays."""
+    """Seconds per call inside a CUDA graph of ``calls`` calls, the median of replays; of a slow function fewer calls."""
+    if seconds(function, "cuda") > 0.02:
+        calls, rounds = 1, 3
     replay = captured(function, calls)
     replay()
     return statistics.median(seconds(replay, "cuda", 3) for _ in range(rounds)) / calls

@@ -44,7 +44,7 @@ def test_bayesian(compare, device, tiny, heads, cells):
     if tiny:
         heads, cells = min(heads, 3), 8
     density, points, offsets = crowd(heads, cells, device)
-    own = {name: both_ways(ours(name, points, offsets), density) for name in backends(device)}
+    own = {name: both_ways(ours(name, points, offsets), density) for name in backends(device, triton=False)}
     plain = {"the usual code": lambda d: usual(points, d)}
     if (heads, cells) == SIZES[0]:
         fused = torch.compile(usual, dynamic=False)

@@ -77,7 +77,7 @@ def test_transport(compare, device, tiny, heads, cells):
     if tiny:
         heads, cells = min(heads, 3), 8
     density, points, offsets = crowd(heads, cells, device)
-    own = {name: both_ways(ours(name, points, offsets), density) for name in backends(device)}
+    own = {name: both_ways(ours(name, points, offsets), density) for name in backends(device, triton=False)}
     plain = {
         "the usual code": lambda d: usual(points, d),
         "separable": lambda d: separable(points, d),

@@ -81,9 +81,10 @@ def run_heads(device: str) -> None:
 
 def main() -> None:
     for backend in sys.argv[1:]:
-        if backend == "triton":  # Triton's checker of races asks for memory of its own
+        if backend == "triton":  # Triton's checker of races asks for memory, of the thread that starts a kernel
             import triton
 
+            torch.autograd.set_multithreading_enabled(False)
             triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device="cuda"))
         device = "cpu" if backend == "cpp" else "cuda"
         with use_backend(backend):

@@ -65,7 +65,14 @@ def main() -> None:
     lines = [line for line in found.stdout.splitlines() if line.startswith('"')]
     launches: dict[str, dict[str, str]] = {}
     for row in csv.DictReader(io.StringIO("\n".join(lines))):
-        name = row["Kernel Name"].replace("dkpnet::", "").replace("(bool)", "").removeprefix("void ").partition("(")[0]
+        name = (
+            row["Kernel Name"]
+            .replace("dkpnet::", "")
+            .replace("<unnamed>::", "")
+            .replace("(bool)", "")
+            .removeprefix("void ")
+            .partition("(")[0]
+        )
         launches.setdefault(row["ID"], {"kernel": f"`{name}`"})
         label, scale = METRICS[row["Metric Name"]]
         launches[row["ID"]][label] = f"{float(row['Metric Value'].replace(',', '')) * scale:.4g}"

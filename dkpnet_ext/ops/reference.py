@@ -188,12 +188,14 @@ def knn_sigma(points: Tensor, offsets: Tensor, k: int, beta: float, default: flo
     index = torch.arange(len(points), device=points.device)
     image = torch.bucketize(index, offsets[1:], right=True)
     finite = points.isfinite().all(1)
+    x, y = points.unbind(1)
     sigmas = [points.new_empty(0)]
     for rows in index.split(1024):
-        # The matrix-product form of cdist would cancel: heads are close to each other and far from the origin.
-        distance = torch.cdist(points[rows], points, compute_mode="donot_use_mm_for_euclid_dist")
+        # By differences: cdist's matrix product would cancel (heads are close to each other and far from the origin), and its
+        # other form starts a block of threads for every pair on a GPU (327 ms for 16,000 heads on an H100).
+        square = (x[rows, None] - x).square() + (y[rows, None] - y).square()
         other = (image[rows, None] == image) & (rows[:, None] != index) & finite & finite[rows, None]
-        nearest = torch.where(other, distance, torch.inf).topk(min(k, len(points)), largest=False).values
+        nearest = torch.where(other, square, torch.inf).topk(min(k, len(points)), largest=False).values.sqrt()
         found = nearest.isfinite()
         mean = torch.where(found, nearest, 0.0).sum(1) / found.sum(1)
         sigmas.append(torch.where(found.any(1), beta * mean, default))
