@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,7 @@ def calibrate(
     device: torch.device | str = "cpu",
     progress: bool = False,
     spare: int = 0,
+    crossed: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Calibration | None:
     """Measure intervals and distances of a trained counter.
 
@@ -44,7 +46,9 @@ def calibrate(
         train: training pictures by data set. A data set without people is left out: its pictures are
             not typical of what is counted.
         val: pictures that the model was not trained on, by data set.
-        spare: of `quantile`.
+        spare: of `quantile`, for the errors on ``val``.
+        crossed: relative errors on pictures of a data set by counters that did not learn from them; they
+            take the place of those on its ``val``.
 
     Returns:
         None without a data set of at least two training pictures and one validation picture.
@@ -70,14 +74,17 @@ def calibrate(
     distances = np.array([bare.distances(torch.from_numpy(row)) for row in descriptions])
     nearest = np.array(names)[distances.argmin(1)]
     annotated = np.array([item.count for item in held])
-    errors = np.abs(annotated - counts) / (counts + 1)
-    groups = {name: errors[nearest == name] for name in names} | {ALL: errors}
+    errors = relative_errors(annotated, counts)
+    groups = {name: errors[nearest == name] for name in names} | {n: e for n, e in crossed.items() if n in names}
+    own = [error for error, item in zip(errors, held, strict=True) if item.domain not in crossed]
+    groups[ALL] = np.concatenate([own, *(groups[name] for name in names if name in crossed)])
+    spares = {name: 0 if name in crossed or (name == ALL and not own) else spare for name in groups}
     quantiles = {
-        level: {name: q for name, own in groups.items() if (q := quantile(own, level / 100, spare)) is not None}
+        level: {n: q for n, e in groups.items() if (q := quantile(e, level / 100, spares[n])) is not None}
         for level in LEVELS
     }
     limit = like_limit(distances.min(1))
-    pictures = {name: len(own) for name, own in groups.items()}
+    pictures = {name: len(group) for name, group in groups.items()}
     return Calibration(names, centres, whitening, limit, quantiles, pictures)
 
 
@@ -115,6 +122,11 @@ def calibrate_checkpoint(
             text = f"{text.rstrip()}\n\n{section.rstrip()}\n"
         write_atomically(card, text)
     return found
+
+
+def relative_errors(annotated: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The score of which an interval is a quantile: |annotated - predicted| / (predicted + 1), float64 [n]."""
+    return np.abs(annotated - counts) / (counts + 1)
 
 
 def like_limit(distances: np.ndarray) -> float:
