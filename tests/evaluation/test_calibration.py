@@ -126,6 +126,13 @@ def test_a_counter_is_calibrated_saved_and_loaded(model, pictures, tmp_path):
     known = calibrate(model, train | nobody, val | {"nobody": val["dark"]})
     assert known.names == ("bright", "dark") and known.pictures == {"bright": 12, "dark": 12, "": 24}
     assert set(known.quantiles[90]) == {"bright", "dark", ""}
+    few = {"dark": np.arange(1.0, 11)}  # of cross-validation: they take the place of the held-out pictures' errors
+    mixed = calibrate(model, train, val, spare=1, crossed=few)
+    assert mixed.pictures == {"bright": 12, "dark": 10, "": 22}
+    assert mixed.quantiles[80]["dark"] == 9 and mixed.quantiles[90]["dark"] == 10
+    assert mixed.quantiles[80]["bright"] >= known.quantiles[80]["bright"] and "bright" not in mixed.quantiles[90]
+    alone = calibrate(model, {"dark": train["dark"]}, {"dark": val["dark"]}, spare=1, crossed=few)
+    assert alone.quantiles == {80: {"dark": 9, "": 9}, 90: {"dark": 10, "": 10}}
     assert calibrate(model, nobody, {"nobody": val["dark"]}) is None
     model.calibration = known
     try:

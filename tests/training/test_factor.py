@@ -110,7 +110,9 @@ def test_gradients_that_are_not_finite_are_one_line(started, tmp_path):
 def scaled(tmp_path_factory):
     """A counter of the packaged one's kind, in a folder as `try_factor` leaves it, its factor, and the counts without it."""
     torch.manual_seed(0)
-    model = alive(DKPNet("test_efficientnet", channels=32, attention="none", neck="fpn", out_stride=8, link="exp")).eval()
+    model = alive(
+        DKPNet("test_efficientnet", channels=32, attention="none", neck="fpn", out_stride=8, link="exp")
+    ).eval()
     images = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
     factor, counts = 1.7, torch.tensor([model.count(image, as_is=True) for image in images])
     kept = DKPNet(**model.arguments | {"density_scale": model.density_scale / factor})
