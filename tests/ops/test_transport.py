@@ -112,12 +112,12 @@ def test_cells_that_no_head_reaches(name):
 
 @needs_cpp
 def test_a_thousand_iterations_in_float32_do_not_drift():
-    """The heads' share 1 / 700 is no float32: its rounding error would enter every iteration, with one sign."""
-    inputs = make(700, size=(40, 40))
+    """The heads' share 1 / 500 is no float32: its rounding error would enter every iteration, with one sign."""
+    inputs = make(500, size=(40, 40))
     with use_backend("cpp"):
         found = transport(*inputs, iterations=1000).potential
     want = transport(inputs[0].double(), *inputs[1:], iterations=1000).potential
-    torch.testing.assert_close(found.double(), want, rtol=2e-7, atol=2e-5)
+    torch.testing.assert_close(found.double(), want, rtol=0, atol=1e-4)
 
 
 @needs_cpp
