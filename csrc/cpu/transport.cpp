@@ -1,8 +1,17 @@
 // Optimal transport on the CPU: images in parallel. An iteration is one pass over the cells (v) and two over the heads:
 // one gathers K v of a head's window, the other adds the new u to K^T u. At stride 8 a window has 8 x 8 cells, one
-// vector a row. All arithmetic is in double, since u and v span 32 orders of magnitude. Heads are taken by their
-// window's first row, those of one row in their order, so that few rows are in use at a time: the same bits every run.
+// vector a row. Heads are taken by their window's first row, those of one row in their order, so that few rows are in use
+// at a time: the same bits every run.
+//
+// The iterations are float32: nothing is subtracted, so every rounding error stays a relative one. u and K^T u are kept
+// times the number of heads N, so that the heads' share 1 / N, whose rounding error would add up over the iterations, is
+// exactly 1. u and v span 32 orders of magnitude, their products with K more: what falls below 1e-38 is taken as 0,
+// beside the 1e-16 that is added to every sum.
 #include "cpu/transport.h"
+
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
 
 #include "cpu/parallel.h"
 
@@ -10,55 +19,64 @@ namespace dkpnet::cpu::DKPNET_ISA {
 
 using namespace transport;
 
-// Eight doubles, on every instruction set: the order of a sum does not depend on it.
-typedef double Eight __attribute__((vector_size(64)));
-typedef double LooseEight __attribute__((vector_size(64), aligned(8), may_alias));
+// Eight floats, on every instruction set: the order of a sum does not depend on it.
+typedef float Eight __attribute__((vector_size(32)));
+typedef float LooseEight __attribute__((vector_size(32), aligned(4), may_alias));
 
-struct Grid {
-  double *b, *v, *ktu;    // normalised density, v and K^T u, [height, stride]
-  double *down, *across;  // factors of K, [heads, rows] and [heads, columns]
-  double* windows;        // first cell of each head's window: a whole number
-  double *u, *starts;     // of each head; of each row, the first head whose window begins there
+// Within its life the thread takes numbers below 1e-38 as 0; denormal ones take many times as long on some processors.
+struct TinyIsZero {
+#if defined(__SSE__)
+  const unsigned before = _mm_getcsr();
+  TinyIsZero() { _mm_setcsr(before | 0x8040); }
+  ~TinyIsZero() { _mm_setcsr(before); }
+#endif
 };
 
+struct Grid {
+  float *b, *v, *ktu;    // N times the normalised density, v, and N times K^T u, [height, stride]
+  float *down, *across;  // factors of K, [heads, rows] and [heads, columns]
+  float* u;              // N times u, [heads]
+  int32_t* windows;      // first cell of each head's window
+  int32_t* starts;       // of each row, the first head whose window begins there
+};
+
+static inline const LooseEight& eight(const float* from) { return *reinterpret_cast<const LooseEight*>(from); }
+
 // K v of a head.
-static inline double gathered(const double* v, const double* down, const double* across, const Shape& shape) {
+static inline float gathered(const float* v, const float* down, const float* across, const Shape& shape) {
   Eight total = {};
   for (int column = 0; column < shape.columns; column += 8) {
     Eight even = {}, odd = {};
-    const double* cell = v + column;
-    int row = 0;
-    for (; row + 1 < shape.rows; row += 2, cell += 2 * shape.stride) {
-      even += down[row] * *reinterpret_cast<const LooseEight*>(cell);
-      odd += down[row + 1] * *reinterpret_cast<const LooseEight*>(cell + shape.stride);
+#pragma GCC unroll 4
+    for (int row = 0; row + 1 < shape.rows; row += 2) {
+      even += down[row] * eight(v + int64_t(row) * shape.stride + column);
+      odd += down[row + 1] * eight(v + int64_t(row + 1) * shape.stride + column);
     }
-    if (row < shape.rows) even += down[row] * *reinterpret_cast<const LooseEight*>(cell);
-    total += (even + odd) * *reinterpret_cast<const LooseEight*>(across + column);
+    if (shape.rows % 2) even += down[shape.rows - 1] * eight(v + int64_t(shape.rows - 1) * shape.stride + column);
+    total += (even + odd) * eight(across + column);
   }
   return ((total[0] + total[4]) + (total[2] + total[6])) + ((total[1] + total[5]) + (total[3] + total[7]));
 }
 
 // Adds a head's share to K^T u.
-static inline void scatter(double u, double* ktu, const double* down, const double* across, const Shape& shape) {
+static inline void scatter(float u, float* ktu, const float* down, const float* across, const Shape& shape) {
   for (int column = 0; column < shape.columns; column += 8) {
-    const Eight share = u * *reinterpret_cast<const LooseEight*>(across + column);
-    double* cell = ktu + column;
-    for (int row = 0; row < shape.rows; ++row, cell += shape.stride)
-      *reinterpret_cast<LooseEight*>(cell) += down[row] * share;
+    const Eight share = u * eight(across + column);
+#pragma GCC unroll 8
+    for (int row = 0; row < shape.rows; ++row)
+      *reinterpret_cast<LooseEight*>(ktu + int64_t(row) * shape.stride + column) += down[row] * share;
   }
 }
 
 // `shape` by value, so that the compiler knows that no store changes it; constants where it is the usual one.
-static void half_iterations(const Grid& grid, int64_t heads, Shape shape) {
-  const double a = 1.0 / heads;
+static inline void half_iterations(const Grid& grid, int64_t heads, Shape shape) {
   for (int64_t head = 0; head < heads; ++head) {
-    const double *down = grid.down + head * shape.rows, *across = grid.across + head * shape.columns;
-    const int64_t window = static_cast<int64_t>(grid.windows[head]);
-    grid.u[head] = a / (gathered(grid.v + window, down, across, shape) + kGuard);
+    const float *down = grid.down + head * shape.rows, *across = grid.across + head * shape.columns;
+    grid.u[head] = 1.0f / (gathered(grid.v + grid.windows[head], down, across, shape) + float(kGuard));
   }
   for (int64_t head = 0; head < heads; ++head) {
-    const double *down = grid.down + head * shape.rows, *across = grid.across + head * shape.columns;
-    scatter(grid.u[head], grid.ktu + static_cast<int64_t>(grid.windows[head]), down, across, shape);
+    const float *down = grid.down + head * shape.rows, *across = grid.across + head * shape.columns;
+    scatter(grid.u[head], grid.ktu + grid.windows[head], down, across, shape);
   }
 }
 
@@ -71,39 +89,41 @@ static void prepare(const Forward& args, const Shape& shape, int64_t image, cons
     for (int column = 0; column < shape.stride; ++column) {
       const int64_t cell = int64_t(row) * shape.stride + column;
       const double value = column < args.width ? density[int64_t(row) * args.width + column] : 0.0;
-      grid.b[cell] = value / (mass + kMassGuard);
-      grid.ktu[cell] = 0.0;
+      grid.b[cell] = static_cast<float>(value / (mass + kMassGuard) * heads);
+      grid.ktu[cell] = 0.0f;
     }
   const auto first_row = [&](int64_t point) {
     return window_begin(args.points[2 * point + 1], args.regularisation, args.scale_y, args.stride, shape.rows,
                         args.height);
   };
-  for (int row = 0; row <= args.height; ++row) grid.starts[row] = 0.0;
+  for (int row = 0; row <= args.height; ++row) grid.starts[row] = 0;
   for (int64_t point = first; point < first + heads; ++point) ++grid.starts[first_row(point) + 1];
   for (int row = 1; row <= args.height; ++row) grid.starts[row] += grid.starts[row - 1];
   for (int64_t point = first; point < first + heads; ++point) {
     const double x = args.points[2 * point], y = args.points[2 * point + 1];
     const int top = first_row(point);
-    const int64_t head = static_cast<int64_t>(grid.starts[top]++);
+    const int64_t head = grid.starts[top]++;
     const int left = window_begin(x, args.regularisation, args.scale_x, args.stride, shape.columns, shape.stride);
-    double *down = grid.down + head * shape.rows, *across = grid.across + head * shape.columns;
+    float *down = grid.down + head * shape.rows, *across = grid.across + head * shape.columns;
     for (int row = 0; row < shape.rows; ++row)
-      down[row] = factor(y, top + row, args.regularisation, args.scale_y, args.stride);
+      down[row] = static_cast<float>(factor(y, top + row, args.regularisation, args.scale_y, args.stride));
     for (int column = 0; column < shape.columns; ++column)
-      across[column] =
-          left + column < args.width ? factor(x, left + column, args.regularisation, args.scale_x, args.stride) : 0.0;
-    const int64_t window = int64_t(top) * shape.stride + left;
-    grid.windows[head] = static_cast<double>(window);
-    scatter(1.0 / heads, grid.ktu + window, down, across, shape);  // of the first u
+      across[column] = left + column < args.width
+                           ? static_cast<float>(factor(x, left + column, args.regularisation, args.scale_x, args.stride))
+                           : 0.0f;
+    grid.windows[head] = top * shape.stride + left;
+    scatter(1.0f, grid.ktu + grid.windows[head], down, across, shape);  // of the first u
   }
 }
 
 static void iterate(const Forward& args, const Shape& shape, int64_t heads, const Grid& grid) {
+  const TinyIsZero tiny;
   const int64_t cells = int64_t(args.height) * shape.stride;
+  const float guard = static_cast<float>(kGuard * heads);
   for (int iteration = 1; iteration <= args.iterations; ++iteration) {
     for (int64_t i = 0; i < cells; ++i) {
-      grid.v[i] = grid.b[i] / (grid.ktu[i] + kGuard);
-      grid.ktu[i] = 0.0;
+      grid.v[i] = grid.b[i] / (grid.ktu[i] + guard);
+      grid.ktu[i] = 0.0f;
     }
     if (shape.rows == 8 && shape.columns == 8)
       half_iterations(grid, heads, {shape.stride, 8, 8, 0});
@@ -112,7 +132,7 @@ static void iterate(const Forward& args, const Shape& shape, int64_t heads, cons
     if (iteration % kLooked) continue;
     double error = 0.0;
     for (int64_t i = 0; i < cells; ++i) {
-      const double difference = grid.b[i] - grid.ktu[i] * grid.v[i];
+      const double difference = (grid.b[i] - double(grid.ktu[i]) * grid.v[i]) / heads;
       error += difference * difference;
     }
     if (error <= kStop) break;
@@ -133,7 +153,7 @@ static void one_image(const Forward& args, const Shape& shape, int64_t image, co
         const int64_t cell = int64_t(row) * shape.stride + column;
         const double beta = args.regularisation * log(grid.v[cell] + kGuard);
         potential[int64_t(row) * args.width + column] = static_cast<float>(beta);
-        objective += grid.b[cell] * beta;
+        objective += grid.b[cell] * beta / heads;
       }
   }
   args.objective[image] = static_cast<float>(objective);
@@ -142,17 +162,19 @@ static void one_image(const Forward& args, const Shape& shape, int64_t image, co
 static void forward(const Forward& args, int threads) {
   const Shape shape = transport::shape(args);
   const int64_t cells = int64_t(args.height) * shape.stride;
-  double* down = args.workspace + 3 * args.batch * cells;
-  double* across = down + args.num_points * shape.rows;
-  double* windows = across + args.num_points * shape.columns;
-  double* starts = windows + 2 * args.num_points;
+  float* maps = reinterpret_cast<float*>(args.workspace);  // half of it is enough: floats, not doubles
+  float* down = maps + 3 * args.batch * cells;
+  float* across = down + args.num_points * shape.rows;
+  float* u = across + args.num_points * shape.columns;
+  int32_t* windows = reinterpret_cast<int32_t*>(u + args.num_points);
+  int32_t* starts = windows + args.num_points;
   parallel_for(args.batch, 1, threads, [&](int64_t begin, int64_t end) {
     for (int64_t image = begin; image < end; ++image) {
-      double* own = args.workspace + 3 * image * cells;
+      float* own = maps + 3 * image * cells;
       const int64_t first = args.offsets[image];
       one_image(args, shape, image,
-                {own, own + cells, own + 2 * cells, down + first * shape.rows, across + first * shape.columns,
-                 windows + first, windows + args.num_points + first, starts + image * (args.height + 1)});
+                {own, own + cells, own + 2 * cells, down + first * shape.rows, across + first * shape.columns, u + first,
+                 windows + first, starts + image * (args.height + 1)});
     }
   });
 }

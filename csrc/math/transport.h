@@ -31,10 +31,10 @@ struct Forward {
   int iterations;
   float* objective;   // [batch], sum over the cells of normalised density * potential; 0 without heads
   float* potential;   // [batch, height, width], regularisation * ln v; 0 without heads
-  double* workspace;  // shape(args).size doubles, uninitialised
+  double* workspace;  // uninitialised: shape(args).size doubles on a GPU, as many floats on a CPU
 };
 
-// Sizes: of the padded grid, whose rows are whole groups of eight doubles, and of a head's window.
+// Sizes: of the padded grid, whose rows are whole groups of eight cells, and of a head's window.
 struct Shape {
   int stride;         // of a row of the padded grid
   int rows, columns;  // of the window

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,7 @@ def calibrate(
     device: torch.device | str = "cpu",
     progress: bool = False,
     spare: int = 0,
+    crossed: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Calibration | None:
     """Measure intervals and distances of a trained counter.
 
@@ -44,7 +46,9 @@ def calibrate(
         train: training pictures by data set. A data set without people is left out: its pictures are
             not typical of what is counted.
         val: pictures that the model was not trained on, by data set.
-        spare: of `quantile`.
+        spare: of `quantile`, for the errors on ``val``.
+        crossed: by data set, relative errors on pictures by counters that did not learn from them; they take the place of those on
+            its ``val``. There are few pictures, so all of them tell what is like them, too, see `left_out_distances`.
 
     Returns:
         None without a data set of at least two training pictures and one validation picture.
@@ -63,21 +67,28 @@ def calibrate(
 
     samples = {name: described(train[name][:: -(-len(train[name]) // DESCRIBED)]) for name in names}
     held = [item for name in names for item in val[name]]
-    descriptions = described(held)
+    descriptions, of = described(held), np.array([item.domain for item in held])
     counts = predict_counts(model, held, device=device, progress=progress)
+    for name in set(crossed) & set(names):
+        samples[name] = np.concatenate([samples[name], descriptions[of == name]])
     centres, whitening = gaussians([samples[name] for name in names])
-    bare = Calibration(names, centres, whitening, math.inf, {}, {})
-    distances = np.array([bare.distances(torch.from_numpy(row)) for row in descriptions])
+    distances = _distances(descriptions, centres, whitening)
     nearest = np.array(names)[distances.argmin(1)]
+    far = [left_out_distances(samples, name) if name in crossed else distances[of == name].min(1) for name in names]
     annotated = np.array([item.count for item in held])
-    errors = np.abs(annotated - counts) / (counts + 1)
-    groups = {name: errors[nearest == name] for name in names} | {ALL: errors}
+    errors = relative_errors(annotated, counts)
+    groups = {name: errors[nearest == name] for name in names} | {n: e for n, e in crossed.items() if n in names}
+    groups[ALL] = np.concatenate([crossed[name] if name in crossed else errors[of == name] for name in names])
+    chosen = (
+        {ALL, *names} if set(names) - set(crossed) else set()
+    )  # groups with errors on val, which may need the spare rank
+    spares = {name: spare if name in chosen and name not in crossed else 0 for name in groups}
     quantiles = {
-        level: {name: q for name, own in groups.items() if (q := quantile(own, level / 100, spare)) is not None}
+        level: {n: q for n, e in groups.items() if (q := quantile(e, level / 100, spares[n])) is not None}
         for level in LEVELS
     }
-    limit = like_limit(distances.min(1))
-    pictures = {name: len(own) for name, own in groups.items()}
+    limit = like_limit(np.concatenate(far))
+    pictures = {name: len(group) for name, group in groups.items()}
     return Calibration(names, centres, whitening, limit, quantiles, pictures)
 
 
@@ -114,6 +125,32 @@ def calibrate_checkpoint(
         else:
             text = f"{text.rstrip()}\n\n{section.rstrip()}\n"
         write_atomically(card, text)
+    return found
+
+
+def relative_errors(annotated: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The score of which an interval is a quantile: |annotated - predicted| / (predicted + 1), float64 [n]."""
+    return np.abs(annotated - counts) / (counts + 1)
+
+
+def _distances(rows: np.ndarray, centres: torch.Tensor, whitening: torch.Tensor) -> np.ndarray:
+    """`Calibration.distances` of n descriptions [n, K]: float64 [n, D]."""
+    bare = Calibration(tuple(map(str, range(len(centres)))), centres, whitening, math.inf, {}, {})
+    return np.array([bare.distances(torch.from_numpy(row)) for row in rows])
+
+
+def left_out_distances(samples: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """Distances of a data set's descriptions to the nearest Gaussian, float64 [n]; its own is that of the other three quarters.
+
+    Args:
+        samples: descriptions [n_d, K] by data set.
+    """
+    own = samples[name]
+    part = np.random.default_rng(0).permutation(len(own)) % 4
+    found = np.empty(len(own))
+    for k in range(4):
+        known = gaussians([own[part != k] if other == name else rows for other, rows in samples.items()])
+        found[part == k] = _distances(own[part == k], *known).min(1)
     return found
 
 

@@ -3,8 +3,9 @@
 The usual code builds a matrix of heads x cells and passes over it 200 times. That matrix is a product of one factor per
 axis, and in pixels, with regularisation 10, it is nothing beyond 32 px: at stride 8 a head meets 8 x 8 cells. The CPU
 form keeps the two factors of each head's window and takes an iteration in two passes over the heads and one over the cells;
-a larger reach (other coordinates, another regularisation) makes the window larger, at most the whole map. Arithmetic is
-float64, heads are added in one order: the same bits every run.
+a larger reach (other coordinates, another regularisation) makes the window larger, at most the whole map. Its iterations
+are float32, in which nothing is subtracted and the heads' share is exact: see csrc/cpu/transport.cpp. Heads are added in
+one order: the same bits every run.
 
 On a GPU one launch has a block per image: a warp gathers K v of a head, a thread K^T u of a cell, from the heads whose windows
 hold it (listed by their first row); no atomics. CUDA and not Triton: windows of any size, lists and barriers between passes.
@@ -60,7 +61,7 @@ def transport(
 
     Args:
         density: [B, 1, h, w], heads per cell, not negative; float64 computes in plain PyTorch, other dtypes are taken as
-            float32. All arithmetic is float64.
+            float32. A GPU and plain PyTorch iterate in float64, the CPU's loops in float32.
         points: [M, 2] float32, (x, y) in pixels of the image, image after image, finite.
         offsets: [B + 1] int64; image b owns points[offsets[b]:offsets[b + 1]].
         stride: pixels per side of a cell.
@@ -160,6 +161,7 @@ def _forward(density, points, offsets, stride, regularisation, iterations, unit,
     size = native.module.transport_workspace(
         batch, heads, height, width, stride, scale_x, scale_y, regularisation
     )  # fmt: skip
+    size = size if density.is_cuda else size // 2 + 1  # the CPU's loops keep floats in it
     native.run(
         "transport_forward", density, density=density, points=points, offsets=offsets, batch=batch, num_points=heads,
         height=height, width=width, stride=stride, scale_x=scale_x, scale_y=scale_y, regularisation=regularisation,

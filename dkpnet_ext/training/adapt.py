@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from ..errors import UserError
 from ..evaluation.calibration import fewest
 from ..models import load_model
 from ..models.attention import VariationalAttention
-from ..models.calibration import LEVELS
 from .checkpoint import save_model
 from .config import Config
 from .factor import Factor, find_factor
@@ -22,10 +21,12 @@ from .losses import LINKS
 from .presets import PRESETS
 
 if TYPE_CHECKING:
+    import numpy as np
     from lightning.fabric import Fabric
 
     from ..data import Item
     from ..models import CrowdCounter
+    from ..models.calibration import Calibration
 
 SPARE = 1
 """Ranks by which the intervals' quantiles are higher: the few held-out pictures chose the epoch. Of 20 of them 75 and 84 %
@@ -123,8 +124,7 @@ def try_factor(
     """
     model = load_model(start).to(fabric.device).for_inference("torch")
     factor = find_factor(model, train, val, fabric.device)
-    before, after = _first_and_best(folder)
-    if fabric.is_global_zero and factor is not None and factor.helps and after is before:
+    if fabric.is_global_zero and factor is not None and factor.helps and no_epoch_was_better(folder):
         kept = load_model(best)
         scaled = type(kept)(**kept.arguments | {"density_scale": model.density_scale / factor.value})
         scaled.load_state_dict(kept.state_dict())
@@ -139,6 +139,12 @@ def _first_and_best(folder: Path) -> tuple[Record, Record]:
     return records[0], min(records, key=lambda record: record["val"])
 
 
+def no_epoch_was_better(folder: Path) -> bool:
+    """Whether the counter that was adapted is kept, perhaps with a factor."""
+    before, after = _first_and_best(folder)
+    return after is before
+
+
 def verdict(folder: Path, val: Sequence[Item], factor: Factor | None = None) -> str:
     """One line: errors on the held-out pictures before and after, what is kept, and what a factor alone does."""
     before, after = _first_and_best(folder)
@@ -151,6 +157,19 @@ def verdict(folder: Path, val: Sequence[Item], factor: Factor | None = None) -> 
     if after is before:
         what = f"times {factor.value:.3f} is kept" if factor is not None and factor.helps else "is unchanged"
         kept = f"no epoch was better: the counter {what}"
-    few = [f"{fewest(level / 100, SPARE)} for {level} %" for level in LEVELS if len(val) < fewest(level / 100, SPARE)]
-    intervals = f" An interval needs more held-out pictures, which chose what is kept: {', '.join(few)}." if few else ""
-    return f"Adaptation: {'; '.join(parts)}; {kept}.{f' {factor.words()}' if factor is not None else ''}{intervals}"
+    return f"Adaptation: {'; '.join(parts)}; {kept}.{f' {factor.words()}' if factor is not None else ''}"
+
+
+def interval_words(known: Calibration | None, crossed: Mapping[str, np.ndarray]) -> str:
+    """One line about the intervals of an adapted counter where they do not come from the held-out pictures; else "".
+
+    Args:
+        known: of the counter; crossed: of `crossed_errors`.
+    """
+    if known is not None and not any(known.quantiles.values()):
+        return f"Counts have no interval: it needs {fewest(0.9)} labelled pictures."
+    parts = [
+        f"{name}: from the errors on {len(errors)} labelled pictures, each left out of what counts it"
+        for name, errors in crossed.items()
+    ]
+    return f"Intervals of {'; '.join(parts)}." if parts else ""

@@ -64,7 +64,8 @@ def find_factor(
     if not (predicted > 0).sum() > 1:
         return None
     unchanged = float(np.abs(predicted - annotated).mean())
-    return Factor(least_absolute(predicted, annotated), len(items), unchanged, left_out(predicted, annotated))
+    scaled = float(np.abs(scaled_by_others(predicted, annotated) - annotated).mean())
+    return Factor(least_absolute(predicted, annotated), len(items), unchanged, scaled)
 
 
 def least_absolute(predicted: np.ndarray, annotated: np.ndarray) -> float:
@@ -80,8 +81,8 @@ def least_absolute(predicted: np.ndarray, annotated: np.ndarray) -> float:
     return float(ratios[order][np.searchsorted(sums, sums[-1] / 2)])
 
 
-def left_out(predicted: np.ndarray, annotated: np.ndarray) -> float:
-    """MAE of counts times a factor, where each picture takes the factor of the others."""
+def scaled_by_others(predicted: np.ndarray, annotated: np.ndarray) -> np.ndarray:
+    """Counts times a factor, float64 [n], where each picture takes the factor of the others."""
     others = ~np.eye(len(predicted), dtype=bool)
     factors = [least_absolute(predicted[o], annotated[o]) if predicted[o].any() else 1.0 for o in others]
-    return float(np.abs(factors * predicted - annotated).mean())
+    return np.array(factors) * predicted

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,7 @@ from ..evaluation.metrics import Metrics, markdown_table
 from ..files import output_folder, write_atomically
 from ..models import CrowdCounter, load_model
 from ..plots import overlay, tsne_plot
-from .adapt import SPARE, verdict
+from .adapt import SPARE, interval_words, verdict
 from .checkpoint import save_model
 from .clustering import load_clusters
 from .config import Config
@@ -48,13 +49,14 @@ def finish(
     began: float,
     extras: bool = True,
     factor: Factor | None = None,
+    crossed: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> None:
     """Evaluate the best model and write ``model/``, ``counts.csv``, pictures and, last of all, ``results.md``.
 
     Args:
         best: folder of the model; data: of stage I; began: `time.monotonic` of the start.
         extras: whether to compare with the trivial counters, measure the counter's intervals and draw pictures.
-        factor: of `try_factor`.
+        factor: of `try_factor`; crossed: of `crossed_errors`.
     """
     model = load_model(best).to(fabric.device).for_inference("torch")
     tested = {d.name: d.test for d in domains if d.test}
@@ -64,9 +66,6 @@ def finish(
         held = {item.name for item in data.val}
         train = {d.name: [item for item in d.train if tested or item.name not in held] for d in domains}
         rows = score(shown, counts, train if extras else None)
-        text = results(rows, domains)
-        if config.start is not None:
-            text = f"{verdict(folder, data.val, factor)}\n\n{text}"
         errors = {f"test/{name}": row._asdict() for name, row in rows.items()} if tested else {}
         log({"stage": "test", "seconds": time.monotonic() - began} | errors)
         write_counts(folder / "counts.csv", shown, counts)
@@ -76,9 +75,12 @@ def finish(
             for items in (data.train, data.val)
         )
         if extras:
-            final.calibration = calibrate(
-                model, train_of, val_of, device=fabric.device, spare=0 if config.start is None else SPARE
-            )
+            spare = 0 if config.start is None else SPARE
+            final.calibration = calibrate(model, train_of, val_of, device=fabric.device, spare=spare, crossed=crossed)
+        text = results(rows, domains)
+        if config.start is not None:
+            said = [verdict(folder, data.val, factor), interval_words(final.calibration, crossed)]
+            text = f"{' '.join(filter(None, said))}\n\n{text}"
         final.notes = (
             f"Trained on {', '.join(d.name for d in domains)} ({len(data.train)} images; {len(data.val)} more chose the "
             f"checkpoint), system {config.model.system}, preset {config.preset}, seed {config.seed}. {text}"

@@ -25,6 +25,7 @@ from ..models.backbones import check_backbone
 from .adapt import adopt, check_held_out, extend, try_factor
 from .clustering import cluster_attention, load_clusters, save_clusters
 from .config import Config
+from .crossing import crossed_errors
 from .interruption import Stop, one_line, stop_signals
 from .log import Record, RunLog
 from .losses import LINKS
@@ -91,10 +92,11 @@ def train(
         with _run_folder(fabric, folder, config, resuming, stop, callback) as log:
             data = StageData(train_items, labels, sources, val_items)
             best = train_stages(fabric, model, data, domains, config, folder, log, stop)
-            factor = (
-                None if config.start is None else try_factor(fabric, best, folder, config.start, train_items, val_items)
-            )
-            finish(fabric, best, domains, data, config, folder, log, began, extras, factor)
+            factor, crossed = None, {}
+            if config.start is not None:
+                factor = try_factor(fabric, best, folder, config.start, train_items, val_items)
+                crossed = crossed_errors(fabric, config, folder, stop, data, names, factor) if extras else {}
+            finish(fabric, best, domains, data, config, folder, log, began, extras, factor, crossed)
     return folder
 
 

@@ -80,6 +80,11 @@ CASES = {
     "csv-heads text with tabs": exports.csv_columns("ImageID", "X", "Y", "\t", "points.txt"),
     "csv-heads with split": exports.csv_with_split,
     "csv-heads of Open Images": exports.open_images,
+    "csv-heads of GWHD": exports.boxes_string,
+    "csv-heads with a column bbox": exports.bbox_column,
+    "beside, napari": exports.napari,
+    "label-studio CSV": exports.label_studio_csv,
+    "voc of LabelMe's first form": exports.labelme_xml,
     "yolo with confidence": exports.yolo_lines(lambda x, y: f"0 {x} {y} 0.05 0.1 0.93"),
     "yolo with keypoints": exports.yolo_lines(lambda x, y: f"0 {x} {y} 0.05 0.1 {x} {y} 2"),
     "yolo with one keypoint off the box's centre": exports.yolo_lines(

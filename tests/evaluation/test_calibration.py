@@ -115,7 +115,7 @@ def pictures() -> dict[str, Domain]:
 
     limits = {"bright": (120, 256), "dark": (0, 60)}
     return {
-        name: Domain.from_arrays(name, train=pairs(30, *pair), val=pairs(12, *pair), min_side=32)
+        name: Domain.from_arrays(name, pairs(30, *pair), pairs(12, *pair), pairs(20, *pair), min_side=32)
         for name, pair in limits.items()
     }
 
@@ -126,6 +126,18 @@ def test_a_counter_is_calibrated_saved_and_loaded(model, pictures, tmp_path):
     known = calibrate(model, train | nobody, val | {"nobody": val["dark"]})
     assert known.names == ("bright", "dark") and known.pictures == {"bright": 12, "dark": 12, "": 24}
     assert set(known.quantiles[90]) == {"bright", "dark", ""}
+    few = {"dark": np.arange(1.0, 11)}  # of cross-validation: they take the place of the held-out pictures' errors
+    mixed = calibrate(model, train, val, spare=1, crossed=few)
+    assert mixed.pictures == {"bright": 12, "dark": 10, "": 22}
+    assert mixed.quantiles[80]["dark"] == 9 and mixed.quantiles[90]["dark"] == 10
+    assert mixed.quantiles[80]["bright"] >= known.quantiles[80]["bright"] and "bright" not in mixed.quantiles[90]
+    alone = calibrate(model, {"dark": train["dark"]}, {"dark": val["dark"]}, spare=1, crossed=few)
+    assert alone.quantiles == {80: {"dark": 9, "": 9}, 90: {"dark": 10, "": 10}}
+    # Of few pictures all tell what is like them: here 42, though only 12 are held out.
+    assert alone.limit < math.inf and calibrate(model, {"dark": train["dark"]}, {"dark": val["dark"]}).limit == math.inf
+    far = [alone.assess(describe(model, item.read()), 1.0).unlike for item in val["bright"]]
+    near = [alone.assess(describe(model, item.read()), 1.0).unlike for item in pictures["dark"].test]
+    assert all(far) and len(near) == 20 and sum(near) <= 3
     assert calibrate(model, nobody, {"nobody": val["dark"]}) is None
     model.calibration = known
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,35 @@ def _share(point) -> list[float]:
     return [(point[0] - 5) / 320, (point[1] - 5) / 240, 10 / 320, 10 / 240]
 
 
+def _vott(point) -> dict:
+    return {
+        "type": "RECTANGLE",
+        "tags": ["head"],
+        "boundingBox": {"left": point[0] - 5, "top": point[1] - 5, "width": 10, "height": 10},
+    }
+
+
+def _vott_point(point) -> dict:
+    return {"type": "POINT", "tags": ["head"], "points": _xy([point])}
+
+
+def _vertex(point) -> dict:
+    x, y, w, h = _share(point)
+    return {"displayName": "head", "xMin": x, "yMin": y, "xMax": x + w, "yMax": y + h}
+
+
+def _sagemaker(name: str, points: list) -> dict:
+    marks = [{"class_id": 0, "left": x - 5, "top": y - 5, "width": 10, "height": 10} for x, y in points]
+    job = {"annotations": marks, "image_size": [{"width": 320, "height": 240, "depth": 3}]}
+    return {"source-ref": f"s3://b/{name}", "heads": job, "heads-metadata": {"class-map": {"0": "head"}}}
+
+
+def _outlines(points: list) -> list:
+    """The corners of a rectangle around each point, and the last one itself."""
+    around = [[[x0, y0], [x0, y1], [x1, y1], [x1, y0]] for x0, y0, x1, y1 in map(_corners, points[:-1])]
+    return around + [[point] for point in points[-1:]]
+
+
 JSON_PICTURES = {
     "of Hugging Face": _one_file(
         "train/metadata.jsonl",
@@ -137,6 +167,42 @@ JSON_PICTURES = {
         "mine.pnt", lambda f: {"classes": ["head"], "points": {n: {"head": _xy(ps)} for n, ps in f.items()}, "ui": {}}
     ),
     "pairs": _one_file("labels.json", lambda f: [{"image": n, "heads": ps} for n, ps in f.items()]),
+    "of VoTT": _one_file(
+        "vott-json-export/mine-export.json",
+        lambda f: {
+            "name": "mine",
+            "assets": {
+                str(i): {"asset": {"name": n}, "regions": [*map(_vott, ps[:-1]), *map(_vott_point, ps[-1:])]}
+                for i, (n, ps) in enumerate(f.items())
+            },
+        },
+        "vott-json-export",
+    ),
+    "of Hasty": _one_file(
+        "export.json",
+        lambda f: {
+            "label_classes": [{"class_name": "head"}],
+            "images": [
+                {"image_name": n, "labels": [{"class_name": "head", "bbox": _corners(p), "polygon": None} for p in ps]}
+                for n, ps in f.items()
+            ],
+        },
+    ),
+    "of Vertex AI": _one_file(
+        "data.jsonl",
+        lambda f: _lines(
+            {"imageGcsUri": f"gs://b/{n}", "boundingBoxAnnotations": list(map(_vertex, ps))} for n, ps in f.items()
+        ),
+    ),
+    "of SageMaker": _one_file("output.manifest", lambda f: _lines(_sagemaker(n, ps) for n, ps in f.items())),
+    "of Prodigy": _one_file(
+        "annotations.jsonl",
+        lambda f: _lines(
+            {"image": n, "spans": [{"label": "HEAD", "points": corners} for corners in _outlines(ps)], "answer": "accept"}
+            for n, ps in f.items()
+        )
+        + json.dumps({"image": "skipped.jpg", "spans": [], "answer": "reject"}),
+    ),
     "by name": _one_file("labels.json", lambda f: {n: {"points": ps} for n, ps in f.items()}),
 }  # fmt: skip
 
@@ -305,3 +371,51 @@ def list_without_folder(root: Path) -> Found:
     _json(root / "labels.json", rows)
     splits = {"train": "134", "test": "2"}
     return {split: {f"images/{n}.jpg": HEADS[n] for n in numbers} for split, numbers in splits.items()}
+
+
+def boxes_string(root: Path) -> Found:
+    found = _pictures(root / "images")
+    rows = [f"{n},{';'.join(' '.join(map(str, _corners(p))) for p in ps) or 'no_box'},x\n" for n, ps in found.items()]
+    _text(root / "train.csv", "image_name,BoxesString,domain\n" + "".join(rows))
+    return {"train": found}
+
+
+def bbox_column(root: Path) -> Found:
+    found = {name: points for name, points in _pictures(root / "images").items() if points}  # nobody has no line
+    rows = [f'{n[:-4]},320,240,"{_box(p)}",x\n' for n, ps in found.items() for p in ps]
+    _text(root / "train.csv", "image_id,width,height,bbox,source\n" + "".join(rows))
+    return {"train": {name[:-4]: points for name, points in found.items()}}
+
+
+def napari(root: Path) -> Found:
+    found = _pictures(root)
+    for name, points in found.items():
+        rows = [f"{i}.0,{y},{x}\n" for i, (x, y) in enumerate(points)]
+        _text(root / f"{name[:-4]}.csv", "index,axis-0,axis-1\n" + "".join(rows))
+    return {"train": found}
+
+
+def label_studio_csv(root: Path) -> Found:
+    found = _pictures(root)
+    with (root / "project-1-at-2026-01-01.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["annotation_id", "annotator", "id", "image", "heads"])
+        for number, (name, points) in enumerate(found.items()):
+            marks = [{"x": x / 3.2, "y": y / 2.4, "width": 1, "keypointlabels": ["head"]} for x, y in points]
+            rows.writerow([number, 1, number, f"/data/upload/1/1a2b3c4d-{name}", json.dumps(marks) if marks else ""])
+    return {"train": found}
+
+
+def labelme_xml(root: Path) -> Found:
+    found = _pictures(root / "Images")
+    for name, points in found.items():
+        shapes = [*_outlines(points), *_outlines(points[:1])]
+        text = ""
+        for number, corners in enumerate(shapes):  # the last one was deleted
+            ring = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in corners)
+            deleted = int(number == len(points))
+            text += f"<object><name>head</name><deleted>{deleted}</deleted><polygon>{ring}</polygon></object>"
+        _text(
+            root / "Annotations" / f"{name[:-4]}.xml", f"<annotation><filename>\n{name}\n</filename>{text}</annotation>"
+        )
+    return {"train": found}

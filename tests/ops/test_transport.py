@@ -111,6 +111,23 @@ def test_cells_that_no_head_reaches(name):
 
 
 @needs_cpp
+def test_a_thousand_iterations_in_float32_do_not_drift():
+    """The heads' share 1 / 500 is no float32: its rounding error would enter every iteration, with one sign."""
+    inputs = make(500, size=(40, 40))
+    with use_backend("cpp"):
+        found = transport(*inputs, iterations=1000).potential
+    want = transport(inputs[0].double(), *inputs[1:], iterations=1000).potential
+    torch.testing.assert_close(found.double(), want, rtol=0, atol=1e-4)
+
+
+@needs_cpp
+def test_numbers_below_1e_38_are_taken_as_zero_within_alone():
+    with use_backend("cpp"):
+        transport(*make(3))
+    assert torch.tensor(1e-40) * 0.5 > 0
+
+
+@needs_cpp
 def test_the_same_bits_for_any_number_of_threads():
     inputs, results, before = make(50, 3, 20), [], torch.get_num_threads()
     try:

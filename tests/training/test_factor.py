@@ -9,11 +9,12 @@ import pytest
 import torch
 from counters import alive
 
+from dkpnet_ext.counting.export import export_model, run_exported
 from dkpnet_ext.data import Domain
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet, load_model
 from dkpnet_ext.training import PRESETS, train
-from dkpnet_ext.training.factor import find_factor, least_absolute, left_out
+from dkpnet_ext.training.factor import find_factor, least_absolute, scaled_by_others
 
 
 def test_the_factor_has_the_least_absolute_error():
@@ -33,7 +34,9 @@ def test_the_factor_has_the_least_absolute_error():
 def test_each_picture_is_judged_by_the_factor_of_the_others():
     predicted, annotated = np.array([1.0, 2.0, 10.0]), np.array([2.0, 4.0, 10.0])
     # The others' factors: 1 (10 outweighs 2), 1 (10 outweighs 1), 2.
-    assert left_out(predicted, annotated) == pytest.approx((1 + 2 + 10) / 3)
+    assert scaled_by_others(predicted, annotated).tolist() == [1, 2, 20]
+    nothing = np.array([0.0, 3.0])  # the other counts nobody: no factor is known
+    assert scaled_by_others(nothing, annotated[:2]).tolist() == [0, 3]
 
 
 def items(annotated, domain="a"):
@@ -101,3 +104,40 @@ def test_gradients_that_are_not_finite_are_one_line(started, tmp_path):
     with pytest.raises(UserError, match="the loss is not finite") as caught:
         train(configuration(tmp_path / "run", started[0], lr=1.0), [started[-1]])
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory):
+    """A counter of the packaged one's kind, in a folder as `try_factor` leaves it, its factor, and the counts without it."""
+    torch.manual_seed(0)
+    model = alive(
+        DKPNet("test_efficientnet", channels=32, attention="none", neck="fpn", out_stride=8, link="exp")
+    ).eval()
+    images = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
+    factor, counts = 1.7, torch.tensor([model.count(image, as_is=True) for image in images])
+    kept = DKPNet(**model.arguments | {"density_scale": model.density_scale / factor})
+    kept.load_state_dict(model.state_dict())
+    folder = tmp_path_factory.mktemp("scaled")
+    kept.save_pretrained(folder)
+    return folder, factor, images, counts
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
+def test_engines_count_with_the_factor(engine, scaled):
+    folder, factor, images, counts = scaled
+    if engine != "torch":
+        pytest.importorskip(engine, reason="an engine's package is not installed")
+    model = load_model(folder).for_inference(engine)
+    found = torch.tensor([model.count(image, as_is=True) for image in images])
+    torch.testing.assert_close(found, factor * counts, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_exported_files_count_with_the_factor(suffix, scaled, tmp_path):
+    folder, factor, images, counts = scaled
+    if suffix == ".onnx":
+        pytest.importorskip("onnxruntime", reason="the export packages are not installed")
+        pytest.importorskip("onnxscript", reason="the export packages are not installed")
+    path = tmp_path / f"model{suffix}"
+    export_model(load_model(folder), path)
+    torch.testing.assert_close(run_exported(path, images)[1], factor * counts, rtol=1e-4, atol=1e-5)

@@ -202,10 +202,12 @@ def as_points(value: Any, path: Path) -> np.ndarray:
 
 
 def read_xy_csv(path: Path) -> np.ndarray:
-    """Points of a CSV file with the columns x,y, or X,Y as ImageJ writes them. Raises `BadFile`."""
+    """Points of a CSV file with the columns x,y, or X,Y as ImageJ writes them, or axis-1,axis-0 as napari. Raises `BadFile`."""
     points = []
     header = [name.strip() for name in read_text(path).partition("\n")[0].split(",")]
-    x, y = ("X", "Y") if {"X", "Y"} <= set(header) else ("x", "y")
+    x, y = next((pair for pair in (("X", "Y"), ("axis-1", "axis-0")) if {*pair} <= {*header}), ("x", "y"))
+    if "axis-2" in header:
+        raise BadFile(path, "points in three dimensions (axis-0, axis-1, axis-2), expected a picture's")
     for number, row in read_rows(path, (x, y)):
         try:
             points.append((float(row[x]), float(row[y])))

@@ -3,7 +3,8 @@
     labels.csv (.tsv, .txt with tabs)     pictures anywhere below
 
 With a header: a column for the picture (image, filename, Image Name ...) and x,y (X Coordinate, head_x ...) or
-xmin,ymin,xmax,ymax (or x1 ...) or x,y,width,height, perhaps label and split; Open Images has fractions. Without:
+xmin,ymin,xmax,ymax (or x1 ...) or x,y,width,height, perhaps label and split; Open Images has fractions. Or one column: bbox
+``[x, y, width, height]`` (the first wheat heads of Kaggle), BoxesString ``x0 y0 x1 y1;...`` (all of a picture; GWHD). Without:
 makesense.ai's ``label,x,y,image,width,height`` (points), ``label,x,y,w,h,image,width,height`` (boxes), or ``image,x,y`` and
 ``image,x0,y0,x1,y1,label``.
 """
@@ -57,6 +58,7 @@ CORNERS = (
     ("xcenter", "ycenter"), ("centerx", "centery"), ("xpos", "ypos"), ("px", "py"), ("col", "row"), ("column", "row"),
 )  # fmt: skip
 _SIZES = ("w", "h", "width", "height", "bboxwidth", "bboxheight")  # a corner and a size, not two corners
+_PACKED = {"bbox": [1], "boxesstring": []}  # boxes in one column, and whether as a corner and a size
 SUFFIXES = (".csv", ".tsv", ".txt")
 
 
@@ -77,12 +79,13 @@ def _columns(first: list[str]) -> dict[str, list[int]] | None:
     names = [re.sub(r"[^a-z0-9]", "", field.lower()) for field in first]
     image = next((names.index(name) for name in IMAGE if name in names), None)
     if image is not None:
-        corners = next((c for c in CORNERS if set(c) <= set(names)), None)
+        corners: tuple[str, ...] | None = next((c for c in CORNERS if set(c) <= set(names)), None)
+        corners = corners or next(((name,) for name in _PACKED if name in names), None)
         # makesense.ai and others write the picture's own size as width,height beside a point.
         if corners == ("x", "y", "width", "height") and ("xmin" in names or "imagewidth" in names):
             corners = ("x", "y")
         label = [names.index(name) for name in LABEL if name in names and names.index(name) != image][:1]
-        sized = [1] if corners and corners[-1] in _SIZES else []
+        sized = _PACKED.get(corners[-1], [1] if corners[-1] in _SIZES else []) if corners else []
         split = [names.index(name) for name in SPLIT if name in names][:1]
         return {"image": [image], "corners": [names.index(c) for c in corners], "label": label, "sized": sized,
                 "header": [1], "split": split} if corners else None  # fmt: skip
@@ -110,6 +113,18 @@ def is_heads_csv(path: Path) -> bool:
     return columns is not None and bool(columns["header"] or path.suffix.lower() == ".csv")
 
 
+def _marks(fields: list[str], sized: bool) -> list[list[float]]:
+    """Points or boxes of a line; several of a field like "1 2 3 4;5 6 7 8", none of "no_box". Raises ValueError."""
+    if len(fields) > 1:
+        boxes = [[float(field) for field in fields]]
+    else:
+        parts = [part.strip(" []()") for part in fields[0].split(";")]
+        boxes = [[float(n) for n in re.split(r"[\s,]+", part)] for part in parts if part and part != "no_box"]
+        if any(len(box) != 4 for box in boxes):
+            raise ValueError
+    return [[x, y, x + size[0], y + size[1]] if sized else [x, y, *size] for x, y, *size in boxes]
+
+
 def _rows(path: Path) -> Iterator[Labelled]:
     where = _columns(_first(path))
     assert where is not None
@@ -120,13 +135,12 @@ def _rows(path: Path) -> Iterator[Labelled]:
         if not row or (number == 1 and where["header"]):
             continue
         try:
-            corners = [float(row[i]) for i in where["corners"]]
-            if where["sized"]:
-                corners = [corners[0], corners[1], corners[0] + corners[2], corners[1] + corners[3]]
+            marks = _marks([row[i] for i in where["corners"]], bool(where["sized"]))
             name = row[where["image"][0]].strip()
             mine = shapes.setdefault(name, [])
             splits[name] = (split_of(row[where["split"][0]]) if where["split"] else None) or split
-            mine.append(Shape(row[where["label"][0]].strip() if where["label"] else "", corners))
+            label = row[where["label"][0]].strip() if where["label"] else ""
+            mine += [Shape(label, corners) for corners in marks]
         except (ValueError, IndexError):
             reason = BadFile(path, f"line {number} is not as the first: {','.join(row)[:60]}")
             yield Labelled(split, f"line {number}", path, path, reason)

@@ -8,6 +8,7 @@
 - ``{"data_row": {"external_id": "1.jpg"}, "projects": ...}``: Labelbox's export
 - ``{"labels": {"1": [{"bounding_box": fractions}, ...]}}``: FiftyOne; ``{"points": {"1.jpg": {"head": [{x, y}]}}}``: DotDotGoose
 - ``{"1.jpg": {"points": [...]}, ...}``: own files
+- VoTT, Hasty, Vertex AI, SageMaker Ground Truth (output.manifest), Prodigy: see `wrapped`
 
 The forms of a mark are in `marks`. A picture without marks has nobody on it.
 """
@@ -35,9 +36,9 @@ from .tree import (
     split_of,
     split_of_file,
 )
+from .wrapped import Row, fractional, unwrap
 
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".pnt")
-Row = tuple[str, Any]  # a picture's name and its marks
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".pnt", ".manifest")
 _NAMES = (*IMAGE_KEYS, "name", "external_id", "image_id")
 
 
@@ -58,6 +59,8 @@ def _named(row: Any) -> Row | None:
 
 def _rows(content: Any) -> list[Row | None]:
     """The pictures of a file; none if it is not such a file."""
+    if (wrapped := unwrap(content)) is not None:
+        return list(wrapped)
     if isinstance(content, list):
         points = isinstance(content[0], dict) and "points" in content[0] if content else False
         return [] if points else [_named(row) for row in content]  # with points it is the layout list
@@ -110,8 +113,9 @@ def _labelled(path: Path) -> Iterator[Labelled]:
 
 def _entries(root: Path) -> Iterator[Entry]:
     found = _files(root)
-    first = peek_json(found[0]) if found else None
+    first = _read(found[0], first=True) if found else None
     fractions = isinstance(first, dict) and isinstance(first.get("labels"), dict) and "classes" in first
+    fractions = fractions or fractional(first)
     yield from from_shapes((row for path in found for row in _labelled(path)), fractions=fractions)
 
 

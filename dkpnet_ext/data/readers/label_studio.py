@@ -1,4 +1,4 @@
-"""Label Studio (labelstud.io), the exports JSON and JSON-MIN.
+"""Label Studio (labelstud.io), the exports JSON, JSON-MIN, CSV and TSV.
 
     project-1-at-2026-01-01.json     pictures anywhere below
 
@@ -8,6 +8,9 @@ per cent of the picture. Uploads are called ``1a2b3c4d-1.jpg``: the part before 
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +18,16 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..images import BadFile
-from .base import Entry, Layout, is_file, read_json
+from .base import Entry, Layout, is_file, read_json, read_text
 from .tree import (
     PEEKED,
     Labelled,
     Pictures,
     Shape,
+    annotation_files,
     from_shapes,
     json_files,
+    peek_lines,
     picture_root,
     split_of_file,
 )
@@ -38,8 +43,21 @@ def _is_label_studio(content: Any) -> bool:
     return full or ("annotator" in task and "annotation_id" in task)
 
 
+def _tables(root: Path) -> list[Path]:
+    """The exports as CSV or TSV."""
+    found = [(path, "".join(peek_lines(path, 1))) for path in annotation_files(root, ".csv", ".tsv")]
+    return [path for path, first in found if "annotation_id" in first and "annotator" in first]
+
+
 def _recognise(root: Path) -> bool:
-    return any(json_files(root, _is_label_studio, PEEKED))
+    return any(json_files(root, _is_label_studio, PEEKED)) or bool(_tables(root))
+
+
+def _tasks(path: Path) -> list[dict[str, Any]]:
+    if path.suffix.lower() == ".json":
+        return read_json(path)
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t" if path.suffix == ".tsv" else ",")
+    return [{k: json.loads(v) if v and v.startswith("[{") else v for k, v in row.items()} for row in rows]
 
 
 def _name(task: dict[str, Any]) -> str:
@@ -68,7 +86,7 @@ def _shape(value: dict[str, Any]) -> Shape:
 def _rows(path: Path) -> Iterator[Labelled]:
     split, pictures = split_of_file(path), Pictures(picture_root(path))
     try:
-        for task in read_json(path):
+        for task in _tasks(path):
             name = _name(task)
             short = re.sub(r"^[0-9a-f]{8}-", "", name.split("/")[-1])
             image = pictures.find(name, split)
@@ -79,8 +97,8 @@ def _rows(path: Path) -> Iterator[Labelled]:
 
 
 def _entries(root: Path) -> Iterator[Entry]:
-    rows = (row for path in json_files(root, _is_label_studio) for row in _rows(path))
-    yield from from_shapes(rows, fractions=True)
+    found = [*json_files(root, _is_label_studio), *_tables(root)]
+    yield from from_shapes((row for path in found for row in _rows(path)), fractions=True)
 
 
 LAYOUT = Layout("label-studio", _recognise, _entries, upright_points=True)

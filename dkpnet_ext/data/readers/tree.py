@@ -212,8 +212,8 @@ def from_shapes(rows: Iterable[Labelled], fractions: bool = False, labels: Itera
     chosen = choose_labels(set(labels) or used)
     seen: set[tuple[str, Path]] = set()
     for split, called, image, file, shapes in everything:
-        # Some tools write the whole path on the machine that they ran on.
-        name = re.split(r"[/\\]", called)[-1] if re.match(r"/|[A-Za-z]:|\\", called) else called.replace("\\", "/")
+        # Some tools write the whole path on the machine that they ran on, or an address (s3://...).
+        name = re.split(r"[/\\]", called)[-1] if re.match(r"/|[A-Za-z0-9]+:|\\", called) else called.replace("\\", "/")
         if isinstance(shapes, BadFile):
             yield Entry(split, name, image, partial(fail, shapes.path, str(shapes)))
         elif (split, image) in seen:

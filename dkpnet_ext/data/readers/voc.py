@@ -1,18 +1,23 @@
-"""Pascal VOC boxes (host.robots.ox.ac.uk/pascal/VOC), as labelImg and Roboflow write them.
+"""Pascal VOC boxes (host.robots.ox.ac.uk/pascal/VOC), as labelImg and Roboflow write them, and LabelMe's first form.
 
     JPEGImages/1.jpg   Annotations/1.xml   ImageSets/Main/train.txt     or  train/1.jpg  train/1.xml     or  1.jpg  1.xml
 
-``object`` elements with ``name`` and ``bndbox``; a box gives its centre, a person's box the middle of its top edge.
+``object`` elements with ``name`` and ``bndbox``, or the ``polygon`` of labelme.csail.mit.edu, of which the surrounding
+box is taken; a box gives its centre, a person's box the middle of its top edge.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..images import BadFile
 from .base import Entry, Layout, files, is_file, read_text, read_xml
 from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, peek_lines, split_of, split_of_file, walk
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -36,9 +41,22 @@ def _shapes(path: Path) -> tuple[str, list[Shape]]:
     tree = read_xml(path)
     shapes = []
     for element in tree.iter("object"):
-        corners = [element.findtext(f"bndbox/{name}", "") for name in ("xmin", "ymin", "xmax", "ymax")]
-        shapes.append(Shape(element.findtext("name", ""), corners))
-    return tree.findtext("filename", ""), shapes
+        corners: list[Any] = [element.findtext(f"bndbox/{name}", "") for name in ("xmin", "ymin", "xmax", "ymax")]
+        if (polygon := element.find("polygon")) is not None:
+            if element.findtext("deleted", "0").strip() == "1":
+                continue
+            corners = _around(polygon, path)
+        shapes.append(Shape(element.findtext("name", "").strip(), corners))
+    return tree.findtext("filename", "").strip(), shapes
+
+
+def _around(polygon: Element, path: Path) -> list[float]:
+    """The box around a polygon; of a single corner the point."""
+    try:
+        xs, ys = ([float(corner.findtext(axis, "")) for corner in polygon.iter("pt")] for axis in "xy")
+        return [xs[0], ys[0]] if len(xs) == 1 else [min(xs), min(ys), max(xs), max(ys)]
+    except ValueError:
+        raise BadFile(path, "a polygon without corners, or one without x and y") from None
 
 
 def _rows(root: Path) -> Iterator[Labelled]:
