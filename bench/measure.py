@@ -160,6 +160,17 @@ def waits(function: Callable) -> str | None:
     return None
 
 
+def in_a_graph(function: Callable, calls: int) -> dict[str, float | str]:
+    """Column of the report: seconds per call inside a CUDA graph, or why there are none."""
+    if reason := waits(function):
+        return {"no graph": reason}
+    try:
+        return {"graph seconds": graph_seconds(function, calls)}
+    except Exception as error:
+        torch.cuda.synchronize()
+        return {"no graph": str(error).strip().splitlines()[0][:200]}
+
+
 def peak_memory(function: Callable, device: str) -> int:
     """Bytes in use at the highest point of a call, above what was in use before it (CPU: of the whole process)."""
     function()
@@ -280,14 +291,7 @@ def compare(
         table[name] = {"seconds": median, "low": low, "high": high, "processor seconds": statistics.median(processor)}
         table[name] |= columns.get(name, {})
         if device == "cuda" and graph_calls and (graph_baselines or name in ours):
-            if reason := waits(contenders[name]):
-                table[name]["no graph"] = reason
-                continue
-            try:
-                table[name]["graph seconds"] = graph_seconds(contenders[name], graph_calls)
-            except Exception as error:
-                table[name]["no graph"] = str(error).strip().splitlines()[0][:200]
-                torch.cuda.synchronize()
+            table[name] |= in_a_graph(contenders[name], graph_calls)
     benchmark.extra_info.update(
         {
             "row": row, "setting": setting, "device": device, "ours": list(ours), "baselines": list(baselines),
