@@ -124,19 +124,24 @@ def _overlap(model: Network) -> int:
     return overlap
 
 
+def _near(model: Network, image: Tensor) -> Tensor:
+    """The image on the model's device, if it is small beside `CACHE`: a copy of every tile from the CPU would make a GPU wait."""
+    return image.to(model.pixel_mean.device) if image.nbytes <= CACHE // 4 else image
+
+
 def assemble(model: Network, image: Tensor) -> list[Tensor]:
     """The backbone's features of a whole image, as if untiled, put together from tiles.
 
     For heads that must see all of them; the features' memory grows with the image, the backbone's own does not.
 
     Args:
-        image: uint8 [3, H, W] on any device; only tiles of it go to the model's.
+        image: uint8 [3, H, W] on any device; of a large one only tiles go to the model's.
 
     Returns:
         branches [1, C_j, H_j, W_j] of the padded image.
     """
     multiple, reductions = model.multiple, model.backbone.reductions
-    overlap = _overlap(model)
+    image, overlap = _near(model, image), _overlap(model)
     height, width = (side + -side % multiple for side in image.shape[-2:])
     whole: list[Tensor] = []
     for rows in split(height, overlap, multiple):
@@ -160,14 +165,14 @@ def predict(model: Network, image: Tensor) -> CounterOutput:
     """Evaluate one image tile by tile; the model is in evaluation mode.
 
     Args:
-        image: uint8 [3, H, W] on any device; only tiles of it go to the model's.
+        image: uint8 [3, H, W] on any device; of a large one only tiles go to the model's.
 
     Returns:
         density [1, 1, ceil(H / stride), ceil(W / stride)], and what `Network.decide` says of the whole image.
     """
     reductions, stride, head = model.backbone.reductions, model.out_stride, model.pooling_head
     multiple = model.multiple
-    overlap = _overlap(model)
+    image, overlap = _near(model, image), _overlap(model)
     overlap += head.coarse_cells * multiple  # for the margin
     height, width = image.shape[-2:]
     padded = (height + -height % multiple, width + -width % multiple)
