@@ -31,10 +31,13 @@ def test_trains_resumes_tiles_and_exports(name, settings, run, tmp_path, monkeyp
     assert records(parts)[-1] == records(whole)[-1]
     model = load_model(parts)
     assert model.system == system
+    model.link = "abs"  # after two steps the ReLU may be 0 everywhere, where any two maps agree
     image = torch.randint(0, 256, (3, 100, 130), dtype=torch.uint8)
     density = model.examine(image, as_is=True).density
+    assert float(density.std()) > 0
     if system not in ("canet", "sfcn"):  # their features depend on the image's size: docs/models.md
         export_model(model, tmp_path / "counter.pt2")
         assert check_exported(model, tmp_path / "counter.pt2") < 1e-3
     monkeypatch.setattr(tiling, "LIMIT", 1)
-    torch.testing.assert_close(model.examine(image, as_is=True).density, density, rtol=1e-3, atol=1e-6)
+    tiled = model.examine(image, as_is=True).density
+    torch.testing.assert_close(tiled, density, rtol=0, atol=1e-3 * float(density.max()))
