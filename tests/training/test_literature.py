@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from dkpnet_ext.counting.export import check_exported, export_model
 from dkpnet_ext.models import load_model, tiling
 from dkpnet_ext.reproduction.systems import LITERATURE
