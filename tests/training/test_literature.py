@@ -1,4 +1,4 @@
-"""The published systems of Table 2, thin: each trains under its own loss, goes on where it was stopped, counts in tiles, exports."""
+"""The published systems of Table 2, thin: each trains under its own loss, resumes, counts in tiles and exports."""
 
 import pytest
 import torch
