@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -12,7 +13,13 @@ import torch
 from measure import captured
 
 from dkpnet_ext.models import DKPNet
+from dkpnet_ext.models.backbones import freeze_stages
 from dkpnet_ext.ops import reference
+from dkpnet_ext.training import PRESETS
+from dkpnet_ext.training.convolutions import speed_up_convolutions
+from dkpnet_ext.training.losses import Annotation, density_loss
+from dkpnet_ext.training.run import build_model
+from dkpnet_ext.training.stage import build_optimizer
 
 CLUSTERS, SUB, LR = 5, 2, 1e-4
 # B images of SIDE x SIDE; a CPU's batch is smaller, which changes images/s little.
@@ -178,3 +185,46 @@ def test_compiled_training_step(compare, tiny):
         rounds=9,
         graph_calls=0,
     )
+
+
+SMALL = PRESETS["small"].config
+
+
+def small_step(fast: bool, compiled: bool) -> Callable:
+    """A step of preset `small`, bfloat16: with our convolutions, or with PyTorch's in the same layout."""
+    torch.manual_seed(0)
+    model = build_model(SMALL, 1, ["A"]).train().to(memory_format=torch.channels_last)
+    if fast:
+        speed_up_convolutions(model, dataclasses.replace(SMALL, precision="bf16"))
+    freeze_stages(model.backbone, SMALL.optim.frozen_stages)
+    optimizer = build_optimizer(model, SMALL)
+    forward = torch.compile(model) if compiled else model
+
+    def step(images: torch.Tensor, people: Annotation) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            output = forward(images)
+        loss = density_loss(output, people, SMALL.loss, model.density_scale, SMALL.optim.batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), SMALL.optim.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return step
+
+
+def test_small_step(compare, tiny):
+    """The step that trains the packaged model, under torch.compile, too."""
+    batch, side = (2, 64) if tiny else (SMALL.optim.batch, SMALL.data.crop)
+    images = batch_of("cpu", batch, side)[0]
+    points = torch.rand(100 * batch, 2, generator=torch.Generator().manual_seed(0)) * side
+    people = Annotation(points, 100 * torch.arange(batch + 1), torch.full((batch,), 48.0), (side, side), stride=8)
+    ways = {"ours": (True, False), "ours, torch.compile": (True, True)}
+    plain = {"PyTorch's convolutions": (False, False), "PyTorch's convolutions, torch.compile": (False, True)}
+    steps = {name: partial(small_step(*way), images, people) for name, way in (ways | plain).items()}
+    compare(
+        "training step, preset small", f"{batch} crops of {side} x {side}, 100 heads each, AdamW, bfloat16",
+        {name: steps[name] for name in ways}, {name: steps[name] for name in plain}, device="cpu",
+        columns={name: {"images per call": batch} for name in steps}, rounds=3,
+        aims=[("ours", name, 1.3) for name in plain], graph_calls=0,
+    )  # fmt: skip

@@ -86,7 +86,8 @@ def measure(a: argparse.Namespace, key: dict[str, Any], starter: CrowdCounter, o
         config.start = str(untrained(a.folder / "untrained", starter, a.weights, seed))
         config.optim.lr = PRESETS["small"].config.optim.lr
     cpu = time.process_time()
-    model = load_model(train(config, [domain])).for_inference("torch")
+    run = train(config, [domain], extras=key["method"] == "adapt")  # of `scratch` no intervals are asked for
+    model = load_model(run).for_inference("torch")
     cpu = time.process_time() - cpu
     held = split_validation(domain.train, config.data.val_fraction)[1]
     after = counts(model, test)

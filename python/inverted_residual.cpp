@@ -51,6 +51,7 @@ void bind_inverted_residual(py::module_& module) {
   sizes(Direction<Sized>("inverted_residual_scratch", scratch_size, nullptr)).field("size", &Sized::size).bind(module);
   sizes(Direction<Forward>("inverted_residual_forward", cpu::inverted_residual_kernels().forward, nullptr))
       .field("input", &Forward::in)
+      .field("table", &Forward::table)
       .field("expand_weight", &Forward::expand_weight)
       .field("expand_bias", &Forward::expand_bias)
       .field("taps", &Forward::taps)

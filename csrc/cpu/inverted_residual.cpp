@@ -5,9 +5,7 @@
 // Layout of a row in the ring and of the depthwise result: [block of kLanes channels][column][kLanes].
 #include "cpu/inverted_residual.h"
 
-#include <atomic>
-
-#include "cpu/parallel.h"
+#include "cpu/queue.h"
 #include "cpu/tile.h"
 
 namespace dkpnet::cpu::DKPNET_ISA {
@@ -55,6 +53,7 @@ struct Image {
   const Scratch scratch;
   int64_t index;
   float *ring, *mid, *sums, *input;
+  mutable int copied_row = -2;  // of the expanded array, for which `input` holds copies
 
   Image(const Forward& forward, int64_t image, float* memory) : f(forward), scratch(forward), index(image) {
     ring = memory;
@@ -72,49 +71,70 @@ struct Image {
     return static_cast<const T*>(f.in) + (index * f.height + y) * f.width * f.in_channels;
   }
 
+  // Input row y (zeros where there is none), pixel by pixel, with zeros before and after it.
+  template <typename T, typename Value>
+  void copy_row(int y, Value* to) const {
+    const int channels = f.in_channels, before = f.expand.left * channels;
+    const int size = scratch.input_row * int(sizeof(float) / sizeof(Value));
+    const int count = y < 0 || y >= f.height ? 0 : f.width * channels;
+    memset(to, 0, before * sizeof(Value));
+    memset(to + before + count, 0, (size - before - count) * sizeof(Value));
+    to += before;
+    if (count == 0) return;
+    if (!f.planar && !f.table) {
+      const T* from = in_row<T>(y);
+      if constexpr (sizeof(T) == sizeof(Value))
+        memcpy(to, from, count * sizeof(T));
+      else
+        for (int j = 0; j < count; ++j) to[j] = widen(from[j]);
+      return;
+    }
+    for (int c = 0; c < channels; ++c) {
+      // Of a plane one value after the other, else every `channels`-th.
+      const int64_t at = f.planar ? ((index * channels + c) * f.height + y) * f.width
+                                  : (index * f.height + y) * f.width * channels + c;
+      const int step = f.planar ? 1 : channels;
+      const T* from = static_cast<const T*>(f.in) + at;
+      if (f.table) {
+        const uint8_t* bytes = static_cast<const uint8_t*>(f.in) + at;
+        const Value* values = static_cast<const Value*>(f.table) + c * 256;
+        for (int x = 0; x < f.width; ++x) to[x * channels + c] = values[bytes[x * step]];
+      } else if constexpr (sizeof(T) == sizeof(Value)) {
+        for (int x = 0; x < f.width; ++x) memcpy(to + x * channels + c, from + x, sizeof(T));
+      } else {
+        for (int x = 0; x < f.width; ++x) to[x * channels + c] = widen(from[x]);
+      }
+    }
+  }
+
   // The values that row v of the expanded array is computed from: input rows as they lie, or padded copies of them.
   template <typename T, bool pairs>
   Source<pairs> source(int v) const {
     using Value = std::conditional_t<pairs, bf16, float>;
     constexpr int per_word = pairs ? 2 : 1;
     const Window& w = f.expand;
-    const bool copied = f.planar || w.kernel > 1 || w.stride > 1 || sizeof(T) != sizeof(Value);
+    const bool copied = f.table || f.planar || w.kernel > 1 || w.stride > 1 || sizeof(T) != sizeof(Value);
     const int channels = f.in_channels;
     if (!copied)
       return {reinterpret_cast<const Word<pairs>*>(in_row<T>(v)), channels / per_word, 0, 1, channels / per_word};
     for (int i = 0; i < w.kernel; ++i) {
-      Value* to = reinterpret_cast<Value*>(input + i * scratch.input_row);
-      const int y = v * w.stride - w.top + i, before = w.left * channels, size = scratch.input_row * per_word;
-      const int count = y < 0 || y >= f.height ? 0 : f.width * channels;
-      memset(to, 0, before * sizeof(Value));
-      memset(to + before + count, 0, (size - before - count) * sizeof(Value));
-      if (count == 0) continue;
-      to += before;
-      // Of the image, which is planar, `channels` planes; else one run of all values.
-      const int runs = f.planar ? channels : 1, length = count / runs;
-      for (int run = 0; run < runs; ++run) {
-        const T* from =
-            f.planar ? static_cast<const T*>(f.in) + ((index * channels + run) * f.height + y) * f.width : in_row<T>(y);
-        if constexpr (sizeof(T) == sizeof(Value)) {
-          if (runs == 1)
-            memcpy(to, from, length * sizeof(T));
-          else
-            for (int j = 0; j < length; ++j) memcpy(to + j * runs + run, from + j, sizeof(T));
-        } else {
-          for (int j = 0; j < length; ++j) to[j * runs + run] = widen(from[j]);
-        }
-      }
+      float* row = input + i * scratch.input_row;
+      if (v == copied_row + 1 && i < w.kernel - w.stride)
+        memcpy(row, row + w.stride * scratch.input_row, scratch.input_row * sizeof(float));
+      else
+        copy_row<T>(v * w.stride - w.top + i, reinterpret_cast<Value*>(row));
     }
+    copied_row = v;
     return {reinterpret_cast<const Word<pairs>*>(input), w.stride * channels / per_word, scratch.input_row, w.kernel,
             (w.kernel * channels + per_word - 1) / per_word};
   }
 
-  // Expands channels [first, first + width) of a group. A last tile that would pass the row's end begins earlier.
+  // Expands channels [first, first + width) of a group.
   template <bool pairs, Activation kind>
   DKPNET_ONCE void expand_tiles(const Source<pairs>& source, int group, int first, int width, float* to) const {
     const int channel = group * kGroup + first;
     const float* weight = static_cast<const float*>(f.expand_weight) + channel;
-    const auto compute = [&](auto tile, int u) {
+    for_tiles(f.mid_width, width, [&](auto tile, int u) DKPNET_INLINED {
       tile.read(f.expand_bias + channel, 0);
       Source<pairs> pixels = source;
       pixels.at += u * source.pixel;
@@ -124,16 +144,7 @@ struct Image {
       for (int p = 0; p < tile.pixels; ++p)
 #pragma GCC unroll 3
         for (int v = 0; v < tile.V; ++v) store(out + (v * scratch.columns + p) * kLanes, bounded<kind>(tile.sum[p][v]));
-    };
-    if (f.mid_width >= kPixels) {
-      with_tile<kPixels>(width, [&](auto tile) {
-        for (int u = 0; u < f.mid_width; u += kPixels) compute(tile, smaller(u, f.mid_width - kPixels));
-      });
-    } else {
-      with_tile<1>(width, [&](auto tile) {
-        for (int u = 0; u < f.mid_width; ++u) compute(tile, u);
-      });
-    }
+    });
   }
 
   // Fills the ring with row r of the padded expanded array, of every group. The columns of padding are zero already.
@@ -169,6 +180,8 @@ struct Image {
   // One group of row y of the depthwise result, as `Value`.
   template <int K, int S, Activation kind, typename Value>
   DKPNET_ONCE void filter(int group, int y) const {
+    const float* rows[K];
+    for (int i = 0; i < K; ++i) rows[i] = ring_row(group, y * S + i);
     for (int b = 0; b < vectors(group); ++b) {
       const int channel = group * kGroup + b * kLanes;
       Value* out = reinterpret_cast<Value*>(mid) + b * scratch.mid_columns * kLanes;
@@ -176,14 +189,19 @@ struct Image {
         Vector sum[kColumns];
 #pragma GCC unroll 8
         for (int j = 0; j < kColumns; ++j) sum[j] = load(f.taps_bias + channel);
+#pragma GCC unroll 5
         for (int i = 0; i < K; ++i) {
-          const float* from = ring_row(group, y * S + i) + (b * scratch.columns + x * S) * kLanes;
+          const float* from = rows[i] + (b * scratch.columns + x * S) * kLanes;
           const float* taps = f.taps + i * K * f.channels + channel;
+          constexpr int count = (kColumns - 1) * S + K;
+          Vector in[count];
+#pragma GCC unroll 20
+          for (int j = 0; j < count; ++j) in[j] = in_register(load(from + j * kLanes));
 #pragma GCC unroll 5
           for (int k = 0; k < K; ++k) {
             const Vector tap = load(taps + k * f.channels);
 #pragma GCC unroll 8
-            for (int j = 0; j < kColumns; ++j) sum[j] += tap * load(from + (j * S + k) * kLanes);
+            for (int j = 0; j < kColumns; ++j) sum[j] += tap * in[j * S + k];
           }
         }
 #pragma GCC unroll 8
@@ -245,19 +263,16 @@ struct Image {
 
 // ---- Threads ----
 
-// Strips of rows that an image is cut into. A free thread takes the next strip, so that nobody waits for long for a
-// core that another process uses; but each strip expands kernel - stride rows that its neighbour above has expanded,
-// too.
+// Strips of rows that an image is cut into, for the queue: as many for each thread, as none should wait for the last one.
+// But each strip expands kernel - stride rows that its neighbour above has expanded, too.
 static int64_t strips_of(const Forward& f, int threads) {
-  constexpr int per_thread = 4, least = 3;  // strips; rows of a strip for each row that is expanded twice
+  constexpr int per_thread = 2, least = 4;  // strips; rows of a strip for each row that is expanded twice
   if (threads <= 1 || f.batch == 0) return 1;
   const int64_t twice = larger(f.depthwise.kernel - f.depthwise.stride, 1);
-  const int64_t wanted = (int64_t(per_thread) * threads + f.batch - 1) / f.batch;
-  const int64_t enough = (threads + f.batch - 1) / f.batch;
-  int64_t strips = f.out_height / (least * twice);
-  strips = strips < wanted ? strips : wanted;
-  strips = strips > enough ? strips : enough;
-  return strips < f.out_height ? strips : f.out_height;
+  const int64_t enough = (threads + f.batch - 1) / f.batch;  // a strip for each thread
+  int64_t rounds = f.out_height / (least * twice) / enough;
+  rounds = rounds > per_thread ? per_thread : rounds > 1 ? rounds : 1;
+  return enough * rounds < f.out_height ? enough * rounds : f.out_height;
 }
 
 template <int value>
@@ -288,15 +303,11 @@ static int64_t scratch_size(const Forward& f) { return Scratch(f).size(); }
 static void forward(const Forward& f, int threads) {
   const int64_t strips = strips_of(f, threads), items = f.batch * strips, rows = f.out_height, size = scratch_size(f);
   with_constants(f, [&](auto type, auto pairs, auto kernel, auto stride, auto kind) {
-    std::atomic<int64_t> next{0};
-    parallel_for(items < threads ? items : threads, 1, threads, [&](int64_t begin, int64_t end) {
-      for (int64_t part = begin; part < end; ++part)
-        for (int64_t item = next++; item < items; item = next++) {
-          const int64_t strip = item % strips;
-          Image(f, item / strips, f.scratch + part * size)
-              .template rows<decltype(type), pairs.value, kernel.of, stride.of, kind.value>(
-                  int(rows * strip / strips), int(rows * (strip + 1) / strips));
-        }
+    from_queue(items, threads, [&](int64_t item, int64_t part) {
+      const int64_t strip = item % strips;
+      Image(f, item / strips, f.scratch + part * size)
+          .template rows<decltype(type), pairs.value, kernel.of, stride.of, kind.value>(
+              int(rows * strip / strips), int(rows * (strip + 1) / strips));
     });
   });
 }

@@ -64,6 +64,15 @@ static inline V plus_dot(V sum, V weight, float word) {
 }
 static inline void store_rounded(float* to, Vector x) { store(to, x); }
 
+// x, which the compiler reads once and keeps, where there are 32 registers; otherwise as an operand of every multiply-add
+// that it is part of, of which a processor then does no more than it can read vectors.
+static inline Vector in_register(Vector x) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(x));
+#endif
+  return x;
+}
+
 // activated<kind> of every lane. The compilers make four instructions of that, because maximum and minimum of x86
 // return their second operand where one is NaN.
 template <Activation kind>
@@ -86,6 +95,9 @@ static inline Vector bounded(Vector x) {
 #endif
 }
 
+// Inlined, whatever its size, so that a tile's sums stay in registers (otherwise blocks take 1.5 times as long).
+#define DKPNET_INLINED __attribute__((always_inline))
+
 // The sums of P pixels and W channels: whole vectors, and half of one where W is no multiple of kLanes.
 template <int P, int W>
 struct Tile {
@@ -95,7 +107,7 @@ struct Tile {
   HalfVector rest[P];
 
   // Reads the sums of every pixel; pixel = 0: the same for all.
-  void read(const float* from, int64_t pixel) {
+  DKPNET_INLINED void read(const float* from, int64_t pixel) {
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 3
@@ -103,7 +115,7 @@ struct Tile {
       if constexpr (half) rest[p] = load_half(from + p * pixel + V * kLanes);
     }
   }
-  void write(float* to, int64_t pixel) const {
+  DKPNET_INLINED void write(float* to, int64_t pixel) const {
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 3
@@ -113,7 +125,7 @@ struct Tile {
   }
   // row: words of the weights from one k to the next.
   template <bool pairs>
-  void add(const Source<pairs>& source, const void* weights, int64_t row) {
+  DKPNET_INLINED void add(const Source<pairs>& source, const void* weights, int64_t row) {
     const float* weight = static_cast<const float*>(weights);
     for (int b = 0; b < source.blocks; ++b) {
       const Word<pairs>* in = source.at + b * source.block;
@@ -148,6 +160,20 @@ static inline void with_tile(int width, const Body& body) {
   if (width == kLanes) return body(Tile<P, kLanes>{});
   if (width == 2 * kLanes) return body(Tile<P, 2 * kLanes>{});
   body(Tile<P, 3 * kLanes>{});
+}
+
+// Calls body(tile, pixel) for tiles that cover `count` pixels, `width` channels wide. A last tile that would pass the end
+// begins earlier. The body is a lambda that is DKPNET_INLINED.
+template <typename Body>
+static inline void for_tiles(int count, int width, const Body& body) {
+  if (count >= kTilePixels)
+    return with_tile<kTilePixels>(width, [&](auto tile) {
+      for (int pixel = 0; pixel < count; pixel += kTilePixels)
+        body(tile, pixel + kTilePixels < count ? pixel : count - kTilePixels);
+    });
+  with_tile<1>(width, [&](auto tile) {
+    for (int pixel = 0; pixel < count; ++pixel) body(tile, pixel);
+  });
 }
 
 }  // namespace dkpnet::cpu::DKPNET_ISA

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from timm.layers import Conv2dSame
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import Tensor, nn
 
 from .. import ops
+from .backbones import TimmFeatures
 from .convolutions import ACTIVATIONS, padding_of
 from .fpn import Mix
+from .network import Network
 
 
 class FusedBlock(nn.Module):
@@ -19,6 +22,9 @@ class FusedBlock(nn.Module):
     Args:
         expand, depthwise, project: what it replaces; their parameters are shared, and read once.
         activation: "relu" or "relu6"; residual: x is added to the result.
+
+    Attributes:
+        multiple, table: of a network's first block that normalises images of bytes, see `read_bytes`.
     """
 
     is_whole = True  # for `folding.Tracer`
@@ -30,6 +36,8 @@ class FusedBlock(nn.Module):
         self.expand, self.depthwise, self.project = expand, depthwise, project
         self.activation, self.residual = activation, residual
         self.weights: ops.InvertedResidual | None = None
+        self.multiple = 1
+        self.table: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, H, W] -> [B, E, H', W']"""
@@ -39,8 +47,10 @@ class FusedBlock(nn.Module):
                 None if expand is None else (expand.weight, expand.bias), (depthwise.weight, depthwise.bias),
                 (project.weight, project.bias), expand_stride=1 if expand is None else expand.stride[0],
                 stride=depthwise.stride[0], activation=self.activation, residual=self.residual,
+                table=self.table,
             )  # fmt: skip
-        size, first = list(x.shape[2:]), (0, 0, 0, 0)
+        size, first = [side + -side % self.multiple for side in x.shape[2:]], (0, 0, 0, 0)
+        more = size[0] - x.shape[2], size[1] - x.shape[3]
         if expand is not None:
             first = padding_of(expand, size, isinstance(expand, Conv2dSame))
             kernel, stride = expand.kernel_size[0], expand.stride[0]
@@ -48,6 +58,7 @@ class FusedBlock(nn.Module):
                 (side + p - kernel) // stride + 1
                 for side, p in zip(size, (first[2] + first[3], first[0] + first[1]), strict=True)
             ]
+            first = (first[0], first[1] + more[1], first[2], first[3] + more[0])
         padding = padding_of(depthwise, size, isinstance(depthwise, Conv2dSame))
         return ops.inverted_residual(x, self.weights, padding, first)
 
@@ -64,6 +75,20 @@ def fuse_blocks(model: nn.Module) -> None:
             model.set_submodule(name, fused)
     for module in model.modules():
         _join_stem(module)
+
+
+def read_bytes(model: Network) -> None:
+    """Let the backbone's first block normalise and pad images of bytes as it reads them, in place, where it can.
+
+    `Network.normalised` then leaves them as they are. What every byte stands for is computed once.
+    """
+    net: Any = model.backbone.net if isinstance(model.backbone, TimmFeatures) else None
+    if not isinstance(getattr(net, "conv_stem", None), nn.Identity):  # `_join_stem` did not join it
+        return
+    grey = torch.arange(256, dtype=torch.uint8).expand(3, 256)[None, :, None]  # [1, 3, 1, 256]
+    first: FusedBlock = net.blocks[0][0]
+    first.table = model.normal(grey)[0, :, 0].detach()
+    first.multiple, model.backbone.reads_bytes = model.multiple, True
 
 
 def _fused(module: nn.Module) -> FusedBlock | None:

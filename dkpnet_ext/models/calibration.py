@@ -157,7 +157,8 @@ class Calibration:
             rows.append((name or "all", self.pictures.get(name, 0), *shown))
         return "\n".join(
             [
-                "An interval reaches from count - q (count + 1) to count + q (count + 1); q, from validation pictures:", "",
+                "An interval reaches from count - q (count + 1) to count + q (count + 1); q, from pictures not learned from:",
+                "",
                 table(("Data", "Pictures", *(f"{level} %" for level in LEVELS)), rows), "",
                 "A picture takes the q of the data set that it is most like, or the last row's where there is none. "
                 "No interval is given for a picture that is unlike the training pictures.",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
+import torch
 from timm.layers import Conv2dSame
 from timm.layers.padding import get_same_padding
 from torch import Tensor, fx, nn
 
-from ..ops import depthwise, pointwise
+from ..ops import Projection, depthwise, pointwise, projection
 from .folding import Tracer, fold_batch_norms
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -54,6 +55,29 @@ class FastConvolution(nn.Conv2d):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, activation={self.activation}"
+
+
+class FusedPointwise(nn.Module):
+    """A 1x1 convolution for inference, by `ops.projection`, with what comes after it.
+
+    Args:
+        conv: what it replaces; its parameters are shared, and read once.
+        activation: "none", "relu" or "relu6"; dtype: of the result, by default x's.
+    """
+
+    is_whole = True  # for `folding.Tracer`
+
+    def __init__(self, conv: nn.Conv2d, activation: str = "none", dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.conv, self.activation, self.dtype = conv, activation, dtype
+        self.weights: Projection | None = None
+
+    def forward(self, x: Tensor, coarse: Tensor | None = None) -> Tensor:
+        """x [B, C, H, W], coarse [B, D, H / 2, W / 2] -> act(conv(x) + coarse, each value for 2 x 2 cells) [B, D, H, W]"""
+        conv = self.conv
+        if self.weights is None or self.weights.weight.device != conv.weight.device:
+            self.weights = Projection(conv.weight, conv.bias, self.activation, self.dtype)
+        return projection(x, self.weights, coarse)
 
 
 def fold_for_training(model: Network) -> Network:

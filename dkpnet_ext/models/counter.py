@@ -79,6 +79,9 @@ class CrowdCounter(SavedNetwork):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode inside. Where several threads are inside, the last one restores the modes that the first found."""
+        if self.folded and not self.training:  # for inference, which it is not meant to leave
+            yield
+            return
         with _lock:
             if self not in _evaluations:
                 _evaluations[self] = _Evaluation([module for module in self.modules() if module.training])

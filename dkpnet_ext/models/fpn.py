@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
+from .convolutions import FusedPointwise
 
 
 class Mix(nn.Module):
@@ -36,7 +37,7 @@ class FPNHead(nn.Module):
             outputs: channels of the output.
     """
 
-    form = "literal"
+    form = "folded"  # features that nobody pooled are computed in `forward`
     coarse_cells = 3  # of 16 pixels: 5 x 5 at 1/16 reaches 32 pixels, two 3 x 3 at 1/8 reach 16
 
     def __init__(self, in_channels: Sequence[int], channels: int = 64, outputs: int = 1) -> None:
@@ -55,10 +56,16 @@ class FPNHead(nn.Module):
         """The convolution that the attended features go into."""
         return self.project
 
-    def pool(self, branches: Sequence[Tensor], size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-        """g [B, K], and the features x [B, K, H/8, W/8] it was pooled from; their size follows from the branches'."""
+    def features(self, branches: Sequence[Tensor]) -> Tensor:
+        """x [B, K, H/8, W/8]; its size follows from the branches'."""
         coarse = self.mix_coarse(self.coarse(branches[-1]))
-        x = self.mix(self.fine(branches[-2]) + F.interpolate(coarse, scale_factor=2.0, mode="nearest"))
+        if isinstance(self.fine, FusedPointwise):
+            return self.mix(self.fine(branches[-2], coarse))
+        return self.mix(self.fine(branches[-2]) + F.interpolate(coarse, scale_factor=2.0, mode="nearest"))
+
+    def pool(self, branches: Sequence[Tensor], size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """g [B, K], and the features it was pooled from."""
+        x = self.features(branches)
         return x.mean((2, 3)), x
 
     def forward(
@@ -66,9 +73,11 @@ class FPNHead(nn.Module):
     ) -> Tensor:
         """Density [B, outputs, H/8, W/8] before `Network.unscale`, float32. The arguments are `AttendedHead.forward`'s."""
         if x is None:
-            x = self.pool(branches, size)[1]
+            x = self.features(branches)
         if attention is not None:
             x = ops.reweight(x, attention)
         x = self.act(self.project(x))
+        if isinstance(self.out, FusedPointwise):
+            return self.out(x)
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round every cell's count to 3 digits
             return self.out(x.to(self.out.weight.dtype))

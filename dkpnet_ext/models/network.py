@@ -136,7 +136,8 @@ class Network(nn.Module):
             images: uint8 or float in [0, 1], RGB, [B, 3, H, W], any H and W.
 
         Returns:
-            the images, the padded output size and the true output size (ceil(H / stride), ceil(W / stride)).
+            the images, the padded output size and the true output size (ceil(H / stride), ceil(W / stride)). A backbone that
+            `reads_bytes` (see `blocks.read_bytes`) gets images of bytes as they are.
 
         Raises:
             ValueError: another shape or dtype; floats that are not in [0, 1].
@@ -144,21 +145,26 @@ class Network(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
             raise ValueError(f"images must be [B, 3, H, W], got {list(images.shape)}")
         height, width = images.shape[-2:]
-        if images.dtype == torch.uint8:
-            images = images.to(self.pixel_mean.dtype, copy=True).div_(255).sub_(self.pixel_mean).div_(self.pixel_std)
-        else:
-            _check_range(images)
-            images = (images - self.pixel_mean) / self.pixel_std
-        multiple = self.multiple
+        multiple, stride = self.multiple, self.out_stride
         pad_h, pad_w = -height % multiple, -width % multiple
+        padded = ((height + pad_h) // stride, (width + pad_w) // stride)
+        size = (-(-height // stride), -(-width // stride))
+        if images.dtype == torch.uint8 and getattr(self.backbone, "reads_bytes", False):
+            return images, padded, size
+        images = self.normal(images)
         if pad_h or pad_w:
             images = F.pad(images, (0, pad_w, 0, pad_h))  # zero is the mean colour
-        stride = self.out_stride
-        padded = ((height + pad_h) // stride, (width + pad_w) // stride)
         # The convolutions take the memory format of their input; channels_last is chosen by model.to(...).
         if _is_channels_last(self.backbone):
             images = images.contiguous(memory_format=torch.channels_last)
-        return images, padded, (-(-height // stride), -(-width // stride))
+        return images, padded, size
+
+    def normal(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W], uint8 or float in [0, 1], less ImageNet's mean, over its standard deviation."""
+        if images.dtype == torch.uint8:
+            return images.to(self.pixel_mean.dtype, copy=True).div_(255).sub_(self.pixel_mean).div_(self.pixel_std)
+        _check_range(images)
+        return (images - self.pixel_mean) / self.pixel_std
 
     def unscale(self, output: Tensor) -> Tensor:
         """Density in heads per cell from the head's output: the link, then the scale.

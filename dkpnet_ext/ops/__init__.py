@@ -8,12 +8,14 @@ from .head import attended_head, head
 from .inverted_residual import InvertedResidual, inverted_residual
 from .pointwise import pointwise
 from .pool import pool, pooled_features
+from .projection import Projection, projection
 from .reweight import reweight
 from .transport import TransportOutput, transport
 from .variational import VariationalOutput, variational
 
 __all__ = [
     "InvertedResidual",
+    "Projection",
     "TransportOutput",
     "VariationalOutput",
     "attended_head",
@@ -26,6 +28,7 @@ __all__ = [
     "pointwise",
     "pool",
     "pooled_features",
+    "projection",
     "reweight",
     "transport",
     "use_backend",

@@ -139,6 +139,16 @@ def choose(op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit
     return name
 
 
+def repeatable(x: Tensor) -> bool:
+    """Whether what was checked and chosen for a call may be kept for the next one like it: nothing looks at the calls (a
+    compiler, torch.func, autograd), and no backend is forced."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(x) is Tensor
+        and not (_forced or torch.is_grad_enabled() or torch._C._are_functorch_transforms_active())
+    )
+
+
 def check_tensor(op: str, name: str, t: Tensor, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
     """Raise what is wrong with an operator's argument in one line: TypeError for the dtype, else ValueError."""
     if tuple(t.shape) != tuple(shape) or t.dtype != dtype or t.device != device:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import native, reference
-from .backend import check_tensor, choose, require_kernel
+from .backend import check_tensor, choose, repeatable, require_kernel
 from .depthwise import ACTIVATIONS, DTYPES, autocast, check_convolution, runs_plain
 
 Sides = tuple[int, int, int, int]  # padding: left, right, top, bottom
@@ -30,7 +30,7 @@ _library = torch.library.Library("dkpnet", "FRAGMENT")
 _library.define(
     "inverted_residual(Tensor x, Tensor? expand, Tensor? expand_bias, Tensor taps, Tensor taps_bias, Tensor project, "
     "Tensor project_bias, SymInt[] expand_window, SymInt[] window, int out_channels, str activation, bool residual, "
-    "str backend) -> Tensor"
+    "str backend, Tensor? table=None) -> Tensor"
 )
 
 
@@ -56,6 +56,8 @@ class InvertedResidual:
         expand_stride, stride: of `expand` and of `depthwise` (1 or 2).
         activation: after `expand` and after `depthwise`: "none", "relu" or "relu6".
         residual: x is added to the result.
+        table: what the values of an image of bytes stand for, float32 [C, 256], where `expand` is the network's first
+            convolution.
 
     Raises:
         ValueError, TypeError: shapes, devices, dtypes or names that do not fit.
@@ -71,6 +73,7 @@ class InvertedResidual:
         stride: int = 1,
         activation: str = "relu6",
         residual: bool = False,
+        table: Tensor | None = None,
     ) -> None:
         width = depthwise[0].shape[0]
         for name, wanted, (weight, _) in (("depthwise", (width, 1), depthwise), ("project", (None, width), project)):
@@ -84,6 +87,8 @@ class InvertedResidual:
             )
         if project[0].shape[2] != 1:
             raise ValueError(f"inverted_residual: project has a kernel of 1, got {project[0].shape[2]}")
+        if table is not None and (expand is None or table.shape != (expand[0].shape[1], 256)):
+            raise ValueError(f"inverted_residual: table is for expand's channels, [C, 256], got {list(table.shape)}")
         if min(expand_stride, stride) < 1:
             raise ValueError(f"inverted_residual: strides are at least 1, got {expand_stride} and {stride}")
 
@@ -93,8 +98,10 @@ class InvertedResidual:
         self.expand = None if expand is None else checked(expand)
         self.depthwise, self.project = checked(depthwise), checked(project)
         self.expand_stride, self.stride = expand_stride, stride
-        self.activation, self.residual = activation, residual
+        self.activation, self.residual, self.table = activation, residual, table
         self._packed: dict[torch.dtype, _Packed] = {}
+        self._tables: dict[torch.dtype, Tensor] = {}
+        self.calls: dict[tuple, _Call] = {}  # by shape, layout and padding of features that they were checked for
 
     @property
     def in_channels(self) -> int:
@@ -111,6 +118,13 @@ class InvertedResidual:
             self._packed[dtype] = self._pack(dtype)
         return self._packed[dtype]
 
+    def packed_table(self, dtype: torch.dtype) -> Tensor:
+        """The table for features of a dtype."""
+        if dtype not in self._tables:
+            assert self.table is not None
+            self._tables[dtype] = self.table.to(dtype)
+        return self._tables[dtype]
+
     def _pack(self, dtype: torch.dtype) -> _Packed:
         unit, out_unit = native.module.INVERTED_RESIDUAL_UNITS
         (taps, taps_bias), (project, project_bias) = self.depthwise, self.project
@@ -121,27 +135,27 @@ class InvertedResidual:
         if self.expand is not None:
             weight = self.expand[0].detach().float()
             rows = weight.permute(2, 3, 1, 0).flatten(1, 2)  # [k, k C, D]
-            expand = _filled(_in_pairs(_filled(rows, -1, unit), dtype, pairs), 0, 1)
-            expand_bias = _filled(self.expand[1].detach().float(), 0, unit)
-        rows = _filled(_filled(project.detach().float().flatten(1).t(), 0, unit), 1, out_unit)
+            expand = filled(in_pairs(filled(rows, -1, unit), dtype, pairs), 0, 1)
+            expand_bias = filled(self.expand[1].detach().float(), 0, unit)
+        rows = filled(filled(project.detach().float().flatten(1).t(), 0, unit), 1, out_unit)
         return _Packed(
-            expand, expand_bias, _filled(taps.detach().float().flatten(1).t(), 1, unit),
-            _filled(taps_bias.detach().float(), 0, unit), _in_pairs(rows, dtype, pairs),
-            _filled(project_bias.detach().float(), 0, out_unit),
+            expand, expand_bias, filled(taps.detach().float().flatten(1).t(), 1, unit),
+            filled(taps_bias.detach().float(), 0, unit), in_pairs(rows, dtype, pairs),
+            filled(project_bias.detach().float(), 0, out_unit),
         )  # fmt: skip
 
 
-def _filled(x: Tensor, dim: int, unit: int) -> Tensor:
+def filled(x: Tensor, dim: int, unit: int) -> Tensor:
     """x with zeros at the end of ``dim``, up to a multiple of ``unit``; contiguous."""
     sides = [0, 0] * (x.dim() - 1 - dim % x.dim()) + [0, -x.shape[dim] % unit]
     return F.pad(x, sides).contiguous()
 
 
-def _in_pairs(rows: Tensor, dtype: torch.dtype, pairs: bool) -> Tensor:
+def in_pairs(rows: Tensor, dtype: torch.dtype, pairs: bool) -> Tensor:
     """[.., k, n] -> [.., ceil(k / 2), n, 2] in bfloat16, or as it is: in float32, rounded to the dtype."""
     if not pairs:
         return rows.to(dtype).float()
-    rows = _filled(rows, -2, 2).to(dtype)
+    rows = filled(rows, -2, 2).to(dtype)
     return rows.unflatten(-2, (-1, 2)).transpose(-1, -2).contiguous()
 
 
@@ -155,9 +169,9 @@ def inverted_residual(
 
     Args:
         x: [B, C, H, W]; channels_last runs as it is, another layout is copied to it. The compiled loops take float32 and
-            bfloat16.
-        padding: zeros around the depthwise convolution's input, for all sides or (left, right, top, bottom), each less than
-            its kernel; expand_padding: the same of `expand`.
+            bfloat16; with a ``table`` also uint8, in both layouts.
+        padding: zeros around the depthwise convolution's input, for all sides or (left, right, top, bottom), left and top
+            less than its kernel; expand_padding: the same of `expand`.
 
     Returns:
         [B, E, H', W'] in x's dtype, channels_last where the compiled loops ran.
@@ -165,12 +179,19 @@ def inverted_residual(
     Raises:
         ValueError, TypeError: shapes, devices, dtypes or names that do not fit.
     """
-    x = autocast(x)
+    dtype = autocast(x.new_empty(0, dtype=torch.float32)).dtype if x.dtype == torch.uint8 else None
+    x = x if dtype else autocast(x)
+    setting = (x.shape, x.stride(), x.dtype, dtype, x.device, padding, expand_padding)
+    call = weights.calls.get(setting) if repeatable(x) else None
+    if call is not None:
+        return call(x)
     sides, expand_sides = ((p,) * 4 if isinstance(p, int) else p for p in (padding, expand_padding))
     tensors = weights.tensors()
     if x.dim() != 4 or x.shape[1] != weights.in_channels:
         raise ValueError(f"inverted_residual: needs x [B, {weights.in_channels}, H, W], got {list(x.shape)}")
-    if not x.is_floating_point() or any(t.device != x.device for t in tensors):
+    if not (x.is_floating_point() or (dtype and weights.table is not None)) or any(
+        t.device != x.device for t in tensors
+    ):
         raise TypeError(f"inverted_residual: x is {x.dtype} on {x.device}, the weights are on {tensors[0].device}")
     expand_kernel = 0 if weights.expand is None else weights.expand[0].shape[2]
     expand_window = [] if weights.expand is None else [expand_kernel, weights.expand_stride, *expand_sides]
@@ -179,19 +200,25 @@ def inverted_residual(
     if weights.residual and (*size, weights.project[0].shape[0]) != (*x.shape[2:], x.shape[1]):
         raise ValueError("inverted_residual: x cannot be added to a result of another shape")
     plain = runs_plain(x) or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *tensors)))
-    backend = "reference" if plain else choose("inverted_residual", "cpu", x.dtype, _limit(x, window))
+    table = None if dtype is None else weights.packed_table(dtype)
+    backend = (
+        "reference" if plain else choose("inverted_residual", "cpu", dtype or x.dtype, _limit(dtype or x.dtype, window))
+    )
     if backend == "reference":
+        x = x if table is None else reference.looked_up(x, table)
         return reference.inverted_residual(
             x, weights.expand, weights.depthwise, weights.project, (weights.expand_stride, expand_sides),
             (weights.stride, sides), weights.activation, weights.residual,
         )  # fmt: skip
-    return torch.ops.dkpnet.inverted_residual.default(
-        x, *weights.packed(x.dtype), expand_window, window, weights.project[0].shape[0], weights.activation,
-        weights.residual, backend,
-    )  # fmt: skip
+    arguments = expand_window, window, weights.project[0].shape[0], weights.activation, weights.residual
+    if repeatable(x) and _as_it_is(x, expand_window, weights.residual) is x and x.numel():
+        if len(weights.calls) >= native.CALLS:
+            weights.calls.clear()
+        weights.calls[setting] = _Call(x, weights.packed(dtype or x.dtype), *arguments, table)
+    return torch.ops.dkpnet.inverted_residual.default(x, *weights.packed(dtype or x.dtype), *arguments, backend, table)
 
 
-def _limit(x: Tensor, window: list[int]):
+def _limit(dtype: torch.dtype, window: list[int]):
     """Why a backend cannot take these arguments."""
 
     def limit(backend: str) -> str | None:
@@ -199,8 +226,8 @@ def _limit(x: Tensor, window: list[int]):
             return None
         if backend != "cpp":
             return "there is no such form of it"
-        if x.dtype not in DTYPES:
-            return f"its loops take float32 and bfloat16, not {x.dtype}"
+        if dtype not in DTYPES:
+            return f"its loops take float32 and bfloat16, not {dtype}"
         if window[0] not in (3, 5) or window[1] not in (1, 2):
             return f"its loops take depthwise kernels of 3 and 5 at strides 1 and 2, not {window[0]} at {window[1]}"
         return None
@@ -213,9 +240,9 @@ def _size(size: tuple[int, ...], window: list[int]) -> tuple[int, ...]:
     if not window:
         return size
     kernel, stride, left, right, top, bottom = window
-    if stride < 1 or not all(0 <= p < kernel for p in window[2:]):
+    if stride < 1 or not (0 <= left < kernel and 0 <= top < kernel) or right < 0 or bottom < 0:
         raise ValueError(
-            f"inverted_residual: padding (left, right, top, bottom) is 0 to {kernel - 1}, got {window[2:]}"
+            f"inverted_residual: padding (left, right, top, bottom) is 0 to {kernel - 1} at the left and top, got {window[2:]}"
         )
     height, width = size[0] + top + bottom, size[1] + left + right
     if height < kernel or width < kernel:
@@ -225,14 +252,33 @@ def _size(size: tuple[int, ...], window: list[int]) -> tuple[int, ...]:
     return (height - kernel) // stride + 1, (width - kernel) // stride + 1
 
 
-def _out(x: Tensor, expand_window: list[int], window: list[int], channels: int) -> Tensor:
-    size = _size(_size(tuple(x.shape[2:]), expand_window), window)
-    shape = (x.shape[0], channels, *size)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+def _out_shape(x: Tensor, expand_window: list[int], window: list[int], channels: int) -> tuple[int, ...]:
+    return (x.shape[0], channels, *_size(_size(tuple(x.shape[2:]), expand_window), window))
+
+
+def _new(x: Tensor, shape: tuple[int, ...], table: Tensor | None) -> Tensor:
+    dtype = x.dtype if table is None else table.dtype
+    return torch.empty(shape, dtype=dtype, device=x.device, memory_format=torch.channels_last)
+
+
+def _planar(x: Tensor, expand_window: list[int], residual: bool) -> bool:
+    """Whether an image's planes are read as they lie: to interleave those of 1024 x 768 pixels takes 2 ms."""
+    return bool(expand_window) and x.shape[1] <= 4 and x.is_contiguous() and not residual
+
+
+def _as_it_is(x: Tensor, expand_window: list[int], residual: bool) -> Tensor:
+    """x, or a copy in a layout that the loops read."""
+    return x if x.dim() != 4 or _planar(x, expand_window, residual) else x.contiguous(memory_format=torch.channels_last)
 
 
 def _check_packed(
-    x: Tensor, packed: _Packed, expand_window: list[int], window: list[int], out_channels: int, activation: str
+    x: Tensor,
+    dtype: torch.dtype,
+    packed: _Packed,
+    expand_window: list[int],
+    window: list[int],
+    out_channels: int,
+    activation: str,
 ) -> bool:
     """Raises what does not fit in the raw operator's arguments; returns whether the weights are pairs."""
     unit, out_unit = native.module.INVERTED_RESIDUAL_UNITS
@@ -246,9 +292,9 @@ def _check_packed(
     ):
         raise ValueError(f"{name}: weight, bias and window of expand are given together")
     pairs = packed.project.dtype == torch.bfloat16
-    if pairs and (x.dtype != torch.bfloat16 or not native.module.BF16_DOT_PRODUCTS):
+    if pairs and (dtype != torch.bfloat16 or not native.module.BF16_DOT_PRODUCTS):
         raise ValueError(f"{name}: weights in pairs are for bfloat16 on a processor with AVX512_BF16")
-    words, pair, dtype = (2, (2,), torch.bfloat16) if pairs else (1, (), torch.float32)
+    words, pair, packed_dtype = (2, (2,), torch.bfloat16) if pairs else (1, (), torch.float32)
     channels, width = packed.taps.shape[-1], -(-out_channels // out_unit) * out_unit
     in_channels, plain, place = x.shape[1], torch.float32, x.device
     if channels % unit or out_channels < 1:
@@ -258,48 +304,75 @@ def _check_packed(
         if pairs and stride * in_channels % 2:
             raise ValueError(f"{name}: pairs need an even number of values from pixel to pixel")
         shape = (kernel, -(-kernel * in_channels // words), channels, *pair)
-        check_tensor(name, "expand", packed.expand, shape, dtype, place)
+        check_tensor(name, "expand", packed.expand, shape, packed_dtype, place)
         check_tensor(name, "expand_bias", packed.expand_bias, (channels,), plain, place)
     elif not channels - unit < in_channels <= channels:
         raise ValueError(f"{name}: x has {in_channels} channels, the depthwise convolution {channels}")
     check_tensor(name, "taps", packed.taps, (window[0] ** 2, channels), plain, place)
     check_tensor(name, "taps_bias", packed.taps_bias, (channels,), plain, place)
-    check_tensor(name, "project", packed.project, (channels // words, width, *pair), dtype, place)
+    check_tensor(name, "project", packed.project, (channels // words, width, *pair), packed_dtype, place)
     check_tensor(name, "project_bias", packed.project_bias, (width,), plain, place)
     return pairs
 
 
+class _Call:
+    """The compiled loops on features of one shape and layout: all that is known without their values."""
+
+    def __init__(
+        self,
+        x: Tensor,
+        packed: _Packed,
+        expand_window: list[int],
+        window: list[int],
+        out_channels: int,
+        activation: str,
+        residual: bool,
+        table: Tensor | None,
+    ) -> None:
+        dtype = x.dtype if table is None else table.dtype
+        pairs = _check_packed(x, dtype, packed, expand_window, window, out_channels, activation)
+        if (table is None) is (x.dtype == torch.uint8) or (table is not None and (residual or packed.expand is None)):
+            raise ValueError("inverted_residual: a table is for an image of uint8, with expand and without residual")
+        if table is not None:
+            check_tensor("inverted_residual", "table", table, (x.shape[1], 256), dtype, x.device)
+            table = (table if pairs else table.float()).contiguous()
+        self.shape = _out_shape(x, expand_window, window, out_channels)
+        if residual and self.shape != tuple(x.shape):
+            raise ValueError("inverted_residual: x cannot be added to a result of another shape")
+        height, width = _size(tuple(x.shape[2:]), expand_window)
+        sizes = {
+            "dtype": dtype, "pairs": pairs, "planar": _planar(x, expand_window, residual), "residual": residual,
+            "batch": x.shape[0], "height": x.shape[2], "width": x.shape[3], "in_channels": x.shape[1], "mid_height": height,
+            "mid_width": width, "channels": packed.taps.shape[1], "out_height": self.shape[2], "out_width": self.shape[3],
+            "out_channels": out_channels, "activation": ACTIVATIONS.index(activation),
+            **_window("expand_", expand_window or [0, 1] + [0] * 4), **_window("", window),
+        }  # fmt: skip
+        size = torch.empty(1, dtype=torch.int64)
+        native.run("inverted_residual_scratch", x, **sizes, size=size)
+        self.scratch, self.dtype = int(size), dtype
+        self.run = native.Call(
+            "inverted_residual_forward", **sizes, expand_weight=packed.expand, expand_bias=packed.expand_bias,
+            taps=packed.taps, taps_bias=packed.taps_bias, project_weight=packed.project, project_bias=packed.project_bias,
+            table=table,
+        )  # fmt: skip
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out = torch.empty(self.shape, dtype=self.dtype, memory_format=torch.channels_last)
+        scratch = torch.empty((torch.get_num_threads(), self.scratch), dtype=torch.float32)
+        self.run(input=x, out=out, scratch=scratch)
+        return out
+
+
 def _forward(
     x, expand, expand_bias, taps, taps_bias, project, project_bias, expand_window, window, out_channels, activation,
-    residual, backend,
+    residual, backend, table=None,
 ):  # fmt: skip
-    require_kernel(backend, "inverted_residual", "cpu", x.dtype, _limit(x, window))
+    dtype = x.dtype if table is None else table.dtype
+    require_kernel(backend, "inverted_residual", "cpu", dtype, _limit(dtype, window))
     packed = _Packed(expand, expand_bias, taps, taps_bias, project, project_bias)
-    pairs = _check_packed(x, packed, expand_window, window, out_channels, activation)
-    out = _out(x, expand_window, window, out_channels)
-    if residual and out.shape != x.shape:
-        raise ValueError("inverted_residual: x cannot be added to a result of another shape")
-    if not out.numel():
-        return out
-    # An image's planes are read as they lie: to interleave those of 1024 x 768 pixels takes 2 ms.
-    planar = bool(expand_window) and x.shape[1] <= 4 and x.is_contiguous() and not residual
-    x = x if planar else x.contiguous(memory_format=torch.channels_last)
-    height, width = _size(tuple(x.shape[2:]), expand_window)
-    sizes = {
-        "dtype": x.dtype, "pairs": pairs, "planar": planar, "residual": residual, "batch": x.shape[0], "height": x.shape[2],
-        "width": x.shape[3], "in_channels": x.shape[1], "mid_height": height, "mid_width": width,
-        "channels": taps.shape[1], "out_height": out.shape[2], "out_width": out.shape[3], "out_channels": out_channels,
-        "activation": ACTIVATIONS.index(activation), **_window("expand_", expand_window or [0, 1] + [0] * 4),
-        **_window("", window),
-    }  # fmt: skip
-    size = torch.empty(1, dtype=torch.int64)
-    native.run("inverted_residual_scratch", x, **sizes, size=size)
-    scratch = x.new_empty((torch.get_num_threads(), int(size)), dtype=torch.float32)
-    native.run(
-        "inverted_residual_forward", x, **sizes, input=x, expand_weight=expand, expand_bias=expand_bias, taps=taps,
-        taps_bias=taps_bias, project_weight=project, project_bias=project_bias, out=out, scratch=scratch,
-    )  # fmt: skip
-    return out
+    x = _as_it_is(x, expand_window, residual)
+    call = _Call(x, packed, expand_window, window, out_channels, activation, residual, table)
+    return call(x) if x.numel() else _new(x, call.shape, table)
 
 
 def _window(prefix: str, window: list[int]) -> dict[str, int]:
@@ -311,5 +384,6 @@ _library.impl("inverted_residual", _forward, "CPU")
 
 
 @torch.library.register_fake("dkpnet::inverted_residual", lib=_library)
-def _(x, expand, expand_bias, taps, taps_bias, project, project_bias, expand_window, window, out_channels, *_rest):
-    return _out(x, expand_window, window, out_channels)
+def _(x, expand, expand_bias, taps, taps_bias, project, project_bias, expand_window, window, out_channels,
+      _activation, _residual, _backend, table=None):  # fmt: skip
+    return _new(x, _out_shape(x, expand_window, window, out_channels), table)

@@ -224,6 +224,19 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tenso
     return _activated(F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype)), activation)
 
 
+def looked_up(x: Tensor, table: Tensor) -> Tensor:
+    """What the bytes x [B, C, H, W] stand for in a table [C, 256]."""
+    return table[torch.arange(len(table), device=x.device)[:, None, None], x.long()]
+
+
+def projection(
+    x: Tensor, weight: Tensor, bias: Tensor, activation: str, coarse: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """1x1 convolution to a dtype, plus coarser features; see `dkpnet_ext.ops.projection`."""
+    y = F.conv2d(x.to(dtype), weight.to(dtype), bias.to(dtype))
+    return _activated(y if coarse is None else y + F.interpolate(coarse, scale_factor=2.0, mode="nearest"), activation)
+
+
 def inverted_residual(
     x: Tensor,
     expand: tuple[Tensor, Tensor] | None,

@@ -48,15 +48,22 @@ std::vector<uint32_t> packed(const std::vector<float>& weight, int blocks, int r
   return out;
 }
 
+// bytes: in is of bytes, each standing for a multiple of 1/8.
 template <typename T>
-void test(Forward f, int expanded) {
+void test(Forward f, int expanded, bool bytes) {
   f.planar = f.expand.kernel == 3;
   const int in_channels = f.in_channels, taps = f.depthwise.kernel * f.depthwise.kernel;
   f.channels = round_up(expanded, inverted_residual::kUnit);
   const int out_width = round_up(f.out_channels, inverted_residual::kOutUnit);
   const int rows = f.expand.kernel * in_channels;
   std::vector<T> in(size_t(f.batch) * f.height * f.width * in_channels);
-  for (size_t i = 0; i < in.size(); ++i) in[i] = narrow<T>(value(i, 37, 41));
+  std::vector<uint8_t> image(in.size());
+  const auto entry = [](int channel, int byte) { return value(byte + channel, 37, 41); };
+  for (size_t i = 0; i < in.size(); ++i) {
+    const int channel = f.planar ? i / (int64_t(f.height) * f.width) % in_channels : i % in_channels;
+    image[i] = uint8_t(i * 7);
+    in[i] = narrow<T>(bytes ? entry(channel, image[i]) : value(i, 37, 41));
+  }
   std::vector<float> expand(size_t(f.expand.kernel) * rows * f.channels), expand_bias(f.channels);
   std::vector<float> filter(size_t(taps) * f.channels), filter_bias(f.channels);
   std::vector<float> project(size_t(f.channels) * out_width), project_bias(out_width);
@@ -113,12 +120,17 @@ void test(Forward f, int expanded) {
     const auto expand_words = packed(expand, f.expand.kernel, rows, f.channels, kernels.pairs);
     const auto project_words = packed(project, 1, f.channels, out_width, kernels.pairs);
     const double terms = kernels.pairs ? 0x1p-8 : 0x1p-20, result = sizeof(T) == 2 ? 0x1p-8 : 0x1p-20;
+    std::vector<float> floats(in_channels * 256);
+    std::vector<bf16> halves(floats.size());
+    for (size_t i = 0; i < floats.size(); ++i)
+      floats[i] = entry(i / 256, i % 256), halves[i] = narrow<bf16>(floats[i]);
+    f.table = !bytes ? nullptr : kernels.pairs ? static_cast<void*>(halves.data()) : floats.data();
     std::vector<T> first;
     for (int threads : {1, 3}) {
       f.pairs = kernels.pairs;
       std::vector<float> scratch(threads * kernels.functions->scratch_size(f) + 16, NAN);
       std::vector<T> got(outputs);
-      f.in = in.data(), f.out = got.data(), f.expand_bias = expand_bias.data();
+      f.in = bytes ? static_cast<void*>(image.data()) : in.data(), f.out = got.data(), f.expand_bias = expand_bias.data();
       f.expand_weight = expand_words.data(), f.project_weight = project_words.data();
       f.taps = filter.data(), f.taps_bias = filter_bias.data(), f.project_bias = project_bias.data();
       f.scratch = scratch.data();
@@ -153,10 +165,10 @@ void test_shapes(DType dtype, Activation activation) {
         f.depthwise = {kernel, stride, pad / 2, pad - pad / 2};
         f.out_height = (f.mid_height + pad - kernel) / stride + 1,
         f.out_width = (f.mid_width + pad - kernel) / stride + 1;
-        if (dtype == DType::bf16)
-          test<bf16>(f, c.expanded);
-        else
-          test<float>(f, c.expanded);
+        for (bool bytes : {false, true}) {
+          if (bytes && (f.residual || !c.expand_kernel)) continue;
+          dtype == DType::bf16 ? test<bf16>(f, c.expanded, bytes) : test<float>(f, c.expanded, bytes);
+        }
       }
 }
 

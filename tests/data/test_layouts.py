@@ -85,6 +85,11 @@ CASES = {
     "beside, napari": exports.napari,
     "label-studio CSV": exports.label_studio_csv,
     "voc of LabelMe's first form": exports.labelme_xml,
+    "json-each of EuroCity Persons": exports.eurocity,
+    "imglab": exports.imglab,
+    "text-pictures of Brainwash": exports.brainwash,
+    "widerperson": exports.wider_person,
+    "vscrowd": exports.vscrowd,
     "yolo with confidence": exports.yolo_lines(lambda x, y: f"0 {x} {y} 0.05 0.1 0.93"),
     "yolo with keypoints": exports.yolo_lines(lambda x, y: f"0 {x} {y} 0.05 0.1 {x} {y} 2"),
     "yolo with one keypoint off the box's centre": exports.yolo_lines(

@@ -178,6 +178,13 @@ JSON_PICTURES = {
         },
         "vott-json-export",
     ),
+    "of TensorBox": _one_file(
+        "train_boxes.json",
+        lambda f: [
+            {"image_path": n, "rects": [dict(zip(("x1", "y1", "x2", "y2"), _corners(p))) for p in ps]}
+            for n, ps in f.items()
+        ],
+    ),
     "of Hasty": _one_file(
         "export.json",
         lambda f: {
@@ -419,3 +426,61 @@ def labelme_xml(root: Path) -> Found:
             root / "Annotations" / f"{name[:-4]}.xml", f"<annotation><filename>\n{name}\n</filename>{text}</annotation>"
         )
     return {"train": found}
+
+
+def eurocity(root: Path) -> Found:
+    found = _pictures(root / "img" / "train" / "x")
+    for name, points in found.items():
+        marks = [
+            dict(zip(("x0", "y0", "x1", "y1"), _corners(p))) | {"identity": "head", "children": []} for p in points
+        ]
+        _json(root / "labels" / "train" / "x" / f"{name[:-4]}.json", {"identity": "frame", "children": marks})
+    return {"train": {f"img/train/x/{name}": points for name, points in found.items()}}
+
+
+def imglab(root: Path) -> Found:
+    found = _pictures(root / "images")
+    text = ""
+    for name, points in found.items():
+        boxes = [(f'left="{x - 5}" top="{y - 5}" width="10" height="10"') for x, y in points]
+        marks = [f"<box {box}><label>head</label></box>" for box in boxes] + [
+            f'<box {b} ignore="1"/>' for b in boxes[:1]
+        ]
+        text += f'<image file="images/{name}">{"".join(marks)}</image>'
+    _text(root / "training.xml", f"<?xml version='1.0'?>\n<dataset><name>x</name><images>{text}</images></dataset>")
+    return {"train": {f"images/{name}": points for name, points in found.items()}}
+
+
+def brainwash(root: Path) -> Found:
+    found = _pictures(root / "images")
+    rows = [
+        f'"images/{n}"{": " if ps else ""}{", ".join(str(tuple(_corners(p))) for p in ps)};\n'
+        for n, ps in found.items()
+    ]
+    _text(root / "brainwash_train.idl", "".join(rows))
+    return {"train": {f"images/{name}": points for name, points in found.items()}}
+
+
+def wider_person(root: Path) -> Found:
+    found = _pictures(root / "Images")
+    for name, points in found.items():
+        rows = [f"{1 + i % 3} {x - 5} {y} {x + 5} {y + 30}\n" for i, (x, y) in enumerate(points)]
+        rows += ["4 0 0 9 9\n", "5 1 1 9 9\n"]
+        _text(root / "Annotations" / f"{name}.txt", f"{len(rows)}\n{''.join(rows)}")
+    _text(root / "train.txt", "".join(f"{name[:-4]}\n" for name in list(found)[:-1]))
+    _text(root / "val.txt", "".join(f"{name[:-4]}\n" for name in list(found)[-1:]))
+    names = list(found)
+    return {"train": {n: found[n] for n in names[:-1]}, "val": {n: found[n] for n in names[-1:]}}
+
+
+def vscrowd(root: Path) -> Found:
+    expected: Found = {}
+    for split, numbers in (("train", "134"), ("test", "2")):
+        found = _pictures(root / "videos" / f"{split}_001", numbers=numbers)
+        rows = []
+        for name, points in found.items():
+            heads = [f" {i} {x - 5} {y - 4} {x + 6} {y + 5} {x} {y}" for i, (x, y) in enumerate(points)]
+            rows.append(f"000{name[:-4]}{''.join(heads)}\n")
+        _text(root / "annotations" / f"{split}_001.txt", "".join(rows))
+        expected[split] = {f"{split}_001/{name}": points for name, points in found.items()}
+    return expected

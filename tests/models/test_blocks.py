@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import nn
 
+from dkpnet_ext.models import load_model
 from dkpnet_ext.models.blocks import FusedBlock, fuse_blocks
 from dkpnet_ext.models.convolutions import use_fast_convolutions
 from dkpnet_ext.models.folding import fold_batch_norms
@@ -44,6 +45,20 @@ def test_every_block_and_the_stem():
     inside = {id(m) for block in blocks for m in block.modules()}
     assert all(id(m) in inside for m in fast.modules() if isinstance(m, nn.Conv2d))
     assert use_fast_convolutions(fast) is fast  # which traces it
+
+
+@pytest.mark.parametrize("size", [(64, 96), (61, 90)])
+def test_first_block_normalises_and_pads_bytes(size):
+    """As the network does it with an image of floats, which it still takes."""
+    model = load_model().for_inference("torch")
+    images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    assert model.normalised(images)[0] is images and model.normalised(images / 255)[0].shape[2:] == (64, 96)
+    with torch.inference_mode():
+        want = model(images / 255).density
+        torch.testing.assert_close(model(images).density, want, rtol=1e-4, atol=1e-6)
+        last = images.contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(model(last).density, want, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model(images).density, want, rtol=1e-4, atol=1e-6)  # with a gradient: plain PyTorch
 
 
 def test_mix():

@@ -38,6 +38,8 @@ DIFFERENTIABLE = {  # a function of one tensor, and that tensor's shape
 }
 BLOCK = ops.InvertedResidual(None, (random(8, 1, 3, 3), None), (random(4, 8, 1, 1), None))
 DIFFERENTIABLE["inverted_residual"] = (lambda x: ops.inverted_residual(x, BLOCK, 1).square().sum(), (2, 8, 6, 6))
+POINTWISE = ops.Projection(random(4, 8, 1, 1))
+DIFFERENTIABLE["projection"] = (lambda x: ops.projection(x, POINTWISE).square().sum(), (2, 8, 6, 6))
 REFUSED = {
     "transport": lambda density: ops.transport(density, POINTS, OFFSETS).objective.sum(),
     "bayesian": lambda density: ops.bayesian(density, POINTS, OFFSETS, 48.0).sum(),

@@ -135,6 +135,33 @@ def test_other_layouts():
 
 
 @needs_cpp
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_bytes_are_what_the_table_says(dtype):
+    """In both layouts, with rows and columns of padding beyond the window's; plain PyTorch, which looks them up, agrees."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randint(0, 256, (2, 3, 22, 34), dtype=torch.uint8, generator=generator)
+    table = torch.randn(3, 256, generator=generator)
+    _, weights = make(**CASES["the image"][0], table=table)
+    values = torch.stack([table[c][x[:, c].long()] for c in range(3)], 1).to(dtype)
+    padding, first = (1,) * 4, (0, 11, 0, 7)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        got = ours(x, weights, padding, first)
+        assert got.dtype == dtype and torch.equal(got, ours(values, weights, padding, first))
+        for view in (x.contiguous(memory_format=torch.channels_last), x.expand(2, -1, -1, -1)[:, :, :, :]):
+            assert torch.equal(got, ours(view, weights, padding, first))
+        wide = torch.nn.functional.pad(x, (3, 5, 2, 2))[:, :, 2:-2, 3:-5]
+        assert torch.equal(got, ours(wide, weights, padding, first))
+        with use_backend("reference"):
+            plain = inverted_residual(x, weights, padding, first)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(plain, got, rtol=1e-4, atol=tolerance)
+    with pytest.raises(TypeError, match="uint8"):
+        inverted_residual(x, make(**CASES["the image"][0])[1], padding, first)
+    with pytest.raises(ValueError, match="table"):
+        make(**CASES["the image"][0], table=table[:2])
+
+
+@needs_cpp
 def test_nan_stays():
     for activation in ("none", "relu", "relu6"):
         x, weights = make(activation=activation)

@@ -34,6 +34,15 @@ BLOCK = dict(
     project=zeros(16, 8), project_bias=zeros(8), expand_window=[1, 1, 0, 0, 0, 0], window=[3, 1, 1, 1, 1, 1],
     out_channels=4, activation="relu6", residual=True, backend="cpp",
 )  # fmt: skip
+IMAGE = dict(
+    x=zeros(1, 3, 8, 8, dtype=torch.uint8), expand=zeros(3, 9, 16), expand_bias=zeros(16), taps=zeros(9, 16),
+    taps_bias=zeros(16), project=zeros(16, 8), project_bias=zeros(8), expand_window=[3, 2, 0, 1, 0, 1],
+    window=[3, 1, 1, 1, 1, 1], out_channels=4, activation="relu6", residual=False, backend="cpp", table=zeros(3, 256),
+)  # fmt: skip
+POINTWISE = dict(
+    x=zeros(1, 4, 6, 6), weight=zeros(4, 8), bias=zeros(8), coarse=zeros(1, 5, 3, 3), out_channels=5, activation="none",
+    out_dtype=torch.float32, backend="cpp",
+)  # fmt: skip
 RIGHT = {
     "variational": VARIATIONAL,
     "variational_backward": VARIATIONAL_BACKWARD,
@@ -47,6 +56,7 @@ RIGHT = {
         stride=4, backend="cpp",
     ),
     "inverted_residual": BLOCK,
+    "projection": POINTWISE,
     "knn_sigma": dict(points=zeros(3, 2), offsets=torch.tensor([0, 3]), k=3, beta=0.3, default=4.0),
 }  # fmt: skip
 BIG = 2**40
@@ -85,8 +95,28 @@ WRONG = {
         ("window", [3, 3, 1, 1, 1, 1]), ("window", [3, 1, 3, 1, 1, 1]), ("window", [3, 1, 0, 0, 0, 0]), ("out_channels", 0),
         ("out_channels", 9), ("activation", "gelu"),
     ],
+    "projection": [
+        ("x", zeros(4, 6, 6)), ("x", zeros(1, 3, 6, 6)), ("x", zeros(1, 4, 6, 6).half()), ("x", zeros(1, 4, 5, 6)),
+        ("weight", zeros(4, 16)), ("weight", zeros(2, 8, 2, dtype=torch.bfloat16)), ("weight", zeros(4, 8).double()),
+        ("bias", zeros(5)), ("coarse", zeros(1, 5, 3, 2)), ("coarse", zeros(1, 5, 3, 3).bfloat16()), ("out_channels", 0),
+        ("out_channels", 9), ("activation", "gelu"), ("out_dtype", torch.bfloat16),
+    ],
     "knn_sigma": [("offsets", torch.tensor([0, BIG])), ("k", 0), ("points", zeros(3, 1))],
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("table", None), ("table", zeros(3, 255)), ("table", zeros(2, 256)), ("table", zeros(3, 256).half()),
+        ("x", zeros(1, 3, 8, 8)), ("residual", True), ("expand", None),
+    ],
+    ids=lambda change: change[0],
+)  # fmt: skip
+def test_bytes_and_their_table_go_together(change):
+    RAW.inverted_residual(**IMAGE)
+    with pytest.raises((ValueError, TypeError, RuntimeError), match="inverted_residual"):
+        RAW.inverted_residual(**IMAGE | dict([change]))
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -174,9 +174,12 @@ def test_a_published_system_is_a_row(settings, domains, tmp_path, monkeypatch):
     model = load_model(runs[-1].folder)
     assert (model.system, model.link, model.density_scale) == ("mcnn", "relu", 1.0)
     text = PAGES["table2"].write(Context(runs, names, {}, {}, config, tmp_path), "table2", [s.name for s in wanted])
-    assert (
-        "| DM-Count, IT | " in text and "| DM-Count, published (epoch: on the test set) | 59.7 | 7.4 | - | - |" in text
+    rows = [line for line in text.splitlines() if line.startswith("| DM-Count")]
+    assert rows[0].startswith("| DM-Count, IT | ") and rows[2].startswith("| DM-Count | ") and len(rows) == 3
+    assert rows[1] == "| DM-Count, published (epoch: on the test set) | 59.7 | 7.4 | - | - |", (
+        "beside the models of one data set, as published"
     )
+    assert (tmp_path / "table2.png").exists() and (tmp_path / "table2.csv").exists()
 
 
 def test_the_grid_is_every_loss_with_every_attention():

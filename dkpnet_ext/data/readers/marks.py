@@ -9,8 +9,11 @@ from typing import Any
 
 from .tree import Shape
 
-LABELS = ("label", "category", "name", "className", "class", "title")
-MARKS = ("objects", "labels", "annotations", "instances", "heads", "dots", "points", "locations", "boxes", "bbox")
+LABELS = ("label", "category", "name", "className", "class", "title", "identity")
+MARKS = (
+    *("objects", "labels", "annotations", "instances", "heads", "dots", "points", "locations", "boxes", "bbox"),
+    *("rects", "children"),
+)
 
 
 def shape_of(mark: Any, label: str = "") -> Shape | None:
@@ -18,7 +21,7 @@ def shape_of(mark: Any, label: str = "") -> Shape | None:
 
     A pair [x, y] is a point, four numbers are x, y, width, height. Of an object these are looked for, in this order:
     ``point``, ``keypoint``, ``box2d`` {x1, y1, x2, y2}, ``coordinates`` {x, y, width, height} around a centre, ``bounding_box``
-    {left, top, width, height} or {x, y, w, h}, ``bbox`` [x, y, width, height], ``points`` {x1, y1, x2, y2}, x and y.
+    {left, top, width, height} or {x, y, w, h}, ``bbox`` [x, y, width, height], ``points`` {x1, y1, x2, y2}, two corners, x and y.
 
     Raises:
         KeyError, TypeError, ValueError: of another form.
@@ -43,6 +46,9 @@ def shape_of(mark: Any, label: str = "") -> Shape | None:
         return shape_of([box[key] for key in keys], label)
     if isinstance(box := mark.get("bbox", mark.get("bounding_box")), list):
         return shape_of(box, label)
+    for keys in (("x0", "y0", "x1", "y1"), ("x1", "y1", "x2", "y2")):  # EuroCity Persons; TensorBox
+        if set(keys) <= mark.keys():
+            return Shape(label, [mark[key] for key in keys])
     return Shape(label, (mark["x"], mark["y"])) if {"x", "y"} <= mark.keys() else None
 
 

@@ -4,12 +4,14 @@
     train_gt_loc.txt     1 number x y small large level x y small ...          NWPU-Crowd's localisation, IIM, FIDTM, CLTR
     *_bbx_gt.txt         0--Parade/1.jpg / number / x y w h ... (a line each)   WIDER FACE
     annotation.txt       1.jpg x y x y ...                                     own
+    brainwash_train.idl  "images/1.png": (x0, y0, x1, y1), (x0, ...);          Brainwash, TUD
 
 Pictures lie anywhere below. A box gives its centre.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,8 @@ def _form(path: Path) -> str:
     """Which of the forms a file has, by its first lines; "" for another file."""
     lines = peek_lines(path, 2)
     first = lines[0].split() if lines else []
+    if path.suffix.lower() == ".idl":
+        return "idl"
     if path.stem.lower().endswith("_bbx_gt"):
         return "wider"
     if path.stem.lower().endswith("gt_loc"):
@@ -43,6 +47,10 @@ def _number(field: str) -> bool:
 
 
 def _line(form: str, fields: list[str]) -> tuple[str, list[Shape]]:
+    if form == "idl":
+        name, _, boxes = " ".join(fields).lstrip('"').partition('"')
+        corners = [box.split(",") for box in re.findall(r"\(([^)]*)\)", boxes)]
+        return name, [Shape("", [float(number) for number in box[:4]]) for box in corners]
     name, *rest = fields
     if form == "keras":
         return name, [Shape("", [float(number) for number in field.split(",")[:4]]) for field in rest]
@@ -69,7 +77,7 @@ def _wider(lines: list[str]) -> Iterator[tuple[str, list[Shape]]]:
 
 def _rows(path: Path) -> Iterator[Labelled]:
     form, split = _form(path), split_of_file(path)
-    pictures = Pictures(path.parent if form in ("keras", "own", "loc") else path.parent.parent)
+    pictures = Pictures(path.parent if form in ("keras", "own", "loc", "idl") else path.parent.parent)
     lines = read_text(path).splitlines()
     try:
         read = _wider(lines) if form == "wider" else (_line(form, line.split()) for line in lines if line.strip())
@@ -81,7 +89,9 @@ def _rows(path: Path) -> Iterator[Labelled]:
 
 def _files(root: Path) -> list[Path]:
     folder = [path for path in root.glob("*_split") if path.is_dir()] if root.is_dir() else []
-    found = annotation_files(root, ".txt") + [path for each in folder for path in annotation_files(each, ".txt")]
+    found = annotation_files(root, ".txt", ".idl") + [
+        path for each in folder for path in annotation_files(each, ".txt")
+    ]
     return [path for path in found[: 4 * PEEKED] if _form(path)]
 
 

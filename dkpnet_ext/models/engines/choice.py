@@ -23,7 +23,7 @@ from ...errors import UserError
 from ...files import OutputError, write_atomically
 from ...memory import keep_freed_memory
 from ...ops import native
-from ..blocks import fuse_blocks
+from ..blocks import fuse_blocks, read_bytes
 from ..convolutions import use_fast_convolutions
 from ..folding import fold_batch_norms
 from ..fpn import FPNHead
@@ -163,6 +163,7 @@ def _use(model: Network, built: Engine | Trunk | None) -> None:
         with suppress(Exception):  # as in `install`
             if built is None:
                 fuse_blocks(model)
+                read_bytes(model)
                 use_fast_convolutions(model.backbone)
             if isinstance(head, FPNHead):
                 use_fast_head(head)

@@ -13,7 +13,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from ..attention import VariationalAttention
-from ..convolutions import FastConvolution, use_fast_convolutions
+from ..convolutions import FusedPointwise, use_fast_convolutions
 from ..fpn import FPNHead, Mix
 from ..network import Network
 
@@ -75,18 +75,19 @@ class FPNTail(FPNHead):
         nn.Module.__init__(self)
         self.project, self.act, self.out = head.project, head.act, head.out
 
-    def pool(self, branches: Sequence[Tensor], size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-        """As `FPNHead.pool`, of the trunk's features [x]."""
+    def features(self, branches: Sequence[Tensor]) -> Tensor:
+        """The trunk's, [x]."""
         (x,) = branches
-        return x.mean((2, 3)), x
+        return x
 
 
 def use_fast_head(head: FPNHead) -> None:
-    """Replace, in place, the convolutions of an `FPNHead` or `FPNTail` by ours, each with the activation after it."""
+    """Replace, in place, the convolutions of an `FPNHead` or `FPNTail` by ours, each with what comes after it."""
     for name, module in list(head.named_modules()):
         if isinstance(module, Mix):
             use_fast_convolutions(module)
         elif name in ("fine", "coarse"):
             assert isinstance(module, nn.Conv2d)
-            setattr(head, name, FastConvolution(module, "none"))
-    head.project, head.act = FastConvolution(head.project, "relu6"), nn.Identity()  # type: ignore[assignment]
+            setattr(head, name, FusedPointwise(module))
+    head.out = FusedPointwise(head.out, dtype=head.out.weight.dtype)  # type: ignore[assignment]
+    head.project, head.act = FusedPointwise(head.project, "relu6"), nn.Identity()  # type: ignore[assignment]

@@ -1,0 +1,60 @@
+"""VSCrowd (Li et al., "Video crowd localization with multi-focus Gaussian neighborhood attention", 2021).
+
+    annotations/train_001.txt     videos/train_001/001.jpg (a folder of the file's name, anywhere below)
+
+A line per frame: ``frame head x0 y0 x1 y1 x y head x0 ...``: of each head its number, its box and the point that is counted. Frames
+without a line are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..images import BadFile
+from .base import Entry, Layout, pictures, read_text
+from .tree import Labelled, Shape, annotation_files, from_shapes, peek_lines, split_of_file, walk_pictures
+
+_FIELDS = 7  # of a head
+
+
+def _is_video(path: Path) -> bool:
+    try:
+        fields = [float(field) for line in peek_lines(path, 1) for field in line.split()]
+    except ValueError:
+        return False
+    return len(fields) > _FIELDS and len(fields) % _FIELDS == 1
+
+
+def _videos(root: Path) -> list[Path]:
+    found = [path for path in annotation_files(root, ".txt") if _is_video(path)] if root.is_dir() else []
+    return found if found and len(found) == len(annotation_files(root, ".txt")) else []
+
+
+def _rows(root: Path) -> Iterator[Labelled]:
+    folders = {image.parent.name: image.parent for image in walk_pictures(root)}
+    for path in _videos(root):
+        split, folder = split_of_file(path), folders.get(path.stem)
+        if folder is None:
+            yield Labelled(split, path.stem, path, path, BadFile(path, f"no folder {path.stem} with its frames"))
+            continue
+        frames = {int("0" + "".join(c for c in image.stem if c.isdecimal())): image for image in pictures(folder)}
+        for number, line in enumerate(read_text(path).splitlines(), 1):
+            try:
+                frame, *heads = (float(field) for field in line.split() or ["-1"])
+                if len(heads) % _FIELDS:
+                    raise ValueError
+                if int(frame) in frames:
+                    shapes = [Shape("head", heads[i + 5 : i + 7]) for i in range(0, len(heads), _FIELDS)]
+                    image = frames[int(frame)]
+                    yield Labelled(split, f"{folder.name}/{image.name}", image, path, shapes)
+            except (ValueError, OverflowError):
+                reason = BadFile(path, f"line {number} is not a frame and seven numbers for each head")
+                yield Labelled(split, f"{path.stem}, line {number}", path, path, reason)
+
+
+def _entries(root: Path) -> Iterator[Entry]:
+    yield from from_shapes(_rows(root))
+
+
+LAYOUT = Layout("vscrowd", lambda root: bool(_videos(root)), _entries)
