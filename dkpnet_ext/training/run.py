@@ -247,14 +247,18 @@ def build_model(config: Config, stage: int, domains: list[str]) -> CrowdCounter:
 
 
 def start_from(model: CrowdCounter, trained: CrowdCounter) -> None:
-    """Give a model the backbone and the density head of a trained one; attention that this one has not begins without effect.
+    """Give a model the backbone and the density head of a trained one; attention that this one has not begins without effect,
+    and the last layer of a network with another link anew, since its outputs mean something else.
 
     Raises:
         UserError: they are built otherwise.
     """
+    head = trained.pooling_head.state_dict()
+    if model.link != trained.link:
+        head |= {k: v for k, v in model.pooling_head.state_dict().items() if k.startswith(("conv3.", "out."))}
     try:
         model.backbone.load_state_dict(trained.backbone.state_dict())
-        model.pooling_head.load_state_dict(trained.pooling_head.state_dict())
+        model.pooling_head.load_state_dict(head)
     except RuntimeError:
         raise UserError(
             f"weights: the trained model ({trained.backbone_name}, {trained.channels} channels) is built otherwise; give the same "

@@ -163,6 +163,20 @@ def test_the_recipe_trains_resumes_and_saves_the_average(domains, tmp_path, monk
     assert records(parts)[-1] == records(whole)[-1]
 
 
+@pytest.mark.parametrize("neck, stride", [("fpn", 8), ("paper", 4)])
+@pytest.mark.parametrize("link", ["relu", "zip"])
+def test_a_loss_with_another_link_begins_with_a_last_layer_of_its_own(neck, stride, link):
+    options = dict(
+        backbone="mobilenetv3_small_050", attention="none", channels=16, neck=neck, out_stride=stride, domains=("a",)
+    )
+    trained, model = DKPNet(link="exp", **options), DKPNet(link=link, **options)
+    before = {name: value.clone() for name, value in model.head.state_dict().items()}
+    start_from(model, trained)
+    for name, value in trained.head.state_dict().items():
+        expected = before[name] if name.startswith(("conv3.", "out.")) else value
+        assert torch.equal(model.head.state_dict()[name], expected), name
+
+
 @pytest.mark.parametrize("attention", ["se", "va", "inva"])
 @pytest.mark.parametrize("neck, stride", [("fpn", 8), ("paper", 4)])
 def test_attention_begins_without_an_effect_on_a_trained_head(attention, neck, stride):
