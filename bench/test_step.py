@@ -187,7 +187,8 @@ def test_compiled_training_step(compare, tiny):
     )
 
 
-SMALL = PRESETS["small"].config
+_CONFIG = PRESETS["small"].config
+SMALL = dataclasses.replace(_CONFIG, model=dataclasses.replace(_CONFIG.model, weights="starter"), precision="bf16")
 
 
 def small_step(fast: bool, compiled: bool) -> Callable:
@@ -195,7 +196,7 @@ def small_step(fast: bool, compiled: bool) -> Callable:
     torch.manual_seed(0)
     model = build_model(SMALL, 1, ["A"]).train().to(memory_format=torch.channels_last)
     if fast:
-        speed_up_convolutions(model, dataclasses.replace(SMALL, precision="bf16"))
+        speed_up_convolutions(model, SMALL)
     freeze_stages(model.backbone, SMALL.optim.frozen_stages)
     optimizer = build_optimizer(model, SMALL)
     forward = torch.compile(model) if compiled else model

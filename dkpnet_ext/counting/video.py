@@ -147,30 +147,37 @@ def count_video(
         with workers.turn:
             return None if frame.pixels is None else count_pixels(model, frame.pixels, precision, as_is)
 
-    with ExitStack() as stack, Workers(model) as workers:
-        columns = [*regions, *["people per square metre"] * (ground is not None)]
-        results = _Results(stack, path, table, video, columns, written[3] if points else None)
-        frames = shown(read_frames(path), printable(f"counting {path.name}"), progress, "frame")
-        for frame, counted in workers.each(count, frames):
-            if counted is None:
-                skipped.append(f"frame {frame.number} {frame.problem}")
-                continue
-            before, found = found, counted
-            if before is None or before.size != found.size:
-                shares = region_shares(regions, found.size, found.stride, found.counted)
-            cells = found.density.double().numpy()
-            counts = [float((cells * share).sum()) for share in shares.values()]
-            if ground is not None:
-                crowded.append(found.on_ground(ground))
-                counts.append(crowded[-1].people / crowded[-1].area)
-            peak = max(0.95 * peak, heat_peak(found.density))
-            rows.append([frame.number if frame.time is None else frame.time, found.heads, *counts])
-            results.add(frame, found, rows[-1], peak)
+    def draw() -> None:
+        with writing(plot):
+            _plot(np.array(rows)[:, : 2 + len(regions)], ["whole frame", *regions], plot)
+
+    with Workers(model) as workers:
+        with ExitStack() as stack:
+            columns = [*regions, *["people per square metre"] * (ground is not None)]
+            results = _Results(stack, path, table, video, columns, written[3] if points else None)
+            frames = shown(read_frames(path), printable(f"counting {path.name}"), progress, "frame")
+            for frame, counted in workers.each(count, frames):
+                if counted is None:
+                    skipped.append(f"frame {frame.number} {frame.problem}")
+                    continue
+                before, found = found, counted
+                if before is None or before.size != found.size:
+                    shares = region_shares(regions, found.size, found.stride, found.counted)
+                cells = found.density.double().numpy()
+                counts = [float((cells * share).sum()) for share in shares.values()]
+                if ground is not None:
+                    crowded.append(found.on_ground(ground))
+                    counts.append(crowded[-1].people / crowded[-1].area)
+                peak = max(0.95 * peak, heat_peak(found.density))
+                rows.append([frame.number if frame.time is None else frame.time, found.heads, *counts])
+                results.add(frame, found, rows[-1], peak)
+            if found is not None:
+                workers.begin(plot, draw)  # while the encoder writes the last frames
+        for _, drawn in workers.finished(0):
+            drawn.result()
     if found is None:
         raise UserError(f"video {path}: no readable frame" + (f" ({skipped[0]})" if skipped else ""))
     means = np.mean(rows, axis=0)
-    with writing(plot):
-        _plot(np.array(rows)[:, : 2 + len(regions)], ["whole frame", *regions], plot)
     return Prediction(
         str(path), float(means[1]), found.size, found.counted, dict(zip(regions, map(float, means[2:]), strict=False)),
         [file.name for file in written], len(rows), skipped, ground=_mean_ground(crowded),
