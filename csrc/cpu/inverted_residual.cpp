@@ -263,8 +263,8 @@ struct Image {
 
 // ---- Threads ----
 
-// Strips of rows that an image is cut into, for the queue: as many for each thread, as none should wait for the last one.
-// But each strip expands kernel - stride rows that its neighbour above has expanded, too.
+// Strips of rows that an image is cut into, for the queue: as many for each thread, as none should wait for the last
+// one. But each strip expands kernel - stride rows that its neighbour above has expanded, too.
 static int64_t strips_of(const Forward& f, int threads) {
   constexpr int per_thread = 2, least = 4;  // strips; rows of a strip for each row that is expanded twice
   if (threads <= 1 || f.batch == 0) return 1;

@@ -20,11 +20,12 @@ struct Pixels {
   void run(int64_t begin, int64_t end) const {
     constexpr int most = kTileVectors * kLanes;
     for (int n = 0; n < out_width; n += most)
-      for_tiles(int(end - begin), out_width - n < most ? out_width - n : most, [&](auto tile, int pixel) DKPNET_INLINED {
-        tile.read(f.bias + n, 0);
-        add(tile, begin + pixel, n);
-        finish(tile, begin + pixel, n);
-      });
+      for_tiles(int(end - begin), out_width - n < most ? out_width - n : most,
+                [&](auto tile, int pixel) DKPNET_INLINED {
+                  tile.read(f.bias + n, 0);
+                  add(tile, begin + pixel, n);
+                  finish(tile, begin + pixel, n);
+                });
   }
 
   template <typename Tile>

@@ -64,8 +64,8 @@ static inline V plus_dot(V sum, V weight, float word) {
 }
 static inline void store_rounded(float* to, Vector x) { store(to, x); }
 
-// x, which the compiler reads once and keeps, where there are 32 registers; otherwise as an operand of every multiply-add
-// that it is part of, of which a processor then does no more than it can read vectors.
+// x, which the compiler reads once and keeps, where there are 32 registers; otherwise as an operand of every
+// multiply-add that it is part of, of which a processor then does no more than it can read vectors.
 static inline Vector in_register(Vector x) {
 #if defined(__AVX512F__)
   asm("" : "+v"(x));
@@ -162,8 +162,8 @@ static inline void with_tile(int width, const Body& body) {
   body(Tile<P, 3 * kLanes>{});
 }
 
-// Calls body(tile, pixel) for tiles that cover `count` pixels, `width` channels wide. A last tile that would pass the end
-// begins earlier. The body is a lambda that is DKPNET_INLINED.
+// Calls body(tile, pixel) for tiles that cover `count` pixels, `width` channels wide. A last tile that would pass the
+// end begins earlier. The body is a lambda that is DKPNET_INLINED.
 template <typename Body>
 static inline void for_tiles(int count, int width, const Body& body) {
   if (count >= kTilePixels)

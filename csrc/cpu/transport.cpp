@@ -1,11 +1,11 @@
 // Optimal transport on the CPU: images in parallel. An iteration is one pass over the cells (v) and two over the heads:
 // one gathers K v of a head's window, the other adds the new u to K^T u. At stride 8 a window has 8 x 8 cells, one
-// vector a row. Heads are taken by their window's first row, those of one row in their order, so that few rows are in use
-// at a time: the same bits every run.
+// vector a row. Heads are taken by their window's first row, those of one row in their order, so that few rows are in
+// use at a time: the same bits every run.
 //
 // The iterations are float32: nothing is subtracted, so every rounding error stays a relative one. u and K^T u are kept
-// times the number of heads N, so that the heads' share 1 / N, whose rounding error would add up over the iterations, is
-// exactly 1. u and v span 32 orders of magnitude, their products with K more: what falls below 1e-38 is taken as 0,
+// times the number of heads N, so that the heads' share 1 / N, whose rounding error would add up over the iterations,
+// is exactly 1. u and v span 32 orders of magnitude, their products with K more: what falls below 1e-38 is taken as 0,
 // beside the 1e-16 that is added to every sum.
 #include "cpu/transport.h"
 
@@ -108,9 +108,10 @@ static void prepare(const Forward& args, const Shape& shape, int64_t image, cons
     for (int row = 0; row < shape.rows; ++row)
       down[row] = static_cast<float>(factor(y, top + row, args.regularisation, args.scale_y, args.stride));
     for (int column = 0; column < shape.columns; ++column)
-      across[column] = left + column < args.width
-                           ? static_cast<float>(factor(x, left + column, args.regularisation, args.scale_x, args.stride))
-                           : 0.0f;
+      across[column] =
+          left + column < args.width
+              ? static_cast<float>(factor(x, left + column, args.regularisation, args.scale_x, args.stride))
+              : 0.0f;
     grid.windows[head] = top * shape.stride + left;
     scatter(1.0f, grid.ktu + grid.windows[head], down, across, shape);  // of the first u
   }
@@ -173,8 +174,8 @@ static void forward(const Forward& args, int threads) {
       float* own = maps + 3 * image * cells;
       const int64_t first = args.offsets[image];
       one_image(args, shape, image,
-                {own, own + cells, own + 2 * cells, down + first * shape.rows, across + first * shape.columns, u + first,
-                 windows + first, starts + image * (args.height + 1)});
+                {own, own + cells, own + 2 * cells, down + first * shape.rows, across + first * shape.columns,
+                 u + first, windows + first, starts + image * (args.height + 1)});
     }
   });
 }

@@ -31,8 +31,8 @@ struct Forward {
   Window expand, depthwise;  // expand.kernel is 0 where there is none
   Activation activation;
   const void* in;  // [batch, height, width, in_channels]
-  // Null, or in is uint8: what each of its values stands for, [in_channels, 256]; bf16 with pairs, else float. Only with
-  // expand and without residual.
+  // Null, or in is uint8: what each of its values stands for, [in_channels, 256]; bf16 with pairs, else float. Only
+  // with expand and without residual.
   const void* table;
   const void*
       expand_weight;         // [kernel, ceil(kernel * in_channels / pair), channels, pair], pair = 2 with pairs, else 1

@@ -122,15 +122,15 @@ void test(Forward f, int expanded, bool bytes) {
     const double terms = kernels.pairs ? 0x1p-8 : 0x1p-20, result = sizeof(T) == 2 ? 0x1p-8 : 0x1p-20;
     std::vector<float> floats(in_channels * 256);
     std::vector<bf16> halves(floats.size());
-    for (size_t i = 0; i < floats.size(); ++i)
-      floats[i] = entry(i / 256, i % 256), halves[i] = narrow<bf16>(floats[i]);
+    for (size_t i = 0; i < floats.size(); ++i) floats[i] = entry(i / 256, i % 256), halves[i] = narrow<bf16>(floats[i]);
     f.table = !bytes ? nullptr : kernels.pairs ? static_cast<void*>(halves.data()) : floats.data();
     std::vector<T> first;
     for (int threads : {1, 3}) {
       f.pairs = kernels.pairs;
       std::vector<float> scratch(threads * kernels.functions->scratch_size(f) + 16, NAN);
       std::vector<T> got(outputs);
-      f.in = bytes ? static_cast<void*>(image.data()) : in.data(), f.out = got.data(), f.expand_bias = expand_bias.data();
+      f.in = bytes ? static_cast<void*>(image.data()) : in.data(), f.out = got.data(),
+      f.expand_bias = expand_bias.data();
       f.expand_weight = expand_words.data(), f.project_weight = project_words.data();
       f.taps = filter.data(), f.taps_bias = filter_bias.data(), f.project_bias = project_bias.data();
       f.scratch = scratch.data();
