@@ -79,9 +79,8 @@ def calibrate(
     errors = relative_errors(annotated, counts)
     groups = {name: errors[nearest == name] for name in names} | {n: e for n, e in crossed.items() if n in names}
     groups[ALL] = np.concatenate([crossed[name] if name in crossed else errors[of == name] for name in names])
-    chosen = (
-        {ALL, *names} if set(names) - set(crossed) else set()
-    )  # groups with errors on val, which may need the spare rank
+    # Groups with errors on val, which may need the spare rank.
+    chosen = {ALL, *names} if set(names) - set(crossed) else set()
     spares = {name: spare if name in chosen and name not in crossed else 0 for name in groups}
     quantiles = {
         level: {n: q for n, e in groups.items() if (q := quantile(e, level / 100, spares[n])) is not None}

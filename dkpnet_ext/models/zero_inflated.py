@@ -16,10 +16,8 @@ _SINGLE = 8
 BINS = (*((n, n) for n in range(1, _SINGLE + 1)), *((n, n + 1) for n in range(_SINGLE + 1, 17, 2)))
 """First and last count of each bin: one to eight heads, then pairs; more than 16 belong to the last. Of cells of 8 pixels."""
 OUTPUTS = 2 + len(BINS)
-_OCCUPIED, _FALL = (
-    -3.0,
-    -0.7,
-)  # of an untrained network: log odds of a cell that may hold heads; of each bin to the one before
+# Of an untrained network: log odds of a cell that may hold heads; of each bin to the one before.
+_OCCUPIED, _FALL = -3.0, -0.7
 
 
 class ZeroInflated(NamedTuple):
