@@ -99,6 +99,10 @@ def words(spoken: dict[str, Any]) -> str:
     )
 
 
+class NoGround(UserError):
+    """The rectangle tells nothing about the people on it; what else is known of the picture stands."""
+
+
 def read_ground(corners: Any, size: Any) -> Ground:
     """Four corners [[x, y], ...] and two sides, checked.
 
@@ -130,7 +134,7 @@ def planes(ground: Ground, picture: tuple[int, int]) -> Planes:
     """The homographies of a picture of size (H, W).
 
     Raises:
-        UserError: a point outside of the picture; a camera so low that it looks along the heads.
+        UserError: a point outside of the picture. NoGround: a camera so low that it looks along the heads.
     """
     height, width = picture
     if ((ground.corners < 0) | (ground.corners > [width, height])).any():
@@ -143,8 +147,9 @@ def planes(ground: Ground, picture: tuple[int, int]) -> Planes:
         return Planes(to_picture, to_picture, None, picture)
     heads, up = found
     if up < LEAST_UP:
-        raise UserError(
-            f"ground: by these points the camera is {up:.1f} m up and looks along the heads; at least {LEAST_UP:g} m are needed"
+        raise NoGround(
+            f"no people per square metre: by these points the camera is {up:.1f} m up and looks along the "
+            f"heads; at least {LEAST_UP:g} m are needed"
         )
     return Planes(to_picture, np.linalg.inv(centre) @ heads, up, picture)
 
@@ -200,7 +205,7 @@ def count_ground(
         counted: (h, w) at which it was counted.
 
     Raises:
-        UserError: as `planes` does.
+        UserError, NoGround: as `planes` and `on_ground` do.
     """
     both = planes(ground, size)
     heads = np.asarray(density, np.float64)
@@ -216,7 +221,7 @@ def on_ground(both: Planes, size: tuple[float, float], places: np.ndarray, heads
     """What weights ``heads`` [N] at ``places`` [N, 2] of the picture (pixels) say of the rectangle of ``size`` metres.
 
     Raises:
-        UserError: the heads of people on most of it are outside of the picture.
+        NoGround: the heads of people on most of it are outside of the picture.
     """
     bins = [max(1, round(length / STEP)) for length in size]
     step = np.array(size) / bins
@@ -225,8 +230,9 @@ def on_ground(both: Planes, size: tuple[float, float], places: np.ndarray, heads
     within = ((shown >= 0) & (shown < [width, height])).all(1)
     seen = np.array(within, np.float64).reshape(bins).T  # [rows, columns]
     if seen.mean() < 0.5:
-        raise UserError(
-            "ground: the heads of most people who stand there are outside of the picture; take another rectangle"
+        raise NoGround(
+            "no people per square metre: the heads of most people who stand there are outside of the picture; take another "
+            "rectangle"
         )
     inverse = np.linalg.inv(both.heads)
     # In front of the camera the third coordinate has the sign that it has in the middle of the rectangle.

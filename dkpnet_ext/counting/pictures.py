@@ -15,7 +15,7 @@ from ..data.images import limited_size, open_image, read_image, to_tensor
 from ..device import Precision, autocast
 from ..files import write_atomically
 from ..plots import overlay
-from .ground import Ground, GroundCount, count_ground, ground_picture
+from .ground import Ground, GroundCount, NoGround, count_ground, ground_picture
 from .points import locate, to_picture, write_points
 from .regions import Regions, count_regions
 
@@ -122,15 +122,20 @@ def draw_picture(
 
     Args:
         points: draw the heads as points, too, and write ``<name>-points.geojson`` and ``<name>-points.csv``.
-        ground: say people per square metre, too, and write ``<name>-ground.png``.
+        ground: say people per square metre, too, and write ``<name>-ground.png``; a note says why where that cannot be said.
 
     Raises:
         UserError: regions or ground points that do not fit the picture, an output that cannot be written.
     """
     counts = found.in_regions(regions)
     heads = found.located() if points else None
-    crowded = found.on_ground(ground) if ground else None
-    outputs = outputs_of_picture(name, points, ground is not None)
+    notes = [f"an animation: the first of {frames} frames is counted"] if frames > 1 else []
+    crowded = None
+    try:
+        crowded = found.on_ground(ground) if ground else None
+    except NoGround as reason:
+        notes.append(str(reason))
+    outputs = outputs_of_picture(name, points, crowded is not None)
     drawn = overlay(image, found.density, found.heads, points=heads)
     # Level 1 instead of 6: a tenth more bytes, a third of the time (bench/results/engines.md).
     write_atomically(output / outputs[0], partial(drawn.save, compress_level=1))
@@ -139,7 +144,6 @@ def draw_picture(
     if ground and crowded:
         drawn = ground_picture(crowded, ground, image)
         write_atomically(output / outputs[-1], partial(drawn.save, compress_level=1))
-    notes = [f"an animation: the first of {frames} frames is counted"] if frames > 1 else []
     prediction = Prediction(str(path), found.heads, found.size, found.counted, counts, outputs, notes=notes)
     prediction.ground = crowded.spoken() if crowded else None
     if found.assessed is not None:

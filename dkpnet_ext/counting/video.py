@@ -17,7 +17,7 @@ from ..errors import UserError, printable
 from ..evaluation.inference import shown
 from ..files import writing
 from ..plots import heat_peak, overlay
-from .ground import Ground, GroundCount
+from .ground import Ground, GroundCount, NoGround
 from .pictures import Counted, Prediction, count_pixels
 from .regions import Regions, region_shares
 from .workers import Workers
@@ -124,7 +124,8 @@ def count_video(
 
     Args:
         points: also write ``<name>-points.csv`` (frame, seconds, x, y, score), as many points of a frame as its rounded count.
-        ground: also people per square metre, a column of the table; the camera must stand still.
+        ground: also people per square metre, a column of the table; the camera must stand still. Where that cannot be said,
+            the column is empty, and a note says why.
 
     Returns:
         the mean count of its frames (people on the ground likewise, and the densest square of any frame), and the frames
@@ -141,6 +142,7 @@ def count_video(
     found: Counted | None = None
     shares: dict[str, np.ndarray] = {}
     crowded: list[GroundCount] = []
+    notes: list[str] = []
     peak = 0.0
 
     def count(frame: Frame) -> Counted | None:
@@ -166,8 +168,12 @@ def count_video(
                 cells = found.density.double().numpy()
                 counts = [float((cells * share).sum()) for share in shares.values()]
                 if ground is not None:
-                    crowded.append(found.on_ground(ground))
-                    counts.append(crowded[-1].people / crowded[-1].area)
+                    try:
+                        crowded.append(found.on_ground(ground))
+                        counts.append(crowded[-1].people / crowded[-1].area)
+                    except NoGround as reason:
+                        counts.append(float("nan"))
+                        notes = [str(reason)]
                 peak = max(0.95 * peak, heat_peak(found.density))
                 rows.append([frame.number if frame.time is None else frame.time, found.heads, *counts])
                 results.add(frame, found, rows[-1], peak)
@@ -180,7 +186,7 @@ def count_video(
     means = np.mean(rows, axis=0)
     return Prediction(
         str(path), float(means[1]), found.size, found.counted, dict(zip(regions, map(float, means[2:]), strict=False)),
-        [file.name for file in written], len(rows), skipped, ground=_mean_ground(crowded),
+        [file.name for file in written], len(rows), skipped, notes, _mean_ground(crowded),
     )  # fmt: skip
 
 
@@ -206,7 +212,7 @@ class _Results:
         self.heads: Any = None  # writer of the points
 
     def add(self, frame: Frame, found: Counted, row: list[float], peak: float) -> None:
-        """A frame's line (seconds, count, the further columns), its points and its picture."""
+        """A frame's line (seconds, count, the further columns, empty where not known), its points and its picture."""
         assert frame.pixels is not None
         located = found.located() if self.points else None
         picture = overlay(frame.pixels, found.density, found.heads, peak, points=located)
@@ -216,7 +222,7 @@ class _Results:
                 self.heads = self.points and self._table(self.points, "x", "y", "score")
                 self.encoder = self.stack.enter_context(_Encoder(self.video, picture.size, _rate(self.path)))
             self.encoder.add(picture, frame)
-            self.writer.writerow([frame.number, *(f"{value:.3f}" for value in row)])
+            self.writer.writerow([frame.number, *("" if np.isnan(value) else f"{value:.3f}" for value in row)])
             for x, y, score in () if located is None else located:
                 self.heads.writerow([frame.number, f"{row[0]:.3f}", f"{x:.2f}", f"{y:.2f}", f"{score:.4f}"])
 

@@ -114,6 +114,26 @@ def test_people_per_square_metre(limited, photo, tmp_path, monkeypatch, capsys):
             predict.main()
 
 
+@pytest.mark.parametrize(
+    ("corners", "size", "reason"),
+    [
+        ([[30, 170], [270, 170], [220, 60], [80, 60]], (1, 2), "by these points the camera is 1.1 m up"),
+        ([[130, 25], [177, 25], [170, 2], [137, 2]], (4, 8), "the heads of most people who stand there are outside"),
+    ],
+)
+def test_a_picture_whose_ground_says_nothing_is_counted_all_the_same(corners, size, reason, limited, photo, tmp_path):
+    """At commit 41a985a there was no count, no overlay and no points of it."""
+    path = photo("wide.png", (307, 205))
+    (plain,) = predict_files(limited, [path], tmp_path / "plain", points=True)
+    (found,) = predict_files(limited, [path], tmp_path / "out", points=True, ground=read_ground(corners, size))
+    assert found.error is None and found.ground is None and found.count == plain.count
+    assert found.outputs == plain.outputs and not list((tmp_path / "out").glob("*-ground.png"))
+    entry = listed(tmp_path / "out")["wide.png"]
+    assert entry["ground"] is None and entry["count"] == found.count
+    said = predict.line(found)
+    assert f"no people per square metre: {reason}" in said and "\n" not in said
+
+
 def test_points_are_as_many_as_the_count_and_lie_in_the_picture(limited, photo, tmp_path):
     path = photo("wide.png", (200, 60))
     (found,) = predict_files(limited, [path], tmp_path / "out", points=True)

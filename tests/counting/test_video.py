@@ -88,6 +88,17 @@ def test_points_and_people_per_square_metre(model, video, tmp_path):
     assert found.ground["densest_square"]["people_per_square_metre"] == pytest.approx(densest, rel=1e-3)
 
 
+def test_a_camera_too_low_leaves_the_column_empty(model, video, tmp_path):
+    """At commit 41a985a such a video had no count."""
+    ground = read_ground([[10, 60], [86, 60], [66, 20], [30, 20]], [1, 2])
+    found = count_video(model, video, tmp_path, "crowd", {}, ground=ground)
+    rows = list(csv.DictReader((tmp_path / "crowd-counts.csv").open()))
+    assert len(rows) == FRAMES and {row["people per square metre"] for row in rows} == {""}
+    assert found.count == pytest.approx(np.mean([float(row["count"]) for row in rows]), abs=1e-3)
+    (note,) = found.notes
+    assert found.ground is None and note.startswith("no people per square metre: by these points the camera is ")
+
+
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_a_video_of_variable_rate_keeps_its_times(model, tmp_path, codec, monkeypatch):
     """Phones and screen recorders write such; on commit c572cb6 the overlaid video ran at one rate."""
