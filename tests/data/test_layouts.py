@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import exports
 import foreign
 import layouts
 import numpy as np
 import pytest
 import scipy.io
+import variants
 from PIL import Image
 
 from dkpnet_ext.data import load_domains
@@ -108,6 +111,7 @@ CASES = {
     "cvat of a video": exports.cvat_video,
     "list of tuples": exports.tuples,
     "list without folders": exports.list_without_folder,
+    **variants.CASES,
 }
 
 
@@ -233,6 +237,15 @@ def test_every_layout_has_a_case():
         (exports.npz_beside, "1.npz", "no archive", "not a NumPy file"),
         (exports.counted_text, "1.txt", "5\n1 2\n", "5"),
         (exports.own_variable, "gt/1.mat", "text", "not a readable .mat file"),
+        (variants.kitti, "training/label_2/1.txt", "Human head 1 2 3 4\n" * 3 + "Car 1\n", "no label with a box in pixels"),
+        (variants.cvat_skeletons, "annotations.xml",
+         '<annotations><image name="1.jpg"><polyline label="head" points="1,2;3,4"/></image></annotations>', "marked neither"),
+        (exports.supervisely, "ds/ann/1.jpg.json",
+         '{"objects": [{"classTitle": "head", "geometryType": "bitmap", "bitmap": {}}]}', "marked neither by a point"),
+        (variants.label_studio_shapes, "project-1.json",
+         '[{"image": "1.jpg", "annotator": 1, "annotation_id": 1, "a": [{"rle": [1], "brushlabels": ["head"]}]}]', "marked"),
+        (variants.superannotate_shapes, "1.jpg.json",
+         '{"metadata": {"name": "1.jpg"}, "instances": [{"className": "head", "type": "ellipse"}]}', "marked neither"),
     ],
 )  # fmt: skip
 def test_broken_exports(write, file, content, reason, tmp_path):
@@ -240,6 +253,33 @@ def test_broken_exports(write, file, content, reason, tmp_path):
     (tmp_path / file).write_text(content)
     _, report = read_domain("X", tmp_path, progress=False)
     assert len(report.bad) >= 1 and reason in report.bad[0][1] and "\n" not in report.bad[0][1]
+
+
+def test_tracks_of_a_backup_are_refused(tmp_path):
+    """CVAT's backup holds their key frames only: the frames between would count nobody."""
+    foreign.cvat_backup(tmp_path)
+    path = tmp_path / "annotations.json"
+    content = json.loads(path.read_text())
+    content[0]["tracks"] = [{"frame": 0, "label": "head", "shapes": []}]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"a backup of CVAT with tracks, .*: export CVAT for video 1\.1"):
+        read_domain("X", tmp_path, progress=False)
+
+
+def test_two_coco_files_of_one_picture(tmp_path):
+    """Which of them is right cannot be told: neither is taken silently."""
+    foreign.coco_boxes(tmp_path)
+    source = tmp_path / "annotations" / "instances_train2017.json"
+    (source.with_name("corrected_train.json")).write_bytes(source.read_bytes())
+    _, report = read_domain("X", tmp_path, progress=False)
+    assert [reason for _, reason in report.bad] == [f"{name}.jpg is annotated twice" for name in "134"]
+
+
+def test_vscrowd_begins_without_heads(tmp_path):
+    exports.vscrowd(tmp_path)
+    for path in (tmp_path / "annotations").glob("*.txt"):
+        path.write_text("0000\n" + path.read_text())
+    assert read_domain("X", tmp_path, progress=False)[1].layout == "vscrowd"
 
 
 def test_a_list_does_not_take_another_picture(tmp_path):

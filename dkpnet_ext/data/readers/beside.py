@@ -5,8 +5,9 @@
 
 A .npy has the columns x, y (and perhaps a distance, as Bayesian and DM-Count write it), a .npz such an array, a .mat one of the
 usual variables or a single one, a .txt a line ``x y`` per head (perhaps below their number), a .csv the columns x,y (as ImageJ's
-Results.csv) or lines of two numbers. 1-points.csv, which `predict --points` writes, and CellCounter_1.xml of ImageJ's Cell
-Counter are read, too. A picture without an annotation is unlabelled.
+Results.csv, taken as pixels; or axis-0 and axis-1, rows and columns of napari) or lines of two numbers. 1-points.csv, which
+`predict --points` writes, and CellCounter_1.xml of ImageJ's Cell Counter, markers of all types, are read, too. A picture without an
+annotation is unlabelled. Sources: the tools' writers as public code has them; napari.org (axes are rows, then columns).
 """
 
 from __future__ import annotations

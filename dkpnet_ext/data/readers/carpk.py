@@ -2,7 +2,8 @@
 
     data/Images/x.png   data/Annotations/x.txt   data/ImageSets/train.txt   data/ImageSets/test.txt
 
-A line per car: ``x0 y0 x1 y1 class``; its centre is counted.
+A line per car: ``x0 y0 x1 y1 class``; its centre is counted. The format is from its publication and code that reads it; its own
+description was not found.
 """
 
 from __future__ import annotations

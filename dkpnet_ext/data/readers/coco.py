@@ -4,8 +4,10 @@
 
 ``images`` (id, file_name), ``annotations`` (image_id, category_id, bbox [x, y, w, h], keypoints), ``categories``. A
 head is the mean of the visible keypoints of the face, else the centre of its box (of a person's: of its top edge).
-``iscrowd`` is a region, not a head. An image without annotations has no people. Of several files of one split the one
-with keypoints is read.
+``iscrowd`` is a region, not a head, and what ``ignore`` marks (TinyPerson, CrowdHuman in this form) is left out. An image
+without annotations has no people. Of several files of one split those with keypoints are read, else those with boxes; an image
+in two of them is refused. Roboflow's first category is the project and has no boxes. Sources: cocodataset.org/#format-data,
+the samples of datumaro (coco, roboflow).
 """
 
 from __future__ import annotations
@@ -17,17 +19,17 @@ from typing import Any
 from ..images import BadFile
 from .base import Entry, Layout, as_points, read_json
 from .tree import (
+    FACE,
     PEEKED,
     Labelled,
     Pictures,
     Shape,
     from_shapes,
     json_files,
+    peek_json,
     picture_root,
     split_of_file,
 )
-
-FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "head")
 
 
 def _is_coco(content: Any) -> bool:
@@ -41,7 +43,7 @@ def _recognise(root: Path) -> bool:
 def _shape(annotation: dict[str, Any], label: str, names: list[str], path: Path) -> Shape:
     values = annotation.get("keypoints") or []
     triples = [values[i : i + 3] for i in range(0, len(values), 3)]
-    face = [p[:2] for p, name in zip(triples, names, strict=False) if name in FACE and p[2] > 0]
+    face = [p[:2] for p, name in zip(triples, names, strict=False) if str(name).lower() in FACE and p[2] > 0]
     if not names and len(triples) == 1:  # a tool with one keypoint only: the person's head
         face = [triples[0][:2]]
     if face:
@@ -58,7 +60,7 @@ def _rows(path: Path) -> tuple[list[Labelled], list[str]]:
         categories = {c["id"]: c for c in content.get("categories", [])}
         for annotation in content["annotations"]:
             category = categories.get(annotation.get("category_id"), {})
-            if not annotation.get("iscrowd"):
+            if not (annotation.get("iscrowd") or annotation.get("ignore")):
                 shape = _shape(annotation, str(category.get("name", "")), category.get("keypoints") or [], path)
                 shapes.setdefault(annotation["image_id"], []).append(shape)
         for image in content["images"]:
@@ -67,9 +69,20 @@ def _rows(path: Path) -> tuple[list[Labelled], list[str]]:
                 rows.append(Labelled(split, name, pictures.find(name, split), path, mine))
             except BadFile as bad:
                 rows.append(Labelled(split, name, path, path, bad))
-        return rows, [str(category.get("name", "")) for category in categories.values()]
+        used = {annotation.get("category_id") for annotation in content["annotations"]}
+        above = {category.get("supercategory") for category in categories.values()}  # Roboflow's project is one
+        names = [
+            str(c.get("name", "")) for number, c in categories.items() if number in used or c.get("name") not in above
+        ]
+        return rows, names
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise BadFile(path, f"not as COCO's files are ({type(error).__name__}: {error})") from None
+
+
+def _marking(path: Path) -> int:
+    """What a file marks: 2 keypoints, 1 boxes, 0 nothing (captions)."""
+    marks = peek_json(path)["annotations"]
+    return max((2 if "keypoints" in mark else 1 if "bbox" in mark else 0 for mark in marks[:1]), default=1)
 
 
 def _entries(root: Path) -> Iterator[Entry]:
@@ -78,9 +91,13 @@ def _entries(root: Path) -> Iterator[Entry]:
         by_split.setdefault(split_of_file(path), []).append(path)
     rows, labels = [], set()
     for paths in by_split.values():
-        more, names = _rows(min(paths, key=lambda path: "keypoints" not in path.stem))
-        rows += more
-        labels |= set(names)
+        marking = {path: _marking(path) for path in paths}
+        most = max(marking.values())
+        for path in paths:
+            if marking[path] == most:
+                more, names = _rows(path)
+                rows += more
+                labels |= set(names)
     yield from from_shapes(rows, labels=labels)
 
 

@@ -3,8 +3,8 @@
     annotation_train.odgt   annotation_val.odgt     Images/<ID>.jpg anywhere below
 
 A JSON per line: ``ID`` and ``gtboxes``, each with ``tag`` and ``hbox`` [x, y, w, h], the box of the head, of which the
-centre is counted. Boxes of another tag than person, and heads marked ``ignore``, are left out. The labels end with
-val.
+centre is counted. Boxes of the tag mask (groups, reflections, likenesses), and heads marked ``ignore``, are left out. The labels
+end with val. Source: crowdhuman.org/download.html (annotation format).
 """
 
 from __future__ import annotations
@@ -41,4 +41,9 @@ def _entries(root: Path) -> Iterator[Entry]:
     yield from from_shapes(row for path in annotation_files(root, ".odgt") for row in _rows(path))
 
 
-LAYOUT = Layout("crowdhuman", lambda root: bool(annotation_files(root, ".odgt")), _entries)
+LAYOUT = Layout(
+    "crowdhuman",
+    lambda root: bool(annotation_files(root, ".odgt")),
+    _entries,
+    says="groups and heads marked ignore are left out",
+)

@@ -2,11 +2,14 @@
 
     labels.csv (.tsv, .txt with tabs)     pictures anywhere below
 
-With a header: a column for the picture (image, filename, Image Name ...) and x,y (X Coordinate, head_x ...) or
-xmin,ymin,xmax,ymax (or x1 ...) or x,y,width,height, perhaps label and split; Open Images has fractions. Or one column: bbox
-``[x, y, width, height]`` (the first wheat heads of Kaggle), BoxesString ``x0 y0 x1 y1;...`` (all of a picture; GWHD). Without:
+With a header: a column for the picture (image, filename, Image Name ...; Label in ImageJ's results, whose X and Y are taken as
+pixels), and x,y (X Coordinate, head_x ...) or
+xmin,ymin,xmax,ymax (or x1 ...) or x,y,width,height, perhaps label and split. Open Images has fractions and numbers of classes,
+which are named here for people; boxes of groups (IsGroupOf) and of pictures of people (IsDepiction) are left out. Or one column:
+bbox ``[x, y, width, height]`` (the first wheat heads of Kaggle), BoxesString ``x0 y0 x1 y1;...`` (all of a picture; GWHD). Without:
 makesense.ai's ``label,x,y,image,width,height`` (points), ``label,x,y,w,h,image,width,height`` (boxes), or ``image,x,y`` and
-``image,x0,y0,x1,y1,label``.
+``image,x0,y0,x1,y1,label`` (keras-retinanet, where ``image,,,,,`` is a picture of nobody). Sources: SkalskiP/make-sense
+(src/logic/export), datumaro (open_images, vott_csv), strickvl/panlabel's samples (TensorFlow, Udacity, RetinaNet, wheat).
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ IMAGE = (
     ),
     *("photo", "imageid", "imgid", "externalid"),
 )
-LABEL = ("label", "class", "category", "labelname", "type")
+LABEL = ("label", "class", "category", "labelname", "classname", "type")
 SPLIT = ("split", "subset", "set")
 CORNERS = (
     ("xmin", "ymin", "xmax", "ymax"), ("x0", "y0", "x1", "y1"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"),
@@ -58,6 +61,11 @@ CORNERS = (
     ("xcenter", "ycenter"), ("centerx", "centery"), ("xpos", "ypos"), ("px", "py"), ("col", "row"), ("column", "row"),
 )  # fmt: skip
 _SIZES = ("w", "h", "width", "height", "bboxwidth", "bboxheight")  # a corner and a size, not two corners
+_OPEN_IMAGES = {  # class-descriptions.csv
+    "/m/04hgtk": "human head", "/m/0dzct": "face", "/m/01g317": "person", "/m/04yx4": "man", "/m/03bt1vf": "woman",
+    "/m/01bl7v": "boy", "/m/05r655": "girl",
+}  # fmt: skip
+_NOT_ONE = ("isgroupof", "isdepiction")  # a 1 there: no single person
 _PACKED = {"bbox": [1], "boxesstring": []}  # boxes in one column, and whether as a corner and a size
 SUFFIXES = (".csv", ".tsv", ".txt")
 
@@ -74,10 +82,14 @@ def _is_number(field: str) -> bool:
     return True
 
 
-def _columns(first: list[str]) -> dict[str, list[int]] | None:
+def _columns(path: Path) -> dict[str, list[int]] | None:
     """Where the image, the corners and the label stand, and what is a corner and a size; None: not such a file."""
+    lines: list[list[str]] = [*csv.reader(peek_lines(path, 2), delimiter=_delimiter(path)), [], []]
+    first, second = lines[:2]
     names = [re.sub(r"[^a-z0-9]", "", field.lower()) for field in first]
     image = next((names.index(name) for name in IMAGE if name in names), None)
+    if image is None and "label" in names and _is_image("".join(second[names.index("label") :][:1])):
+        image = names.index("label")  # ImageJ's results
     if image is not None:
         corners: tuple[str, ...] | None = next((c for c in CORNERS if set(c) <= set(names)), None)
         corners = corners or next(((name,) for name in _PACKED if name in names), None)
@@ -87,14 +99,16 @@ def _columns(first: list[str]) -> dict[str, list[int]] | None:
         label = [names.index(name) for name in LABEL if name in names and names.index(name) != image][:1]
         sized = _PACKED.get(corners[-1], [1] if corners[-1] in _SIZES else []) if corners else []
         split = [names.index(name) for name in SPLIT if name in names][:1]
+        skip = [names.index(name) for name in _NOT_ONE if name in names]
         return {"image": [image], "corners": [names.index(c) for c in corners], "label": label, "sized": sized,
-                "header": [1], "split": split} if corners else None  # fmt: skip
+                "header": [1], "split": split, "skip": skip} if corners else None  # fmt: skip
     kinds = ["i" if _is_image(field) else "n" if _is_number(field) else "s" for field in first]
     rows = {"snninn": (3, [1, 2], [0], []), "snnnninn": (5, [1, 2, 3, 4], [0], [1]), "inn": (0, [1, 2], [], []),
             "innnns": (0, [1, 2, 3, 4], [5], []), "inns": (0, [1, 2], [3], [])}  # fmt: skip
     if (found := rows.get("".join(kinds))) is None:
         return None
-    return {"image": [found[0]], "corners": found[1], "label": found[2], "sized": found[3], "header": [], "split": []}
+    return {"image": [found[0]], "corners": found[1], "label": found[2], "sized": found[3], "header": [], "split": [],
+            "skip": []}  # fmt: skip
 
 
 def _delimiter(path: Path) -> str:
@@ -103,18 +117,16 @@ def _delimiter(path: Path) -> str:
     return next((mark for mark in ",;\t" if mark in first), ",")
 
 
-def _first(path: Path) -> list[str]:
-    return next(csv.reader(peek_lines(path, 1), delimiter=_delimiter(path)), [])
-
-
 def is_heads_csv(path: Path) -> bool:
     """Whether a CSV file has one head a line."""
-    columns = _columns(_first(path))
+    columns = _columns(path)
     return columns is not None and bool(columns["header"] or path.suffix.lower() == ".csv")
 
 
 def _marks(fields: list[str], sized: bool) -> list[list[float]]:
     """Points or boxes of a line; several of a field like "1 2 3 4;5 6 7 8", none of "no_box". Raises ValueError."""
+    if not any(field.strip() for field in fields):
+        return []
     if len(fields) > 1:
         boxes = [[float(field) for field in fields]]
     else:
@@ -126,7 +138,7 @@ def _marks(fields: list[str], sized: bool) -> list[list[float]]:
 
 
 def _rows(path: Path) -> Iterator[Labelled]:
-    where = _columns(_first(path))
+    where = _columns(path)
     assert where is not None
     pictures, shapes = Pictures(picture_root(path)), dict[str, list[Shape]]()
     split, splits = split_of_file(path), dict[str, str]()
@@ -140,7 +152,8 @@ def _rows(path: Path) -> Iterator[Labelled]:
             mine = shapes.setdefault(name, [])
             splits[name] = (split_of(row[where["split"][0]]) if where["split"] else None) or split
             label = row[where["label"][0]].strip() if where["label"] else ""
-            mine += [Shape(label, corners) for corners in marks]
+            if not any(row[i].strip() == "1" for i in where["skip"]):
+                mine += [Shape(_OPEN_IMAGES.get(label, label), corners) for corners in marks]
         except (ValueError, IndexError):
             reason = BadFile(path, f"line {number} is not as the first: {','.join(row)[:60]}")
             yield Labelled(split, f"line {number}", path, path, reason)
@@ -157,4 +170,6 @@ def _entries(root: Path) -> Iterator[Entry]:
     yield from from_shapes(row for path in found for row in _rows(path))
 
 
-LAYOUT = Layout("csv-heads", _recognise, _entries, upright_points=True)
+LAYOUT = Layout(
+    "csv-heads", _recognise, _entries, upright_points=True, says="width and height belong to a corner, the top left one"
+)

@@ -5,7 +5,10 @@
     annotations.json + data/manifest.jsonl      a backup: shapes with frame, type, points; names in the manifest
     annotations/default.json                    Datumaro: items with annotations of type points or bbox
 
-Every pair of a ``points`` element is a head, a box or an ellipse its centre, a polygon the centre of its extent.
+Every pair of a ``points`` element is a head, a box or an ellipse its centre, a polygon or mask the centre of its extent, a
+skeleton its points called head, nose, eye or ear, else the centre of its extent. Heads marked by lines or cuboids, and a
+backup's tracks, of which only key frames are stored, are refused. Sources: docs.cvat.ai (XML annotation format 1.1), datumaro
+(data_formats/cvat, data_formats/datumaro).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import numpy as np
 from ..images import BadFile
 from .base import Entry, Layout, contents
 from .tree import (
+    FACE,
     PEEKED,
     Labelled,
     Pictures,
@@ -33,7 +37,10 @@ from .tree import (
     read_json_lines,
     split_of,
     split_of_file,
+    surrounding,
 )
+
+_NO_SHAPES = ("tag", "label", "caption")
 
 
 def _is_backup(content: Any) -> bool:
@@ -57,13 +64,15 @@ def _recognise(root: Path) -> bool:
 
 def shapes_of(label: str, kind: str, numbers: list[float]) -> Iterator[Shape]:
     """The heads of one element: ``numbers`` are x, y, x, y ..."""
-    pairs = np.array(numbers, float).reshape(-1, 2)
+    pairs = np.array(numbers, float).reshape(-1, 2).tolist()
     if kind == "points":
-        yield from (Shape(label, pair) for pair in pairs.tolist())
+        yield from (Shape(label, pair) for pair in pairs)
     elif kind == "ellipse":
-        yield Shape(label, pairs[0].tolist())
-    elif len(pairs) > 1 and kind in ("box", "rectangle", "polygon", "bbox"):
-        yield Shape(label, [*pairs.min(axis=0).tolist(), *pairs.max(axis=0).tolist()])
+        yield Shape(label, pairs[0])
+    elif kind in ("box", "rectangle", "polygon", "bbox"):
+        yield Shape(label, surrounding(pairs))
+    elif kind not in _NO_SHAPES:
+        yield Shape(label, ())
 
 
 def _xml(path: Path) -> Iterator[tuple[str, str | None, list[Shape]]]:
@@ -84,6 +93,11 @@ def _xml(path: Path) -> Iterator[tuple[str, str | None, list[Shape]]]:
 
 def _marked(element: ElementTree.Element, label: str) -> Iterator[Shape]:
     get = element.get
+    if element.tag == "skeleton":
+        return _skeleton(element, label)
+    if element.tag == "mask":
+        left, top, width, height = (float(get(key, "")) for key in ("left", "top", "width", "height"))
+        return shapes_of(label, "box", [left, top, left + width, top + height])
     if element.tag == "box":
         numbers = [float(get(key, "")) for key in ("xtl", "ytl", "xbr", "ybr")]
     elif element.tag == "ellipse":
@@ -93,12 +107,26 @@ def _marked(element: ElementTree.Element, label: str) -> Iterator[Shape]:
     return shapes_of(label, element.tag, numbers)
 
 
+def _skeleton(element: ElementTree.Element, label: str) -> Iterator[Shape]:
+    seen = [point for point in element if point.tag == "points" and point.get("outside") != "1"]
+    face = [point for point in seen if point.get("label", "").lower().replace(" ", "_") in FACE]
+    pairs = [[float(number) for number in point.get("points", "").split(",")] for point in face or seen]
+    if face:
+        yield Shape(label, np.mean(pairs, axis=0).tolist())
+    elif pairs:
+        yield Shape(label, surrounding(pairs))
+
+
 def _backup(path: Path, content: Any) -> Iterator[tuple[str, str | None, list[Shape]]]:
     manifest = next(
         (p for p in (path.parent / "data/manifest.jsonl", path.parent / "manifest.jsonl") if p.exists()), None
     )
     if manifest is None:
         raise BadFile(path, "a backup of CVAT without its manifest.jsonl, which names the pictures")
+    if any(part.get("tracks") for part in content):
+        raise BadFile(
+            path, "a backup of CVAT with tracks, of which it holds key frames only: export CVAT for video 1.1"
+        )
     names = [row["name"] + row["extension"] for _, row in read_json_lines(manifest) if "name" in row]
     shapes: list[list[Shape]] = [[] for _ in names]
     for shape in (shape for part in content for shape in part.get("shapes", [])):
@@ -113,6 +141,8 @@ def _datumaro(content: Any) -> Iterator[tuple[str, str | None, list[Shape]]]:
         shapes: list[Shape] = []
         for mark in item["annotations"]:
             label = labels[mark["label_id"]] if labels and mark.get("label_id") is not None else ""
+            if mark.get("attributes", {}).get("is_crowd"):
+                continue
             if mark["type"] == "bbox":
                 x, y, width, height = mark["bbox"]
                 shapes += shapes_of(label, "bbox", [x, y, x + width, y + height])

@@ -4,7 +4,8 @@
 
 in one folder, or in train/, val/ and test/.
 
-A dot is a patch of connected pixels that are not black; its centre of mass is the head.
+A dot is a patch of connected pixels that are not black; its centre of mass is the head. TRANCOS' xmask.mat (``BW``) is the region
+of interest. The forms are from the sets' publications and from code that reads TRANCOS.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..images import BadFile, open_image
-from .base import Entry, Layout, as_points
+from .base import Entry, Layout, as_points, read_variable
 from .tree import relative, split_folders, walk_pictures
 
 FOLDERS = ("dots", "dot", "dotmaps", "dot_maps")
@@ -41,6 +42,13 @@ def read_dots(path: Path) -> np.ndarray:
     return as_points(centres[:, ::-1], path)
 
 
+def _read_roi(path: Path) -> np.ndarray:
+    mask = read_variable(path, "BW")
+    if not isinstance(mask, np.ndarray) or mask.ndim != 2:
+        raise BadFile(path, "its BW is no mask")
+    return mask > 0
+
+
 def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
     everything = walk_pictures(folder)
     dots = [path for path in everything if path.parent.name.lower() in FOLDERS]
@@ -62,7 +70,9 @@ def _recognise(root: Path) -> bool:
 def _entries(root: Path) -> Iterator[Entry]:
     for split, folder in split_folders(root):
         for image, dots in _pairs(folder):
-            yield Entry(split, relative(image, folder), image, partial(read_dots, dots))
+            roi = image.with_name(f"{image.stem}mask.mat")
+            region = partial(_read_roi, roi) if roi.exists() else None
+            yield Entry(split, relative(image, folder), image, partial(read_dots, dots), region)
 
 
 LAYOUT = Layout("dot-images", _recognise, _entries, deep=True)

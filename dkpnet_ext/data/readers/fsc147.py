@@ -3,7 +3,8 @@
     annotation_FSC147_384.json   Train_Test_Val_FSC_147.json   images_384_VarV2/2.jpg
 
 ``{image: {points, box_examples_coordinates, ...}}``; the other file lists the images of train, val and test. Counted
-is what its points mark; the boxes are examples, not further objects.
+is what its points mark; the boxes are examples, not further objects. The points are in pixels of the pictures of
+images_384_VarV2. Source: Verg-Avesta/CounTR (util/FSC147.py).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     labels.xml (training.xml, testing.xml)     pictures anywhere below
 
 ``dataset/images``: an ``image`` with its ``file`` for each picture, in it a ``box`` with top, left, width, height and perhaps a
-``label``. Boxes that are marked ``ignore`` are left out.
+``label``. Boxes that are marked ``ignore`` are left out. Source: davisking/dlib (data_io/image_dataset_metadata.cpp).
 """
 
 from __future__ import annotations

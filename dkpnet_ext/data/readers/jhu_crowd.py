@@ -2,7 +2,8 @@
 
     train/images/0001.jpg     train/gt/0001.txt     val/...     test/...
 
-A head per line: ``x y w h occlusion blur``, x and y its centre, w and h its size, occlusion 1 to 3, blur 0 or 1.
+A head per line: ``x y w h occlusion blur``, x and y its centre, w and h its size, occlusion 1 to 3, blur 0 or 1. Sources: the
+set's publication, taohan10200/IIM (prepare_JHU.py).
 """
 
 from __future__ import annotations

@@ -3,8 +3,11 @@
     images/1.jpg     annotations/1.json (releases/latest/annotations/1.json)     or  1.jpg  1.json (1.jpg.json, 1.geojson)
 
 Darwin 2.0 (docs.v7labs.com) has ``item.name`` and ``annotations``, SuperAnnotate (doc.superannotate.com) ``metadata.name`` and
-``instances``, GeoJSON a FeatureCollection of Points in pixels; own files have ``points`` or are a list of [x, y] or {x, y}. The
-forms of a mark are in `marks`. A picture without a file is unlabelled.
+``instances``, GeoJSON (QuPath's too) a FeatureCollection in pixels, of Points, MultiPoints and Polygons; own files have
+``points`` or are a list of [x, y] or {x, y}. Of EuroCity Persons pedestrians, riders and those who ride along are counted, of
+which none is a ``depiction`` or ``reflection``; groups are left out. The forms of a mark are in `marks`. A picture without a file
+is unlabelled. Sources: v7labs/darwin-py, superannotateai/superannotate-python-sdk (samples), qupath/qupath-docs,
+the evaluation code of EuroCity Persons.
 """
 
 from __future__ import annotations
@@ -16,9 +19,22 @@ from typing import Any
 from ..images import BadFile
 from .base import MALFORMED, Entry, Layout, is_file, read_json
 from .marks import MARKS, shapes_of
-from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, peek_json, relative, split_of, walk, walk_pictures
+from .tree import (
+    PEEKED,
+    Labelled,
+    Pictures,
+    Shape,
+    from_shapes,
+    peek_json,
+    relative,
+    split_of,
+    surrounding,
+    walk,
+    walk_pictures,
+)
 
 SUFFIXES = (".json", ".geojson")
+_PERSONS = ("pedestrian", "rider", "co-rider")
 
 
 def _files(root: Path) -> list[Path]:
@@ -27,14 +43,32 @@ def _files(root: Path) -> list[Path]:
 
 def _marks(content: Any) -> list[Shape]:
     if isinstance(content, dict) and content.get("type") == "FeatureCollection":
-        places = [feature["geometry"] for feature in content["features"]]
-        points = [[place["coordinates"]] if place["type"] == "Point" else place["coordinates"] for place in places]
-        if any(place["type"] not in ("Point", "MultiPoint") for place in places):
-            raise ValueError("a geometry that is no Point")
-        return shapes_of([point[:2] for each in points for point in each])
+        return [shape for feature in content["features"] for shape in _feature(feature)]
+    if isinstance(content, dict) and content.get("identity") == "frame":
+        return list(_eurocity(content))
     if isinstance(content, dict) and not any(isinstance(content.get(key), list) for key in MARKS):
         raise TypeError("no marks")
     return shapes_of(content)
+
+
+def _feature(feature: dict[str, Any]) -> list[Shape]:
+    """The heads of one feature of GeoJSON; of QuPath its classification is the label."""
+    kind, places = feature["geometry"]["type"], feature["geometry"]["coordinates"]
+    called = (feature.get("properties") or {}).get("classification") or {}
+    label = str(called.get("name", "")) if isinstance(called, dict) else ""
+    if kind == "Polygon":
+        return [Shape(label, surrounding(places[0]))]
+    if kind not in ("Point", "MultiPoint"):
+        return [Shape(label, ())]
+    return [Shape(label, tuple(place[:2])) for place in ([places] if kind == "Point" else places)]
+
+
+def _eurocity(frame: dict[str, Any]) -> Iterator[Shape]:
+    for mark in frame.get("children", []):
+        if not {"depiction", "reflection"} & set(mark.get("tags", [])):
+            if mark.get("identity") in _PERSONS:
+                yield Shape("person", [mark[key] for key in ("x0", "y0", "x1", "y1")])
+            yield from _eurocity(mark)
 
 
 def _image(path: Path, content: Any, pictures: Pictures, split: str) -> Path | None:

@@ -8,7 +8,9 @@
 - ``{"data_row": {"external_id": "1.jpg"}, "projects": ...}``: Labelbox's export
 - ``{"labels": {"1": [{"bounding_box": fractions}, ...]}}``: FiftyOne; ``{"points": {"1.jpg": {"head": [{x, y}]}}}``: DotDotGoose
 - ``{"1.jpg": {"points": [...]}, ...}``: own files
-- VoTT, Hasty, Vertex AI, SageMaker Ground Truth (output.manifest), Prodigy: see `wrapped`
+- VoTT, Hasty, Vertex AI, SageMaker Ground Truth (output.manifest), Prodigy, Scale, Encord, FiftyOneDataset: see `wrapped`
+
+Sources: persts/DotDotGoose (doc/schema.md), strickvl/panlabel's samples of CreateML, Labelbox and BDD100K.
 
 The forms of a mark are in `marks`. A picture without marks has nobody on it.
 """
@@ -49,12 +51,11 @@ def _named(row: Any) -> Row | None:
     if isinstance(row.get("data_row"), dict) and isinstance(row.get("projects"), dict):
         labels = [label for project in row["projects"].values() for label in project["labels"][:1]]
         marks = [mark for label in labels for mark in label["annotations"]["objects"]]
-        return str(row["data_row"].get("external_id", "")), marks
+        return Row(str(row["data_row"].get("external_id", "")), marks)
     name = next((row[key] for key in _NAMES if isinstance(row.get(key), str)), "")
     found: Any = next((row[key] for key in MARKS if isinstance(row.get(key), list | dict)), None)
-    return (
-        None if found is None or Path(name.replace("\\", "/")).suffix.lower() not in IMAGE_SUFFIXES else (name, found)
-    )
+    named = Path(name.replace("\\", "/")).suffix.lower() in IMAGE_SUFFIXES
+    return Row(name, found) if named and found is not None else None
 
 
 def _rows(content: Any) -> list[Row | None]:
@@ -64,9 +65,8 @@ def _rows(content: Any) -> list[Row | None]:
     if isinstance(content, list):
         points = isinstance(content[0], dict) and "points" in content[0] if content else False
         return [] if points else [_named(row) for row in content]  # with points it is the layout list
-    for key in ("labels", "points"):  # with the classes beside them
-        if isinstance(content, dict) and "classes" in content and isinstance(content.get(key), dict):
-            return list(content[key].items())
+    if isinstance(content, dict) and "classes" in content and isinstance(content.get("points"), dict):
+        return [Row(name, marks) for name, marks in content["points"].items()]
     if isinstance(content, dict) and content and all(isinstance(own, dict) for own in content.values()):
         return [_named({"image": name} | own) for name, own in content.items()]
     return []
@@ -88,7 +88,7 @@ def _files(root: Path, most: int | None = None) -> list[Path]:
     for path in annotation_files(root, *SUFFIXES)[:most]:
         try:
             rows = _rows(_read(path, first=True))
-            if rows and rows[0] is not None and shapes_of(rows[0][1]) is not None:
+            if rows and rows[0] is not None and shapes_of(rows[0].marks) is not None:
                 found.append(path)
         except MALFORMED:
             continue
@@ -102,9 +102,9 @@ def _labelled(path: Path) -> Iterator[Labelled]:
         try:
             if row is None:
                 raise BadFile(path, f"{where} has no name and marks")
-            image = pictures.find(row[0], split)
+            image = pictures.find(row.name, row.split or split)
             own = split_of(image.parent.name) if split == "train" and is_file(image) else None
-            yield Labelled(own or split, row[0], image, path, shapes_of(row[1]))
+            yield Labelled(row.split or own or split, row.name, image, path, shapes_of(row.marks))
         except BadFile as bad:
             yield Labelled(split, where, path, path, bad)
         except MALFORMED:
@@ -114,9 +114,7 @@ def _labelled(path: Path) -> Iterator[Labelled]:
 def _entries(root: Path) -> Iterator[Entry]:
     found = _files(root)
     first = _read(found[0], first=True) if found else None
-    fractions = isinstance(first, dict) and isinstance(first.get("labels"), dict) and "classes" in first
-    fractions = fractions or fractional(first)
-    yield from from_shapes((row for path in found for row in _labelled(path)), fractions=fractions)
+    yield from from_shapes((row for path in found for row in _labelled(path)), fractions=fractional(first))
 
 
 LAYOUT = Layout("json-pictures", lambda root: bool(_files(root, PEEKED)), _entries, upright_points=True)

@@ -2,8 +2,10 @@
 
     project-1-at-2026-01-01.json     pictures anywhere below
 
-A task per image: ``data.image`` and ``annotations[0].result`` with ``keypointlabels`` or ``rectanglelabels``; values are
-per cent of the picture. Uploads are called ``1a2b3c4d-1.jpg``: the part before the hyphen is left out if need be.
+A task per image: ``data.image`` and ``annotations[0].result`` with ``keypointlabels``, ``rectanglelabels`` and others; values are
+per cent of the picture, of a rectangle its top left corner, about which ``rotation`` (degrees) turns it, of an ellipse its
+centre. A polygon gives the centre of its extent; brushes are refused. Predictions and cancelled annotations are left out. Uploads
+are called ``1a2b3c4d-1.jpg``: the part before the hyphen is left out if need be. Source: HumanSignal/label-studio-sdk (converter).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +33,7 @@ from .tree import (
     peek_lines,
     picture_root,
     split_of_file,
+    surrounding,
 )
 
 _KINDS = ("keypointlabels", "rectanglelabels", "ellipselabels", "brushlabels", "polygonlabels")
@@ -70,17 +74,30 @@ def _values(task: dict[str, Any]) -> list[dict[str, Any]]:
     if "data" in task:
         done = task.get("annotations") or task.get("completions") or []
         done = [annotation for annotation in done if not annotation.get("was_cancelled")]
-        return [result["value"] for result in (done[0]["result"] if done else []) if "value" in result]
-    lists = [value for value in task.values() if isinstance(value, list)]
-    return [value for values in lists for value in values if isinstance(value, dict) and "x" in value]
+        results = done[0]["result"] if done else []
+        values = [result | result["value"] for result in results if "value" in result]
+    else:
+        lists = [value for value in task.values() if isinstance(value, list)]
+        values = [value for values in lists for value in values if isinstance(value, dict)]
+    return [value for value in values if {"x", "points", "rle"} & value.keys()]  # the others are answers
 
 
 def _shape(value: dict[str, Any]) -> Shape:
-    labels = next((value[kind] for kind in _KINDS if value.get(kind)), [""])
+    label = str(next((value[kind] for kind in _KINDS if value.get(kind)), [""])[0])
+    if isinstance(value.get("points"), list):
+        return Shape(label, surrounding([(x / 100, y / 100) for x, y in value["points"]]))
+    if "x" not in value:  # of a brush
+        return Shape(label, ())
     x, y = value["x"] / 100, value["y"] / 100
-    if "height" in value:
-        return Shape(str(labels[0]), (x, y, x + value["width"] / 100, y + value["height"] / 100))
-    return Shape(str(labels[0]), (x, y))
+    if "height" not in value:
+        return Shape(label, (x, y))
+    width, height = value["width"] / 100, value["height"] / 100
+    if turn := math.radians(value.get("rotation") or 0):  # in pixels, about the corner
+        sides = (value.get("original_width") or 1, value.get("original_height") or 1)
+        a, b = width / 2 * sides[0], height / 2 * sides[1]
+        x += (a * math.cos(turn) - b * math.sin(turn)) / sides[0] - width / 2
+        y += (a * math.sin(turn) + b * math.cos(turn)) / sides[1] - height / 2
+    return Shape(label, (x, y, x + width, y + height))
 
 
 def _rows(path: Path) -> Iterator[Labelled]:
@@ -91,7 +108,7 @@ def _rows(path: Path) -> Iterator[Labelled]:
             short = re.sub(r"^[0-9a-f]{8}-", "", name.split("/")[-1])
             image = pictures.find(name, split)
             image = image if is_file(image) else pictures.find(short, split)
-            yield Labelled(split, short, image, path, [_shape(value) for value in _values(task) if "x" in value])
+            yield Labelled(split, short, image, path, [_shape(value) for value in _values(task)])
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise BadFile(path, f"not as Label Studio's files are ({type(error).__name__}: {error})") from None
 

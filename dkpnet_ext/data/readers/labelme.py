@@ -4,7 +4,7 @@
 
 A JSON for each picture, beside it or in a folder of its own: ``shapes`` with ``label``, ``shape_type`` and ``points``.
 A point is a head, a rectangle or circle its centre, a polygon the centre of its extent. A picture without a JSON is
-unlabelled.
+unlabelled. Source: strickvl/panlabel's sample; the shape types are those of the tool.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     frames/seq_000001.jpg ...   mall_gt.mat   perspective_roi.mat
 
 ``frame`` is a cell of structs with ``loc`` [N, 2] (x, y), ``count`` their number; ``roi.mask`` is the region of interest.
-Frames 1 to 800 are for training, the rest for the test, as the authors say.
+Frames 1 to 800 are for training, the rest for the test, as the authors say. Sources: the set's page
+(personal.ie.cuhk.edu.hk/~ccloy), code that reads its files.
 """
 
 from __future__ import annotations

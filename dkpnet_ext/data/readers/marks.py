@@ -7,21 +7,34 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .tree import Shape
+from .tree import Shape, surrounding
 
 LABELS = ("label", "category", "name", "className", "class", "title", "identity")
+_NAMES = ("categories", "category", "labels", "label", "class")
 MARKS = (
     *("objects", "labels", "annotations", "instances", "heads", "dots", "points", "locations", "boxes", "bbox"),
     *("rects", "children"),
 )
 
 
+# What holds corners [x, y], {x, y}, or x, y, x, y ... (SuperAnnotate's polygon, Labelbox's, Scale's; Darwin's ``paths``).
+_POLYGONS = ("polygon", "points", "vertices")
+_CORNERS = (
+    ("x0", "y0", "x1", "y1"),
+    ("x1", "y1", "x2", "y2"),
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x", "y", "x2", "y2"),
+)
+_SIZED = (("left", "top", "width", "height"), ("x", "y", "width", "height"), ("x", "y", "w", "h"))
+
+
 def shape_of(mark: Any, label: str = "") -> Shape | None:
-    """The shape of one mark; None of one that is no place, such as a tag.
+    """The shape of one mark; None of a tag or a group of people; without corners if it is of another form.
 
     A pair [x, y] is a point, four numbers are x, y, width, height. Of an object these are looked for, in this order:
-    ``point``, ``keypoint``, ``box2d`` {x1, y1, x2, y2}, ``coordinates`` {x, y, width, height} around a centre, ``bounding_box``
-    {left, top, width, height} or {x, y, w, h}, ``bbox`` [x, y, width, height], ``points`` {x1, y1, x2, y2}, two corners, x and y.
+    ``point``, ``keypoint``, ``coordinates`` {x, y, width, height} around a centre, ``bounding_box`` or ``boundingBox`` {left, top,
+    width, height} or {x, y, w, h}, ``bbox`` [x, y, width, height], ``box2d`` or ``points`` {x1, y1, x2, y2} (and x3 ...), two
+    corners, a corner and a size, a polygon, x and y.
 
     Raises:
         KeyError, TypeError, ValueError: of another form.
@@ -31,31 +44,63 @@ def shape_of(mark: Any, label: str = "") -> Shape | None:
             raise TypeError("a word marks no place")
         x, y, *size = mark
         return Shape(label, (x, y, x + size[0], y + size[1]) if len(size) == 2 else tuple(mark))
+    own = mark.get("attributes")
+    if mark.get("iscrowd") or mark.get("ignore") or (isinstance(own, dict) and (own.get("crowd") or own.get("Crowd"))):
+        return None
     label = next((str(mark[key]) for key in LABELS if isinstance(mark.get(key), str | int)), label)
     if isinstance(point := mark.get("point") or mark.get("keypoint"), dict):
         return Shape(label, (point["x"], point["y"]))
-    corners = mark.get("box2d") or mark.get("points")
-    if isinstance(corners, dict) and "x1" in corners:
-        return Shape(label, [corners[key] for key in ("x1", "y1", "x2", "y2")])
     if isinstance(centre := mark.get("coordinates"), dict):
         half = centre["width"] / 2, centre["height"] / 2
         (x, y), (w, h) = (centre["x"], centre["y"]), half
         return Shape(label, (x - w, y - h, x + w, y + h))
-    if isinstance(box := mark.get("bounding_box"), dict):
-        keys = ("left", "top", "width", "height") if "left" in box else ("x", "y", "w", "h")
+    box = mark.get("bounding_box") or mark.get("boundingBox") or mark.get("bbox")
+    if isinstance(box, dict):
+        keys = next((keys for keys in _SIZED if keys[0] in box and keys[2] in box), _SIZED[0])
         return shape_of([box[key] for key in keys], label)
-    if isinstance(box := mark.get("bbox", mark.get("bounding_box")), list):
+    if isinstance(box, list):
         return shape_of(box, label)
-    for keys in (("x0", "y0", "x1", "y1"), ("x1", "y1", "x2", "y2")):  # EuroCity Persons; TensorBox
+    return _by_corners(mark, label)
+
+
+def _by_corners(mark: dict[str, Any], label: str) -> Shape | None:
+    """A mark whose corners are named, or which is a polygon."""
+    corners = mark.get("box2d") or mark.get("points")
+    if isinstance(corners, dict) and "x1" in corners:
+        numbers = [number for number in range(1, 9) if f"x{number}" in corners]
+        return Shape(label, surrounding([(corners[f"x{number}"], corners[f"y{number}"]) for number in numbers]))
+    for keys in _CORNERS:
         if set(keys) <= mark.keys():
             return Shape(label, [mark[key] for key in keys])
-    return Shape(label, (mark["x"], mark["y"])) if {"x", "y"} <= mark.keys() else None
+    for keys in _SIZED:
+        if set(keys) <= mark.keys():
+            return shape_of([mark[key] for key in keys], label)
+    if found := next((mark[key] for key in _POLYGONS if mark.get(key) and mark.get("type") != "template"), None):
+        return Shape(label, surrounding(_ring(found)))
+    if {"x", "y"} <= mark.keys():
+        return Shape(label, (mark["x"], mark["y"]))
+    return None if "tag" in mark or mark.get("type") in ("tag", "comment") else Shape(label, ())
+
+
+def _ring(found: Any) -> list[Any]:
+    """Corners (x, y) of a polygon's field. Raises KeyError, TypeError, ValueError."""
+    if isinstance(found, dict):  # of Darwin; Encord numbers them
+        paths = found.get("paths") or ([found["path"]] if "path" in found else [[*found.values()]])
+        found = [corner for path in paths for corner in path]
+    if isinstance(found[0], int | float):
+        found = list(zip(found[::2], found[1::2], strict=True))
+    return [(corner["x"], corner["y"]) if isinstance(corner, dict) else corner for corner in found]
 
 
 def shapes_of(marks: Any, label: str = "") -> list[Shape]:
     """Of a list of marks, or of an object that holds lists of them: ``{"bbox": [...]}``, ``{"head": [{x, y}, ...]}``."""
     if isinstance(marks, dict):
-        held = next((marks[key] for key in MARKS if isinstance(marks.get(key), list)), None)
+        lists = [marks[key] for key in MARKS if isinstance(marks.get(key), list)]
+        held = next((own for own in lists if not any(isinstance(mark, str | int) for mark in own)), None)
+        names: list[Any] = next((marks[key] for key in _NAMES if isinstance(marks.get(key), list)), [])
+        if held is not None and len(names) == len(held):  # Hugging Face: a list of boxes, a list of their categories
+            found = [shape_of(mark, str(name)) for mark, name in zip(held, names, strict=True)]
+            return [shape for shape in found if shape is not None]
         if held is None:  # labels with their marks
             return [
                 shape for name, own in marks.items() if isinstance(own, list) for shape in shapes_of(own, str(name))

@@ -2,9 +2,12 @@
 
     train/MOT20-01/img1/000001.jpg   train/MOT20-01/gt/gt.txt     test/...
 
-A line per box: ``frame,id,x,y,w,h,considered,class,visibility``. Counted are boxes that are considered, of class 1
-(pedestrian) where there is a class: the middle of the top edge, of HT21's heads the centre. Sequences without gt
-are unlabelled.
+A line per box: ``frame,id,x,y,w,h,considered,class,visibility`` (MOT16 and later), or ``frame,id,x,y,w,h,considered`` and a place
+in the world (MOT15). Counted are boxes that are considered (the challenge does not consider persons who stand or sit), of class 1
+(pedestrian) where there is a class: the middle of the top edge. Of HT21 all classes but 3 (ignore), the centre: heads of
+pedestrians, of persons on vehicles, and static ones. gt/labels.txt, which CVAT and datumaro write, names the classes. Sequences
+without gt are unlabelled. Boxes begin at 1 there; this pixel is left as it is. Sources: JonathonLuiten/TrackEval
+(mot_challenge_2d_box, head_tracking_challenge), datumaro (mot).
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import Entry, Layout, files, has, pictures
+from .base import Entry, Layout, files, has, pictures, read_text
 from .tree import Labelled, Shape, from_shapes, peek_lines, split_folders
 from .visdrone import numbers
 
@@ -24,23 +27,33 @@ def _sequences(root: Path) -> list[tuple[str, Path]]:
     return [(split, folder) for split, folder in found if has(folder, "img1")]
 
 
+def _boxes(folder: Path) -> tuple[np.ndarray, list[str]]:
+    """Of a sequence: boxes that are considered, [N, 8], and the labels of them. Raises `BadFile`."""
+    path, names = folder / "gt" / "gt.txt", folder / "gt" / "labels.txt"
+    classes = all(line.rstrip(",").count(",") in (7, 8) for line in peek_lines(path))  # MOT15 has 10 columns
+    rows = numbers(path, 8 if classes else 7)
+    kept = rows[rows[:, 6] != 0]
+    if names.is_file() and classes:
+        called = [line.strip() for line in read_text(names).splitlines()]
+        return kept, [called[int(kind) - 1] if 0 < kind <= len(called) else f"class {kind:g}" for kind in kept[:, 7]]
+    if folder.name.startswith("HT"):
+        kept = kept[kept[:, 7] != 3] if classes else kept
+        return kept, ["head"] * len(kept)
+    kept = kept[kept[:, 7] == 1] if classes and (kept[:, 7] > 0).any() else kept
+    return kept, ["pedestrian"] * len(kept)
+
+
 def _rows(root: Path) -> Iterator[Labelled]:
     for split, folder in _sequences(root):
         path = folder / "gt" / "gt.txt"
         if not path.exists():
             continue
-        columns = 8 if all(line.rstrip(",").count(",") >= 7 for line in peek_lines(path)) else 7
-        boxes = numbers(path, columns)
-        kept = boxes[boxes[:, 6] != 0]
-        heads = folder.name.startswith("HT")
-        if columns == 8 and not heads and (kept[:, 7] > 0).any():  # MOT15 has a position of -1 there
-            kept = kept[kept[:, 7] == 1]
-        by_frame: dict[int, list[np.ndarray]] = {}
-        for row in kept:
-            by_frame.setdefault(int(row[0]), []).append(row[2:6])
+        by_frame: dict[int, list[Shape]] = {}
+        for row, label in zip(*_boxes(folder), strict=True):
+            x, y, w, h = row[2:6]
+            by_frame.setdefault(int(row[0]), []).append(Shape(label, (x, y, x + w, y + h)))
         for image in pictures(folder / "img1"):
-            mine = by_frame.get(int("0" + "".join(c for c in image.stem if c.isdecimal())), [])
-            shapes = [Shape("head" if heads else "pedestrian", (x, y, x + w, y + h)) for x, y, w, h in mine]
+            shapes = by_frame.get(int("0" + "".join(c for c in image.stem if c.isdecimal())), [])
             yield Labelled(split, f"{folder.name}/{image.name}", image, path, shapes)
 
 
@@ -52,4 +65,9 @@ def _entries(root: Path) -> Iterator[Entry]:
                 yield Entry("unlabelled", f"{folder.name}/{image.name}", image, None)
 
 
-LAYOUT = Layout("mot", lambda root: bool(_sequences(root)), _entries)
+LAYOUT = Layout(
+    "mot",
+    lambda root: bool(_sequences(root)),
+    _entries,
+    says="boxes that the challenge considers, without static persons",
+)

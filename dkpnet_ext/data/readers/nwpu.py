@@ -6,7 +6,8 @@
 with x and y), ``boxes``, ``human_num``, and in some exports heads that are boxes only (``sx, sy, ex, ey``): their centres. Lines
 of the lists are
 ``id luminance level`` or ``id``. The public labels end with val, which serves as ``test`` here; test.txt's images go
-to the challenge's server. Other sets in this form (ProcessedData of IIM, FIDTM) have labels of test.txt: then val is val.
+to the challenge's server. Other sets in this form (ProcessedData of IIM, FIDTM) have labels of test.txt: then val is val. Sources:
+gjy3035/NWPU-Crowd-Sample-Code (README, prepare script), taohan10200/IIM (dataset_prepare).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     train/1001_RGB.jpg   train/1001_T.jpg   train/1001_GT.json     val/...   test/...
 
-The JSON has ``points`` (and ``count``). The colour image is counted; the thermal one is left out.
+The JSON has ``points`` [x, y] (and ``count``). The colour image is counted; the thermal one is left out. Source: the preprocessing
+of EAEFNet and MIANet in SKKUAutoLab/ETSS-05-Congestion.
 """
 
 from __future__ import annotations

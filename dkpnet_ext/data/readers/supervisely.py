@@ -3,7 +3,8 @@
     meta.json     DATASET/img/1.jpg     DATASET/ann/1.jpg.json
 
 ``objects`` with ``classTitle``, ``geometryType`` and ``points.exterior``: a point is a head, a rectangle or polygon the
-centre of its extent. A data set's folder gives the split.
+centre of its extent; a head marked otherwise (bitmap, line, graph) is refused. A data set's folder gives the split. Source:
+developer.supervisely.com (annotation format).
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def _shapes(path: Path) -> list[Shape] | BadFile:
         shapes: list[Shape] = []
         for mark in read_json(path)["objects"]:
             kind = "points" if mark["geometryType"] == "point" else mark["geometryType"]
-            numbers = [number for pair in mark["points"]["exterior"] for number in pair]
-            shapes += shapes_of(str(mark["classTitle"]), kind, numbers)
+            numbers = [number for pair in mark.get("points", {}).get("exterior", []) for number in pair]
+            shapes += shapes_of(str(mark["classTitle"]), kind if numbers else "bitmap", numbers)
         return shapes
     except BadFile as bad:
         return bad

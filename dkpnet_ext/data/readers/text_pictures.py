@@ -6,7 +6,9 @@
     annotation.txt       1.jpg x y x y ...                                     own
     brainwash_train.idl  "images/1.png": (x0, y0, x1, y1), (x0, ...);          Brainwash, TUD
 
-Pictures lie anywhere below. A box gives its centre.
+Pictures lie anywhere below. A box gives its centre. WIDER FACE's eighth number tells faces that are ``invalid``, which are left
+out. A localisation file of another name is told by its numbers. Sources: datumaro (wider_face), taohan10200/IIM
+(dataset_prepare), davisking/dlib (imglab's convert_idl), the package's readme of Brainwash.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def _form(path: Path) -> str:
         return "idl"
     if path.stem.lower().endswith("_bbx_gt"):
         return "wider"
-    if path.stem.lower().endswith("gt_loc"):
+    if path.stem.lower().endswith("gt_loc") or _is_loc(first):
         return "loc"
     if len(first) > 1 and _is_image(first[0]):
         if all(len(field.split(",")) == 5 for field in first[1:]):
@@ -40,6 +42,12 @@ def _form(path: Path) -> str:
         if len(first) % 2 and all(_number(field) for field in first[1:]):
             return "own"
     return ""
+
+
+def _is_loc(fields: list[str]) -> bool:
+    """An identity, the number of heads, and five numbers for each."""
+    heads = len(fields) // 5
+    return heads > 0 and len(fields) == 2 + 5 * heads and fields[1] == str(heads) and all(map(_number, fields[1:]))
 
 
 def _number(field: str) -> bool:
@@ -70,9 +78,10 @@ def _wider(lines: list[str]) -> Iterator[tuple[str, list[Shape]]]:
             if name:
                 yield name, shapes
             name, shapes = line, []
-        elif len(line.split()) >= 4:
-            x, y, width, height = (float(field) for field in line.split()[:4])
-            shapes += [Shape("", (x, y, x + width, y + height))] * (width > 0 and height > 0)
+        elif len(fields := line.split()) >= 4:
+            x, y, width, height = (float(field) for field in fields[:4])
+            kept = width > 0 and height > 0 and fields[7:8] not in (["1"], ["True"])
+            shapes += [Shape("", (x, y, x + width, y + height))] * kept
 
 
 def _rows(path: Path) -> Iterator[Labelled]:

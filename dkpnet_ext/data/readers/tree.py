@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..images import IMAGE_SUFFIXES, BadFile
+from ..regions import all_but
 from .base import Entry, Heads, as_points, fail, files, natural, read_json, read_text
 
 SPLITS = {  # in this order: "test-dev" is test
@@ -22,8 +23,26 @@ SPLITS = {  # in this order: "test-dev" is test
     "test": ("test", "testing", "testset", "testlist"),
     "val": ("val", "valid", "validation", "dev", "vallist"),
 }
-HEADS = frozenset({"head", "heads", "human head", "person head", "face", "faces"})
-BODIES = frozenset({"person", "persons", "people", "pedestrian", "pedestrians", "human", "humans", "body"})
+HEADS = frozenset({"head", "heads", "human head", "person head"})
+FACES = frozenset({"face", "faces", "human face"})
+BODIES = frozenset(
+    {
+        "person",
+        "persons",
+        "people",
+        "pedestrian",
+        "pedestrians",
+        "human",
+        "humans",
+        "body",
+        "rider",
+        "riders",
+        "cyclist",
+    }
+    | {"co-rider", "person_sitting", "man", "woman", "boy", "girl"}
+)
+FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "head")  # keypoints of a person that mark the head
+PEEKED_BYTES = 1 << 16  # of a text file, by `peek_lines`
 PEEKED = 8  # annotation files of a folder that are looked into to recognise a layout
 
 
@@ -139,7 +158,7 @@ def peek_lines(path: Path, most: int = 20) -> list[str]:
         return []
     try:
         with path.open("rb") as file:
-            text = file.read(1 << 16).decode("utf-8-sig", errors="replace")
+            text = file.read(PEEKED_BYTES).decode("utf-8-sig", errors="replace")
     except OSError:
         return []
     return [line for line in text.splitlines() if line.strip()][:most]
@@ -161,7 +180,7 @@ class Shape(NamedTuple):
     """What marks one head."""
 
     label: str
-    corners: Sequence[Any]  # (x, y) of a point, or (x0, y0, x1, y1) of a box
+    corners: Sequence[Any]  # (x, y) of a point, or (x0, y0, x1, y1) of a box; () of a mark that cannot be read
 
 
 class Labelled(NamedTuple):
@@ -172,21 +191,30 @@ class Labelled(NamedTuple):
     image: Path
     file: Path  # of the annotation
     shapes: Sequence[Shape] | BadFile
+    ignored: Sequence[Sequence[float]] = ()  # boxes (x0, y0, x1, y1) in which nobody is annotated
 
 
 def choose_labels(labels: Iterable[str]) -> frozenset[str]:
-    """Which labels are heads: those called so, else persons, else all of them."""
+    """Which labels are heads: those called so, else faces, else persons, else all of them."""
     given = frozenset(labels)
-    for known in (HEADS, BODIES):
+    for known in (HEADS, FACES, BODIES):
         if chosen := frozenset(label for label in given if label.strip().lower() in known):
             return chosen
     return given
+
+
+def surrounding(corners: Iterable[Sequence[Any]]) -> list[float]:
+    """The box around points (x, y): [x0, y0, x1, y1]; of a single one the point itself. Raises TypeError, ValueError."""
+    xs, ys = zip(*((float(x), float(y)) for x, y, *_ in corners), strict=True)
+    return [xs[0], ys[0]] if len(xs) == 1 else [min(xs), min(ys), max(xs), max(ys)]
 
 
 def to_heads(shapes: Sequence[Shape], path: Path, chosen: frozenset[str], fractions: bool) -> Heads:
     """The points of the chosen shapes: a box gives its centre, a person's box the middle of its top edge."""
     points, boxes, top, sizes = [], 0, False, []
     for label, corners in (shape for shape in shapes if shape.label in chosen):
+        if len(corners) == 0:
+            raise BadFile(path, f"a {label or 'shape'} that is marked neither by a point, nor a box, nor a polygon")
         try:
             numbers = [float(number) for number in corners]
             if len(numbers) not in (2, 4):
@@ -210,8 +238,10 @@ def from_shapes(rows: Iterable[Labelled], fractions: bool = False, labels: Itera
     everything = list(rows)
     used = {shape.label for row in everything if not isinstance(row.shapes, BadFile) for shape in row.shapes}
     chosen = choose_labels(set(labels) or used)
+    if not chosen & used:  # heads are listed and none is drawn: persons are, or no people at all
+        chosen = frozenset(label for label in used if label.strip().lower() in FACES | BODIES) or chosen
     seen: set[tuple[str, Path]] = set()
-    for split, called, image, file, shapes in everything:
+    for split, called, image, file, shapes, ignored in everything:
         # Some tools write the whole path on the machine that they ran on, or an address (s3://...).
         name = re.split(r"[/\\]", called)[-1] if re.match(r"/|[A-Za-z0-9]+:|\\", called) else called.replace("\\", "/")
         if isinstance(shapes, BadFile):
@@ -220,7 +250,13 @@ def from_shapes(rows: Iterable[Labelled], fractions: bool = False, labels: Itera
             yield Entry(split, name, image, partial(fail, file, f"{name} is annotated twice"))
         else:
             seen.add((split, image))
-            yield Entry(split, name, image, partial(to_heads, shapes, file, chosen & used, fractions))
+            region = partial(_without, ignored) if ignored else None
+            yield Entry(split, name, image, partial(to_heads, shapes, file, chosen & used, fractions), region)
+
+
+def _without(boxes: Sequence[Sequence[float]]) -> np.ndarray:
+    """The region that leaves out boxes."""
+    return all_but([np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]) for x0, y0, x1, y1 in boxes])
 
 
 def relative(path: Path, root: Path) -> str:

@@ -4,7 +4,8 @@
     vidf-cvpr/vidf1_33_roi_mainwalkway.mat            (in folders of any name)
 
 ``frame`` (or ``fgt.frame``) is a cell of structs with ``loc`` [N, 3] (x, y, ...); ``roi.mask`` is the region of interest.
-Clips 3 to 6 (frames 601 to 1400) are for training, the rest for the test, as usual.
+Clips 3 to 6 (frames 601 to 1400) are for training, the rest for the test, as usual. Sources: svcl.ucsd.edu/projects/peoplecnt, code
+that reads its files.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
     train_data/1/001.jpg   train_data/1/001.json        FDST (Fang et al., ICME 2019): a JSON per frame
 
 ``{key: {filename, regions: [{shape_attributes: {name, ...}}]}}``: a point is a head, a rectangle, circle or ellipse its
-centre, a polygon the centre of its extent.
+centre, a polygon the centre of its extent. Sources: strickvl/panlabel's samples (VIA 2), the loaders of FDST in
+SKKUAutoLab/ETSS-05-Congestion (a rectangle per head).
 """
 
 from __future__ import annotations

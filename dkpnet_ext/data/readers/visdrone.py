@@ -4,7 +4,8 @@
     sequences/00001/00001.jpg   annotations/00001.txt   trainlist.txt   testlist.txt     frame,x,y
 
 Of the detection images, boxes of categories 1 (pedestrian) and 2 (people) with score 1 are counted: their centres,
-as seen from above.
+as seen from above. Category 0 is an ignored region, in which nobody is annotated: it is left out, with who stands in it. Sources:
+VisDrone/VisDrone2018-DET-toolkit's fields as converters quote them; of the sequences, code that reads them (header-less CSV).
 """
 
 from __future__ import annotations
@@ -59,10 +60,11 @@ def _detection(root: Path) -> Iterator[Labelled]:
             try:
                 boxes = numbers(path, 6)
                 kept = boxes[np.isin(boxes[:, 5], (1, 2)) & (boxes[:, 4] > 0)]
+                ignored = [(x, y, x + w, y + h) for x, y, w, h in boxes[boxes[:, 5] == 0, :4]]
                 shapes: list[Shape] | BadFile = [Shape("", (x, y, x + w, y + h)) for x, y, w, h in kept[:, :4]]
             except BadFile as bad:
-                shapes = bad
-            yield Labelled(split, image.name, image, path, shapes)
+                shapes, ignored = bad, []
+            yield Labelled(split, image.name, image, path, shapes, ignored)
 
 
 def _sequences(root: Path) -> Iterator[Labelled]:

@@ -2,22 +2,27 @@
 
     JPEGImages/1.jpg   Annotations/1.xml   ImageSets/Main/train.txt     or  train/1.jpg  train/1.xml     or  1.jpg  1.xml
 
-``object`` elements with ``name`` and ``bndbox``, or the ``polygon`` of labelme.csail.mit.edu, of which the surrounding
-box is taken; a box gives its centre, a person's box the middle of its top edge.
+``object`` elements with ``name`` and ``bndbox``, or the ``polygon`` or ``segm`` of labelme.csail.mit.edu, of which the surrounding
+box is taken; a box gives its centre, a person's box the middle of its top edge, or the centre of its ``part`` called head (VOC's
+person layout). SCUT-HEAD calls the box of a head person: there it is a head. Sources: datumaro (voc, labelme),
+HCIILAB/SCUT-HEAD-Dataset-Release; that its files say person is from code that reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..images import BadFile
 from .base import Entry, Layout, files, is_file, read_text, read_xml
-from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, peek_lines, split_of, split_of_file, walk
+from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, peek_lines, split_of, split_of_file, surrounding, walk
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
+
+_SCUT_HEAD = re.compile(r"Part[AB]_\d{5}$")
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -40,27 +45,46 @@ def _splits(root: Path) -> dict[str, str]:
 def _shapes(path: Path) -> tuple[str, list[Shape]]:
     tree = read_xml(path)
     shapes = []
+    called = tree.findtext("filename", "").strip()
     for element in tree.iter("object"):
-        corners: list[Any] = [element.findtext(f"bndbox/{name}", "") for name in ("xmin", "ymin", "xmax", "ymax")]
+        if element.findtext("deleted", "0").strip() == "1" or len(element) == 0:
+            continue  # HollywoodHeads writes an empty object where nobody is
+        label = element.findtext("name", "").strip()
         if (polygon := element.find("polygon")) is not None:
-            if element.findtext("deleted", "0").strip() == "1":
-                continue
-            corners = _around(polygon, path)
-        shapes.append(Shape(element.findtext("name", "").strip(), corners))
-    return tree.findtext("filename", "").strip(), shapes
+            corners: Sequence[Any] = _around(polygon, path)
+        elif (head := next((p for p in element.iter("part") if p.findtext("name") == "head"), None)) is not None:
+            corners = _middle(_corners(head, "bndbox"), path)
+        else:
+            corners = _corners(element, "bndbox" if element.find("segm") is None else "segm/box")
+        if label == "person" and _SCUT_HEAD.match(path.stem):
+            label = "head"
+        shapes.append(Shape(label, corners))
+    return called, shapes
+
+
+def _corners(element: Element, box: str) -> list[str]:
+    return [element.findtext(f"{box}/{name}", "") for name in ("xmin", "ymin", "xmax", "ymax")]
+
+
+def _middle(corners: list[str], path: Path) -> list[float]:
+    try:
+        x0, y0, x1, y1 = map(float, corners)
+    except ValueError:
+        raise BadFile(path, "a part 'head' without xmin, ymin, xmax and ymax") from None
+    return [(x0 + x1) / 2, (y0 + y1) / 2]
 
 
 def _around(polygon: Element, path: Path) -> list[float]:
     """The box around a polygon; of a single corner the point."""
     try:
-        xs, ys = ([float(corner.findtext(axis, "")) for corner in polygon.iter("pt")] for axis in "xy")
-        return [xs[0], ys[0]] if len(xs) == 1 else [min(xs), min(ys), max(xs), max(ys)]
+        return surrounding([(corner.findtext("x", ""), corner.findtext("y", "")) for corner in polygon.iter("pt")])
     except ValueError:
         raise BadFile(path, "a polygon without corners, or one without x and y") from None
 
 
 def _rows(root: Path) -> Iterator[Labelled]:
-    pictures, splits = Pictures(root), _splits(root)
+    own = root / "JPEGImages"  # masks in other folders have the same names
+    pictures, splits = Pictures(own if own.is_dir() else root), _splits(root)
     for path in _files(root):
         split = splits.get(path.stem) or split_of_file(path)
         try:

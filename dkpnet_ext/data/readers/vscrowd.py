@@ -2,8 +2,8 @@
 
     annotations/train_001.txt     videos/train_001/001.jpg (a folder of the file's name, anywhere below)
 
-A line per frame: ``frame head x0 y0 x1 y1 x y head x0 ...``: of each head its number, its box and the point that is counted. Frames
-without a line are left out.
+A line per frame: ``frame head x0 y0 x1 y1 x y head x0 ...``: of each head its number, its box and the point that is counted, in
+pixels. The frame's number is the picture's name. Frames without a line are left out. Source: HopLee6/VSCrowd-Dataset (README).
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from pathlib import Path
 
 from ..images import BadFile
 from .base import Entry, Layout, pictures, read_text
-from .tree import Labelled, Shape, annotation_files, from_shapes, peek_lines, split_of_file, walk_pictures
+from .tree import PEEKED_BYTES, Labelled, Shape, annotation_files, from_shapes, peek_lines, split_of_file, walk_pictures
 
 _FIELDS = 7  # of a head
 
 
 def _is_video(path: Path) -> bool:
+    lines = [line.split() for line in peek_lines(path, 9)]
+    whole = lines if path.stat().st_size < PEEKED_BYTES else lines[:-1]  # the last may be cut off
     try:
-        fields = [float(field) for line in peek_lines(path, 1) for field in line.split()]
+        counts = [len([float(field) for field in fields]) for fields in whole]
     except ValueError:
         return False
-    return len(fields) > _FIELDS and len(fields) % _FIELDS == 1
+    return all(count % _FIELDS == 1 for count in counts) and max(counts, default=0) > 1
 
 
 def _videos(root: Path) -> list[Path]:

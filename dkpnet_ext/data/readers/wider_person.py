@@ -3,7 +3,8 @@
     Images/000040.jpg   Annotations/000040.jpg.txt   train.txt   val.txt
 
 The number of boxes, then a line ``class x0 y0 x1 y1`` for each: 1 pedestrian, 2 rider, 3 partly visible person, of which the middle
-of the top edge is counted; ignored regions (4) and groups (5) are left out. The lists name pictures without suffix.
+of the top edge is counted; ignored regions (4) and groups (5) are left out. The lists name pictures without suffix; of test.txt's
+no annotation is published. Source: the set's ReadMe.txt.
 """
 
 from __future__ import annotations
@@ -57,4 +58,4 @@ def _entries(root: Path) -> Iterator[Entry]:
             yield Entry("unlabelled", image.name, image, None)
 
 
-LAYOUT = Layout("widerperson", _recognise, _entries)
+LAYOUT = Layout("widerperson", _recognise, _entries, says="ignored regions and groups of people are left out")

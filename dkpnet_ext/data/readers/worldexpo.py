@@ -3,7 +3,8 @@
     train_frame/200608_C08-02-01.jpg   train_label/200608/200608_C08-02-01.mat   train_label/200608/roi.mat   test_...
 
 ``point_position`` is [N, 2] (x, y), ``point_num`` their number. The region of interest of a scene is the polygon of
-``maskVerticesXCoordinates`` and ``...Y...``: heads outside are not counted.
+``maskVerticesXCoordinates`` and ``...Y...``: heads outside are not counted. Source: gjy3035/C-3-Framework (prepare script of WE),
+which leaves pictures of nobody out; here they count 0.
 """
 
 from __future__ import annotations

@@ -5,18 +5,38 @@
 - ``{"imageGcsUri": ".../1.jpg", "boundingBoxAnnotations": [{"displayName", "xMin": fraction, ...}, ...]}``: Vertex AI
 - ``{"source-ref": ".../1.jpg", JOB: {"annotations": [{"class_id", "top", "left", "width", "height"}, ...]}}``: SageMaker
 - ``{"image": "1.jpg", "spans": [{"label", "points"}, ...], "answer": "accept"}``: Prodigy
+- ``{"params": {"attachment": ".../1.jpg"}, "response": {"annotations": [{"label", "left", "top", ...}]}}``: Scale
+- ``{"data_units": {id: {"data_title": "1.jpg", "labels": {"objects": [{"boundingBox": fractions}, ...]}}}}``: Encord
+- ``{"samples": [{"filepath": "1.jpg", "ground_truth": {"detections": [{"bounding_box": fractions}]}}]}``: FiftyOneDataset
+
+Sources: datumaro (vott_json), cloud.google.com/vertex-ai (prepare data), docs.aws.amazon.com (Custom Labels' manifest files),
+strickvl/panlabel's samples (Scale, SageMaker, VoTT), docs.encord.com (JSON export), the samples.json of FiftyOne's data sets on
+Hugging Face. Hasty and Prodigy are written from their descriptions, not from a file of theirs.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-Row = tuple[str, Any]  # a picture's name and its marks, of forms in `marks`
+from .tree import split_of, surrounding
+
+
+class Row(NamedTuple):
+    """A picture."""
+
+    name: str
+    marks: Any  # of forms in `marks`
+    split: str | None = None  # if the file tells
 
 
 def fractional(content: Any) -> bool:
     """Whether the coordinates are shares of the picture's sides."""
-    return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and "imageGcsUri" in content[0]
+    if isinstance(content, dict):
+        return isinstance(content.get("samples"), list) or (
+            isinstance(content.get("labels"), dict) and "classes" in content
+        )
+    first = content[0] if isinstance(content, list) and content else None
+    return isinstance(first, dict) and ("imageGcsUri" in first or "data_units" in first)
 
 
 def unwrap(content: Any) -> list[Row] | None:
@@ -25,20 +45,47 @@ def unwrap(content: Any) -> list[Row] | None:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: it begins like one and goes on otherwise.
     """
-    if isinstance(content, dict) and isinstance(content.get("assets"), dict):
-        return [(own["asset"]["name"], [_vott(mark) for mark in own["regions"]]) for own in content["assets"].values()]
-    if isinstance(content, dict) and isinstance(content.get("images"), list) and "label_classes" in content:
-        return [(own["image_name"], [_hasty(mark) for mark in own["labels"]]) for own in content["images"]]
+    if isinstance(content, dict):
+        return _of_object(content)
     if not isinstance(content, list) or not content or not isinstance(content[0], dict):
         return None
-    if "imageGcsUri" in content[0]:
-        return [(own["imageGcsUri"], [_vertex(mark) for mark in own["boundingBoxAnnotations"]]) for own in content]
-    if "source-ref" in content[0]:
-        return [_sagemaker(own) for own in content]
-    if "answer" in content[0] and "image" in content[0]:
+    first = content[0]
+    if "imageGcsUri" in first:
+        return list(map(_vertex, content))
+    if "source-ref" in first:
+        return list(map(_sagemaker, content))
+    if "answer" in first and "image" in first:
         return [
-            (own["image"], list(map(_prodigy, own.get("spans", [])))) for own in content if own["answer"] == "accept"
+            Row(_of_prodigy(own), list(map(_prodigy, own.get("spans", []))))
+            for own in content
+            if own["answer"] == "accept"
         ]
+    if isinstance(first.get("params"), dict) and "attachment" in first["params"]:
+        return [Row(own["params"]["attachment"], own["response"]["annotations"]) for own in content]
+    if isinstance(first.get("data_units"), dict):
+        units = [unit for own in content for unit in own["data_units"].values()]
+        return [Row(unit["data_title"], list(map(_encord, unit["labels"]["objects"]))) for unit in units]
+    return None
+
+
+def _of_object(content: dict[str, Any]) -> list[Row] | None:
+    if isinstance(content.get("assets"), dict):
+        return [Row(own["asset"]["name"], list(map(_vott, own["regions"]))) for own in content["assets"].values()]
+    if isinstance(content.get("images"), list) and "label_classes" in content:
+        return [Row(own["image_name"], list(map(_hasty, own["labels"]))) for own in content["images"]]
+    if isinstance(content.get("samples"), list):
+        return list(map(_sample, content["samples"]))
+    if "classes" in content and isinstance(
+        content.get("labels"), dict
+    ):  # FiftyOneImageDetectionDataset: numbers of classes
+        classes = content["classes"]
+        named = {
+            name: [
+                own | {"label": classes[own["label"]]} if isinstance(own["label"], int) else own for own in marks or []
+            ]
+            for name, marks in content["labels"].items()
+        }
+        return [Row(name, marks) for name, marks in named.items()]
     return None
 
 
@@ -50,6 +97,8 @@ def _vott(mark: dict[str, Any]) -> dict[str, Any]:
     label = (mark.get("tags") or [""])[0]
     if mark.get("type") == "POINT":
         return {"label": label, "point": mark["points"][0]}
+    if "boundingBox" not in mark:  # a polygon's may be left out
+        return {"label": label, "polygon": mark["points"]}
     return {"label": label, "bounding_box": mark["boundingBox"]}
 
 
@@ -57,21 +106,49 @@ def _hasty(mark: dict[str, Any]) -> dict[str, Any]:
     return _box(mark["class_name"], *mark["bbox"])
 
 
-def _vertex(mark: dict[str, Any]) -> dict[str, Any]:
-    return _box(mark["displayName"], *(mark[name] for name in ("xMin", "yMin", "xMax", "yMax")))
+def _vertex(own: dict[str, Any]) -> Row:
+    corners = ("xMin", "yMin", "xMax", "yMax")  # one that is 0 may be left out
+    marks = [
+        _box(mark["displayName"], *(mark.get(name, 0) for name in corners)) for mark in own["boundingBoxAnnotations"]
+    ]
+    use = own.get("dataItemResourceLabels", {}).get("aiplatform.googleapis.com/ml_use", "")
+    return Row(own["imageGcsUri"], marks, split_of(use))
 
 
 def _sagemaker(row: dict[str, Any]) -> Row:
     job = next((name for name, own in row.items() if isinstance(own, dict) and "annotations" in own), "")
     classes = row.get(f"{job}-metadata", {}).get("class-map", {})
     marks = row[job]["annotations"]
-    return row["source-ref"], [
-        {"label": classes.get(str(mark.get("class_id")), ""), "bounding_box": mark} for mark in marks
-    ]
+    named = [{"label": classes.get(str(mark.get("class_id")), ""), "bounding_box": mark} for mark in marks]
+    return Row(row["source-ref"], named)
+
+
+def _of_prodigy(own: dict[str, Any]) -> str:
+    """A picture's name: `image` may hold its pixels."""
+    return own["path"] if own["image"].startswith("data:") else own["image"]
 
 
 def _prodigy(mark: dict[str, Any]) -> dict[str, Any]:
-    xs, ys = zip(*mark["points"], strict=True)
-    if len(xs) == 1:
-        return {"label": mark["label"], "point": {"x": xs[0], "y": ys[0]}}
-    return _box(mark["label"], min(xs), min(ys), max(xs), max(ys))
+    corners = surrounding(mark["points"])
+    if len(corners) == 2:
+        return {"label": mark["label"], "point": {"x": corners[0], "y": corners[1]}}
+    return _box(mark["label"], *corners)
+
+
+def _encord(mark: dict[str, Any]) -> dict[str, Any]:
+    if mark.get("shape") == "point":
+        return {"label": mark["name"], "point": mark["point"]["0"]}
+    return {"label": mark["name"], **{key: mark[key] for key in ("boundingBox", "polygon") if key in mark}}
+
+
+def _sample(own: dict[str, Any]) -> Row:
+    fields = {
+        name: value
+        for name, value in own.items()
+        if isinstance(value, dict) and isinstance(value.get("detections"), list)
+    }
+    if "ground_truth" not in fields and len(fields) > 1:
+        raise ValueError(f"which of {', '.join(fields)} is counted cannot be told")
+    held: dict[str, Any] = fields.get("ground_truth") or next(iter(fields.values()), {"detections": []})
+    tags = " ".join(tag for tag in own.get("tags", []) if isinstance(tag, str))
+    return Row(own["filepath"], held["detections"], split_of(tags))

@@ -5,7 +5,8 @@
 A line per box: ``class cx cy w h``, fractions of the picture, perhaps with a confidence or keypoints behind, of which a single
 one is the point; or a polygon ``class x y x y x y ...``, which gives the centre of its extent. data.yaml or classes.txt names
 the classes; train.txt, val.txt and test.txt may list the pictures of a split. A picture without a text file has no objects,
-as the format defines.
+as the format defines. ``kpt_shape`` of data.yaml says that lines are boxes with keypoints; without it 6, 8, 10 ... numbers behind
+the class are a polygon. Sources: docs.ultralytics.com/datasets (detect, pose, obb, segment).
 """
 
 from __future__ import annotations
@@ -28,14 +29,20 @@ def _label_file(image: Path) -> Path:
     return image.with_suffix(".txt")
 
 
-def _corners(line: str) -> list[float] | None:
-    """The box or point of a line, in fractions of the picture; None if it has none."""
+def _corners(line: str, keypoints: list[int] | None = None) -> list[float] | None:
+    """The box or point of a line, in fractions of the picture; None if it has none.
+
+    Args:
+        keypoints: how many there are behind the box, and how many numbers each has, where data.yaml tells.
+    """
     try:
         kind, *numbers = [float(field) for field in line.split()]
     except ValueError:
         return None
-    if len(numbers) == 7:  # a box and one keypoint with its visibility: the place itself
-        return numbers[4:6] if all(0 <= number <= 1 for number in numbers[4:6]) else None
+    if len(numbers) == 7 or (keypoints and keypoints[0] == 1):  # a box and one keypoint: the place itself
+        return numbers[4:6] if len(numbers) > 5 and all(0 <= number <= 1 for number in numbers[4:6]) else None
+    if keypoints:
+        numbers = numbers[:4]
     polygon = len(numbers) >= 6 and len(numbers) % 2 == 0
     places = numbers if polygon else numbers[:4]
     if len(numbers) < 4 or kind != int(kind) or kind < 0 or not all(0 <= number <= 1 for number in places):
@@ -51,30 +58,34 @@ def _recognise(root: Path) -> bool:
         return False
     lines = (line for image in walk_pictures(root)[:500] for line in peek_lines(_label_file(image), 1))
     first = [line for line, _ in zip(lines, range(20), strict=False)]
-    return bool(first) and all(map(_corners, first))
+    keypoints = _settings(root)[1]
+    return bool(first) and all(_corners(line, keypoints) for line in first)
 
 
-def _names(root: Path) -> dict[int, str]:
+def _settings(root: Path) -> tuple[dict[int, str], list[int] | None]:
+    """Names of the classes, and ``kpt_shape``."""
     for path in (root / "data.yaml", root / "dataset.yaml", *root.glob("*.yaml")):
         if path.is_file():
             import yaml
 
             try:
-                names = yaml.safe_load(read_text(path)).get("names", {})
-                return {int(k): str(v) for k, v in (names.items() if isinstance(names, dict) else enumerate(names))}
+                content = yaml.safe_load(read_text(path))
+                names, shape = content.get("names", {}), content.get("kpt_shape")
+                called = {int(k): str(v) for k, v in (names.items() if isinstance(names, dict) else enumerate(names))}
+                return called, [int(number) for number in shape] if shape else None
             except (yaml.YAMLError, AttributeError, TypeError, ValueError):
                 raise BadFile(path, "no list 'names' in it") from None
     for path in (root / "classes.txt", root / "labels" / "classes.txt", root / "obj.names"):
         if path.is_file():
-            return dict(enumerate(line.strip() for line in read_text(path).splitlines() if line.strip()))
-    return {}
+            return dict(enumerate(line.strip() for line in read_text(path).splitlines() if line.strip())), None
+    return {}, None
 
 
-def _shapes(path: Path, names: dict[int, str]) -> list[Shape]:
+def _shapes(path: Path, names: dict[int, str], keypoints: list[int] | None) -> list[Shape]:
     shapes = []
     for number, line in enumerate(read_text(path).splitlines() if path.exists() else (), 1):
         if line.strip():
-            corners = _corners(line)
+            corners = _corners(line, keypoints)
             if corners is None:
                 raise BadFile(path, f"line {number} is not 'class cx cy w h' with fractions of the picture")
             kind = int(float(line.split()[0]))
@@ -82,7 +93,7 @@ def _shapes(path: Path, names: dict[int, str]) -> list[Shape]:
     return shapes
 
 
-def _rows(root: Path, names: dict[int, str]) -> Iterator[Labelled]:
+def _rows(root: Path, names: dict[int, str], keypoints: list[int] | None) -> Iterator[Labelled]:
     listed = {
         Path(line.strip()).name: split
         for split in ("train", "val", "test")
@@ -93,15 +104,15 @@ def _rows(root: Path, names: dict[int, str]) -> Iterator[Labelled]:
         path, split = _label_file(image), split_of(folders) or listed.get(image.name, "train")
         folder = next((p for p in image.parents if split_of(p.name) and p.is_relative_to(root)), root)
         try:
-            shapes: list[Shape] | BadFile = _shapes(path, names)
+            shapes: list[Shape] | BadFile = _shapes(path, names, keypoints)
         except BadFile as bad:
             shapes = bad
         yield Labelled(split, relative(image, folder), image, path, shapes)
 
 
 def _entries(root: Path) -> Iterator[Entry]:
-    names = _names(root)
-    yield from from_shapes(_rows(root, names), fractions=True, labels=names.values())
+    names, keypoints = _settings(root)
+    yield from from_shapes(_rows(root, names, keypoints), fractions=True, labels=names.values())
 
 
 LAYOUT = Layout(
