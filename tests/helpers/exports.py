@@ -432,7 +432,8 @@ def eurocity(root: Path) -> Found:
     found = _pictures(root / "img" / "train" / "x")
     for name, points in found.items():
         marks = [
-            dict(zip(("x0", "y0", "x1", "y1"), _corners(p))) | {"identity": "head", "children": []} for p in points
+            {"x0": x - 5, "y0": y, "x1": x + 5, "y1": y + 40, "identity": "pedestrian", "children": []}
+            for x, y in points
         ]
         _json(root / "labels" / "train" / "x" / f"{name[:-4]}.json", {"identity": "frame", "children": marks})
     return {"train": {f"img/train/x/{name}": points for name, points in found.items()}}
