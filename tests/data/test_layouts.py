@@ -255,6 +255,40 @@ def test_broken_exports(write, file, content, reason, tmp_path):
     assert len(report.bad) >= 1 and reason in report.bad[0][1] and "\n" not in report.bad[0][1]
 
 
+UNSEEN = {
+    "Label Studio": ("a.json", [{"data": {"image": "1.jpg"}, "annotations": []}]),
+    "Labelbox": ("a.ndjson", {"data_row": {"external_id": "1.jpg"}, "projects": {"p": {"labels": []}}}),
+    "VoTT": ("a.json", {"assets": {"1": {"asset": {"name": "1.jpg", "state": 0}, "regions": []}}}),
+    "FiftyOne": ("labels.json", {"classes": ["head"], "labels": {"1": None}}),
+    "Scale": ("a.json", [{"params": {"attachment": "1.jpg"}, "status": "pending"}]),
+    "SuperAnnotate": ("1.jpg.json", {"metadata": {"name": "1.jpg", "status": "NotStarted"}, "instances": []}),
+    "TensorFlow": ("a.csv", "filename,xmin,ymin,xmax,ymax\n2.jpg,1,1,5,5\n"),
+}
+
+
+@pytest.mark.parametrize("tool", UNSEEN)
+def test_pictures_not_labelled_yet_do_not_count_nobody(tool, tmp_path):
+    name, content = UNSEEN[tool]
+    for number in "12":
+        layouts.picture(tmp_path / f"{number}.jpg")
+    (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    records, report = read_domain("X", tmp_path, progress=False)
+    assert report.bad == [] and report.notes["without an annotation, left out"][0].split(".")[0] == "1"
+    assert all(record.image.name != "1.jpg" for rows in records.values() for record in rows)
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.json"])
+def test_corners_in_the_place_of_a_size(name, tmp_path):
+    """A column or key bbox is a corner and a size; corners there give places outside the picture."""
+    found = foreign._pictures(tmp_path, numbers="4")
+    boxes = [[x + 200, y + 100, x + 210, y + 110] for x, y in found["4.jpg"]]
+    rows = "".join(f'4.jpg,"{box}"\n' for box in boxes)
+    listed = json.dumps([{"image": "4.jpg", "objects": [{"bbox": box} for box in boxes]}])
+    (tmp_path / name).write_text("image,bbox\n" + rows if name.endswith("csv") else listed)
+    _, report = read_domain("X", tmp_path, progress=False)
+    assert len(report.bad) == 1 and "are they two corners" in report.bad[0][1]
+
+
 def test_tracks_of_a_backup_are_refused(tmp_path):
     """CVAT's backup holds their key frames only: the frames between would count nobody."""
     foreign.cvat_backup(tmp_path)

@@ -378,8 +378,6 @@ JSON_PICTURES = {
             "labels": {
                 n: [{"label": 1, "bounding_box": _share(p)} for p in ps]
                 + [{"label": 0, "bounding_box": [0, 0, 0.1, 0.1]}]
-                if ps
-                else None
                 for n, ps in f.items()
             },
         },
@@ -444,6 +442,28 @@ TEXT_PICTURES = {
 }
 
 
+def csv_of_picture_sizes(root: Path) -> Found:
+    """Points with the picture's own size in the columns width and height."""
+    found = {name: points for name, points in _pictures(root).items() if points}
+    rows = [f"{n},{x},{y},320,240\n" for n, ps in found.items() for x, y in ps]
+    _text(root / "labels.csv", "image,x,y,width,height\n" + "".join(rows))
+    return {"train": found}
+
+
+def underscores(root: Path) -> Found:
+    """Human-Head is a head: the persons beside it are not counted, too."""
+    found = _pictures(root)
+    rows = [
+        {
+            "image": n,
+            "annotations": [{"label": label, "point": p} for label in ("Human-Head", "person") for p in _xy(ps)],
+        }
+        for n, ps in found.items()
+    ]
+    _json(root / "labels.json", rows)
+    return {"train": found}
+
+
 def vertex_splits(root: Path) -> Found:
     found = _pictures(root / "images")
     uses = dict(zip(found, ("training", "test", "validation", "training"), strict=True))
@@ -496,6 +516,8 @@ CASES = {
     "json-each of EuroCity Persons with riders": eurocity,
     "json-each of SuperAnnotate, polygons": superannotate_shapes,
     "json-pictures of Vertex AI with splits": vertex_splits,
+    "json-pictures with Human-Head": underscores,
+    "csv-heads with sizes of pictures": csv_of_picture_sizes,
     **{f"json-pictures {name}": write for name, write in JSON_PICTURES.items()},
     **{f"text-pictures {name}": write for name, write in TEXT_PICTURES.items()},
 }

@@ -115,6 +115,18 @@ def check_points(points: np.ndarray, size: tuple[int, int], image: Path) -> tupl
     return ("no heads",) * (len(points) == 0) + ("points outside",) * bool(outside.any())
 
 
+def check_boxes(points: np.ndarray, sizes: np.ndarray, size: tuple[int, int], image: Path) -> None:
+    """Raise `BadFile` when many boxes around points [N, 2] reach far outside an image of ``size`` (H, W): their second corners
+    were taken for widths and heights.
+    """
+    far = (points + sizes / 2 > 1.1 * np.array([size[1], size[0]])).any(axis=1)
+    if far.sum() > max(0.25 * len(points), 2):
+        corners = "are they two corners, where a corner, a width and a height are expected?"
+        raise BadFile(
+            image, f"{far.sum()} of {len(points)} boxes reach far outside the {size[1]}x{size[0]} image: {corners}"
+        )
+
+
 def like_fractions(points: np.ndarray) -> bool:
     """Whether two or more different points [N, 2] all lie in the first pixel, as fractions of the picture do."""
     in_one = len(points) > 1 and bool(((points >= 0) & (points <= 1)).all())
@@ -141,6 +153,8 @@ def _check(
     if not upright:
         points = turn_points(points, info.orientation, info.size)
         sizes = sizes[:, ::-1] if sizes is not None and info.orientation >= 5 else sizes
+    if sizes is not None:
+        check_boxes(points, sizes, info.size, entry.image)
     notes += check_points(points, info.size, entry.image)
     if region is not None:
         inside = inside_region(points, region, info.size, entry.image)

@@ -8,7 +8,8 @@ xmin,ymin,xmax,ymax (or x1 ...) or x,y,width,height, perhaps label and split. Op
 which are named here for people; boxes of groups (IsGroupOf) and of pictures of people (IsDepiction) are left out. Or one column:
 bbox ``[x, y, width, height]`` (the first wheat heads of Kaggle), BoxesString ``x0 y0 x1 y1;...`` (all of a picture; GWHD). Without:
 makesense.ai's ``label,x,y,image,width,height`` (points), ``label,x,y,w,h,image,width,height`` (boxes), or ``image,x,y`` and
-``image,x0,y0,x1,y1,label`` (keras-retinanet, where ``image,,,,,`` is a picture of nobody). Sources: SkalskiP/make-sense
+``image,x0,y0,x1,y1,label`` (keras-retinanet, where ``image,,,,,`` is a picture of nobody). A picture without a line is unlabelled.
+A width and a height that are the same all over the file and beyond all x and y are the picture's own. Sources: SkalskiP/make-sense
 (src/logic/export), datumaro (open_images, vott_csv), strickvl/panlabel's samples (TensorFlow, Udacity, RetinaNet, wheat).
 """
 
@@ -28,6 +29,7 @@ from .tree import (
     Shape,
     annotation_files,
     from_shapes,
+    others,
     peek_lines,
     picture_root,
     split_of,
@@ -137,6 +139,14 @@ def _marks(fields: list[str], sized: bool) -> list[list[float]]:
     return [[x, y, x + size[0], y + size[1]] if sized else [x, y, *size] for x, y, *size in boxes]
 
 
+def _of_pictures(shapes: dict[str, list[Shape]]) -> bool:
+    """Whether the sizes beside corners [x, y] are those of the pictures, not of boxes."""
+    corners = [shape.corners for mine in shapes.values() for shape in mine]
+    sizes = {(x1 - x0, y1 - y0) for x0, y0, x1, y1 in corners}
+    places = {(x0, y0) for x0, y0, _, _ in corners}
+    return len(sizes) == 1 and len(places) > 2 and all(x < w and y < h for x, y in places for w, h in sizes)
+
+
 def _rows(path: Path) -> Iterator[Labelled]:
     where = _columns(path)
     assert where is not None
@@ -157,6 +167,8 @@ def _rows(path: Path) -> Iterator[Labelled]:
         except (ValueError, IndexError):
             reason = BadFile(path, f"line {number} is not as the first: {','.join(row)[:60]}")
             yield Labelled(split, f"line {number}", path, path, reason)
+    if where["sized"] and len(where["corners"]) == 4 and _of_pictures(shapes):
+        shapes = {name: [Shape(shape.label, shape.corners[:2]) for shape in mine] for name, mine in shapes.items()}
     for name, mine in shapes.items():
         yield Labelled(splits[name], name, pictures.find(name, splits[name]), path, mine)
 
@@ -167,7 +179,9 @@ def _recognise(root: Path) -> bool:
 
 def _entries(root: Path) -> Iterator[Entry]:
     found = [path for path in annotation_files(root, *SUFFIXES) if is_heads_csv(path)]
-    yield from from_shapes(row for path in found for row in _rows(path))
+    rows = [row for path in found for row in _rows(path)]
+    yield from from_shapes(rows)
+    yield from others(picture_root(found[0]), rows) if found else ()
 
 
 LAYOUT = Layout(

@@ -25,12 +25,12 @@ from .tree import (
     Pictures,
     Shape,
     from_shapes,
+    others,
     peek_json,
     relative,
     split_of,
     surrounding,
     walk,
-    walk_pictures,
 )
 
 SUFFIXES = (".json", ".geojson")
@@ -41,14 +41,17 @@ def _files(root: Path) -> list[Path]:
     return [path for path in walk(root) if path.suffix.lower() in SUFFIXES] if root.is_dir() else []
 
 
-def _marks(content: Any) -> list[Shape]:
+def _marks(content: Any) -> list[Shape] | None:
+    """The shapes of a picture; None if nobody has labelled it yet (SuperAnnotate)."""
     if isinstance(content, dict) and content.get("type") == "FeatureCollection":
         return [shape for feature in content["features"] for shape in _feature(feature)]
     if isinstance(content, dict) and content.get("identity") == "frame":
         return list(_eurocity(content))
     if isinstance(content, dict) and not any(isinstance(content.get(key), list) for key in MARKS):
         raise TypeError("no marks")
-    return shapes_of(content)
+    told = content.get("metadata") if isinstance(content, dict) else None
+    unseen = isinstance(told, dict) and told.get("status") in ("NotStarted", "Skipped")
+    return shapes_of(content) or (None if unseen else [])
 
 
 def _feature(feature: dict[str, Any]) -> list[Shape]:
@@ -100,7 +103,8 @@ def _recognise(root: Path) -> bool:
     for path in _files(root)[:PEEKED]:
         try:
             content = peek_json(path)
-            if content is not None and _image(path, content, pictures, "train") and _marks(content) is not None:
+            if content is not None and _image(path, content, pictures, "train"):
+                _marks(content)
                 return True
         except (*MALFORMED, BadFile):
             continue
@@ -110,10 +114,7 @@ def _recognise(root: Path) -> bool:
 def _entries(root: Path) -> Iterator[Entry]:
     rows = list(_rows(root))
     yield from from_shapes(rows)
-    known = {row.image for row in rows}
-    for image in walk_pictures(root):
-        if image not in known:
-            yield Entry("unlabelled", relative(image, root), image, None)
+    yield from others(root, rows)
 
 
 LAYOUT = Layout("json-each", _recognise, _entries, upright_points=True, deep=True)

@@ -12,7 +12,8 @@
 
 Sources: persts/DotDotGoose (doc/schema.md), strickvl/panlabel's samples of CreateML, Labelbox and BDD100K.
 
-The forms of a mark are in `marks`. A picture without marks has nobody on it.
+The forms of a mark are in `marks`. A picture without marks has nobody on it; one of which the tool says that it is not labelled yet
+is unlabelled.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def _named(row: Any) -> Row | None:
     if isinstance(row.get("data_row"), dict) and isinstance(row.get("projects"), dict):
         labels = [label for project in row["projects"].values() for label in project["labels"][:1]]
         marks = [mark for label in labels for mark in label["annotations"]["objects"]]
-        return Row(str(row["data_row"].get("external_id", "")), marks)
+        return Row(str(row["data_row"].get("external_id", "")), marks if labels else None)
     name = next((row[key] for key in _NAMES if isinstance(row.get(key), str)), "")
     found: Any = next((row[key] for key in MARKS if isinstance(row.get(key), list | dict)), None)
     named = Path(name.replace("\\", "/")).suffix.lower() in IMAGE_SUFFIXES
@@ -88,7 +89,8 @@ def _files(root: Path, most: int | None = None) -> list[Path]:
     for path in annotation_files(root, *SUFFIXES)[:most]:
         try:
             rows = _rows(_read(path, first=True))
-            if rows and rows[0] is not None and shapes_of(rows[0].marks) is not None:
+            if rows and rows[0] is not None:
+                shapes_of(rows[0].marks or [])
                 found.append(path)
         except MALFORMED:
             continue
@@ -104,7 +106,8 @@ def _labelled(path: Path) -> Iterator[Labelled]:
                 raise BadFile(path, f"{where} has no name and marks")
             image = pictures.find(row.name, row.split or split)
             own = split_of(image.parent.name) if split == "train" and is_file(image) else None
-            yield Labelled(row.split or own or split, row.name, image, path, shapes_of(row.marks))
+            shapes = None if row.marks is None else shapes_of(row.marks)
+            yield Labelled(row.split or own or split, row.name, image, path, shapes)
         except BadFile as bad:
             yield Labelled(split, where, path, path, bad)
         except MALFORMED:

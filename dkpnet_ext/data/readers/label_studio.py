@@ -4,7 +4,8 @@
 
 A task per image: ``data.image`` and ``annotations[0].result`` with ``keypointlabels``, ``rectanglelabels`` and others; values are
 per cent of the picture, of a rectangle its top left corner, about which ``rotation`` (degrees) turns it, of an ellipse its
-centre. A polygon gives the centre of its extent; brushes are refused. Predictions and cancelled annotations are left out. Uploads
+centre. A polygon gives the centre of its extent; brushes are refused. Predictions and cancelled annotations are left out; a task
+without others is unlabelled. Uploads
 are called ``1a2b3c4d-1.jpg``: the part before the hyphen is left out if need be. Source: HumanSignal/label-studio-sdk (converter).
 """
 
@@ -70,12 +71,14 @@ def _name(task: dict[str, Any]) -> str:
     return unquote(str(value)).split("?d=")[-1].split("?")[0]
 
 
-def _values(task: dict[str, Any]) -> list[dict[str, Any]]:
+def _values(task: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The values of a task's first annotation; None: it has none."""
     if "data" in task:
         done = task.get("annotations") or task.get("completions") or []
         done = [annotation for annotation in done if not annotation.get("was_cancelled")]
-        results = done[0]["result"] if done else []
-        values = [result | result["value"] for result in results if "value" in result]
+        if not done:
+            return None
+        values = [result | result["value"] for result in done[0]["result"] if "value" in result]
     else:
         lists = [value for value in task.values() if isinstance(value, list)]
         values = [value for values in lists for value in values if isinstance(value, dict)]
@@ -108,7 +111,8 @@ def _rows(path: Path) -> Iterator[Labelled]:
             short = re.sub(r"^[0-9a-f]{8}-", "", name.split("/")[-1])
             image = pictures.find(name, split)
             image = image if is_file(image) else pictures.find(short, split)
-            yield Labelled(split, short, image, path, [_shape(value) for value in _values(task)])
+            values = _values(task)
+            yield Labelled(split, short, image, path, None if values is None else list(map(_shape, values)))
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise BadFile(path, f"not as Label Studio's files are ({type(error).__name__}: {error})") from None
 

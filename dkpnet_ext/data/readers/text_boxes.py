@@ -16,7 +16,18 @@ from pathlib import Path
 
 from ..images import BadFile
 from .base import Entry, Layout, read_text
-from .tree import PEEKED, Labelled, Shape, from_shapes, peek_lines, relative, split_of, surrounding, walk_pictures
+from .tree import (
+    PEEKED,
+    Labelled,
+    Shape,
+    from_shapes,
+    others,
+    peek_lines,
+    relative,
+    split_of,
+    surrounding,
+    walk_pictures,
+)
 
 _FOLDERS = ("label_2", "labels", "labelTxt", "Label", "labels_2", "annotations")
 _HEADERS = ("imagesource:", "gsd:")  # of DOTA
@@ -74,8 +85,7 @@ def _rows(root: Path) -> Iterator[Labelled]:
 def _entries(root: Path) -> Iterator[Entry]:
     rows = list(_rows(root))
     yield from from_shapes(rows)
-    known = {row.image for row in rows}
-    yield from (Entry("unlabelled", relative(i, root), i, None) for i in walk_pictures(root) if i not in known)
+    yield from others(root, rows)
 
 
 LAYOUT = Layout("text-boxes", _recognise, _entries, upright_points=True, deep=True)

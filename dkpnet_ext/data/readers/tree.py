@@ -39,7 +39,7 @@ BODIES = frozenset(
         "riders",
         "cyclist",
     }
-    | {"co-rider", "person_sitting", "man", "woman", "boy", "girl"}
+    | {"co rider", "person sitting", "man", "woman", "boy", "girl"}
 )
 FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "head")  # keypoints of a person that mark the head
 PEEKED_BYTES = 1 << 16  # of a text file, by `peek_lines`
@@ -190,15 +190,20 @@ class Labelled(NamedTuple):
     name: str
     image: Path
     file: Path  # of the annotation
-    shapes: Sequence[Shape] | BadFile
+    shapes: Sequence[Shape] | BadFile | None  # None: the file says that nobody has labelled it yet
     ignored: Sequence[Sequence[float]] = ()  # boxes (x0, y0, x1, y1) in which nobody is annotated
+
+
+def is_called(label: str, names: frozenset[str]) -> bool:
+    """Whether a label is one of the names: Human-Head is "human head"."""
+    return re.sub(r"[\s_-]+", " ", label.strip().lower()) in names
 
 
 def choose_labels(labels: Iterable[str]) -> frozenset[str]:
     """Which labels are heads: those called so, else faces, else persons, else all of them."""
     given = frozenset(labels)
     for known in (HEADS, FACES, BODIES):
-        if chosen := frozenset(label for label in given if label.strip().lower() in known):
+        if chosen := frozenset(label for label in given if is_called(label, known)):
             return chosen
     return given
 
@@ -223,7 +228,7 @@ def to_heads(shapes: Sequence[Shape], path: Path, chosen: frozenset[str], fracti
             raise BadFile(path, f"a {label or 'shape'} whose coordinates are not 2 or 4 numbers") from None
         if len(numbers) == 4:
             x0, y0, x1, y1 = numbers
-            body = label.strip().lower() in BODIES
+            body = is_called(label, BODIES)
             points.append(((x0 + x1) / 2, min(y0, y1) if body else (y0 + y1) / 2))
             boxes, top = boxes + 1, top or body
             sizes.append((abs(x1 - x0), abs(y1 - y0)))
@@ -236,15 +241,17 @@ def to_heads(shapes: Sequence[Shape], path: Path, chosen: frozenset[str], fracti
 def from_shapes(rows: Iterable[Labelled], fractions: bool = False, labels: Iterable[str] = ()) -> Iterator[Entry]:
     """Entries of labelled images. ``labels``: all of the data set's, where its files list them."""
     everything = list(rows)
-    used = {shape.label for row in everything if not isinstance(row.shapes, BadFile) for shape in row.shapes}
+    used = {shape.label for row in everything if not isinstance(row.shapes, BadFile) for shape in row.shapes or ()}
     chosen = choose_labels(set(labels) or used)
     if not chosen & used:  # heads are listed and none is drawn: persons are, or no people at all
-        chosen = frozenset(label for label in used if label.strip().lower() in FACES | BODIES) or chosen
+        chosen = frozenset(label for label in used if is_called(label, FACES | BODIES)) or chosen
     seen: set[tuple[str, Path]] = set()
     for split, called, image, file, shapes, ignored in everything:
         # Some tools write the whole path on the machine that they ran on, or an address (s3://...).
         name = re.split(r"[/\\]", called)[-1] if re.match(r"/|[A-Za-z0-9]+:|\\", called) else called.replace("\\", "/")
-        if isinstance(shapes, BadFile):
+        if shapes is None:
+            yield Entry("unlabelled", name, image, None)
+        elif isinstance(shapes, BadFile):
             yield Entry(split, name, image, partial(fail, shapes.path, str(shapes)))
         elif (split, image) in seen:
             yield Entry(split, name, image, partial(fail, file, f"{name} is annotated twice"))
@@ -252,6 +259,12 @@ def from_shapes(rows: Iterable[Labelled], fractions: bool = False, labels: Itera
             seen.add((split, image))
             region = partial(_without, ignored) if ignored else None
             yield Entry(split, name, image, partial(to_heads, shapes, file, chosen & used, fractions), region)
+
+
+def others(root: Path, rows: Iterable[Labelled]) -> Iterator[Entry]:
+    """Entries of the pictures below ``root`` that no row is about: they are unlabelled."""
+    known = {row.image for row in rows}
+    yield from (Entry("unlabelled", relative(i, root), i, None) for i in walk_pictures(root) if i not in known)
 
 
 def _without(boxes: Sequence[Sequence[float]]) -> np.ndarray:

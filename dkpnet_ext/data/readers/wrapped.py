@@ -61,7 +61,7 @@ def unwrap(content: Any) -> list[Row] | None:
             if own["answer"] == "accept"
         ]
     if isinstance(first.get("params"), dict) and "attachment" in first["params"]:
-        return [Row(own["params"]["attachment"], own["response"]["annotations"]) for own in content]
+        return [Row(own["params"]["attachment"], (own.get("response") or {}).get("annotations")) for own in content]
     if isinstance(first.get("data_units"), dict):
         units = [unit for own in content for unit in own["data_units"].values()]
         return [Row(unit["data_title"], list(map(_encord, unit["labels"]["objects"]))) for unit in units]
@@ -70,23 +70,29 @@ def unwrap(content: Any) -> list[Row] | None:
 
 def _of_object(content: dict[str, Any]) -> list[Row] | None:
     if isinstance(content.get("assets"), dict):
-        return [Row(own["asset"]["name"], list(map(_vott, own["regions"]))) for own in content["assets"].values()]
+        seen = {key: own["asset"].get("state", 2) > 0 or bool(own["regions"]) for key, own in content["assets"].items()}
+        return [
+            Row(own["asset"]["name"], list(map(_vott, own["regions"])) if seen[key] else None)
+            for key, own in content["assets"].items()
+        ]
     if isinstance(content.get("images"), list) and "label_classes" in content:
-        return [Row(own["image_name"], list(map(_hasty, own["labels"]))) for own in content["images"]]
+        return [
+            Row(
+                own["image_name"],
+                list(map(_hasty, own["labels"])) or (None if own.get("image_status") == "NEW" else []),
+            )
+            for own in content["images"]
+        ]
     if isinstance(content.get("samples"), list):
         return list(map(_sample, content["samples"]))
-    if "classes" in content and isinstance(
-        content.get("labels"), dict
-    ):  # FiftyOneImageDetectionDataset: numbers of classes
-        classes = content["classes"]
-        named = {
-            name: [
-                own | {"label": classes[own["label"]]} if isinstance(own["label"], int) else own for own in marks or []
-            ]
-            for name, marks in content["labels"].items()
-        }
-        return [Row(name, marks) for name, marks in named.items()]
+    if "classes" in content and isinstance(content.get("labels"), dict):  # FiftyOneImageDetectionDataset
+        return [Row(name, _named(marks, content["classes"])) for name, marks in content["labels"].items()]
     return None
+
+
+def _named(marks: Any, classes: list[str]) -> Any:
+    """Numbers of classes by their names; null: unlabelled."""
+    return marks and [own | {"label": classes[own["label"]]} if isinstance(own["label"], int) else own for own in marks]
 
 
 def _box(label: str, x0: float, y0: float, x1: float, y1: float) -> dict[str, Any]:
