@@ -141,6 +141,9 @@ def test_what_was_guessed_is_said(tmp_path):
     text = str(read_domain("X", tmp_path, progress=False)[1])
     assert text.startswith(f"X: layout coco in {tmp_path}, 4 pictures, 9 boxes -> centres\n")
     assert "  counted as heads: head\n" in text
+    variants.open_images(tmp_path / "kinds")
+    text = str(read_domain("X", tmp_path / "kinds", progress=False)[1])
+    assert "  counted as heads: human head\n  not counted: 2 (/m/07j7r, face)\n" in text
     foreign.mot(tmp_path / "mot")
     assert "boxes -> top-centres" in str(read_domain("X", tmp_path / "mot", progress=False)[1])
 

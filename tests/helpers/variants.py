@@ -262,6 +262,14 @@ def mot_labels(root: Path) -> Found:
     return {"train": found}
 
 
+def mot_from_zero(root: Path) -> Found:
+    """Pictures frame_000000.jpg ..., frames from 1."""
+    _mot(root / "S1", lambda n, x, y, w, h: f"{n},1,{x},{y + 5},{w},{h},1,1,1.0\n")
+    for path in sorted((root / "S1" / "img1").iterdir()):
+        path.rename(path.with_name(f"frame_00000{int(path.stem) - 1}.jpg"))
+    return {"train": {f"S1/frame_00000{int(number) - 1}.jpg": points for number, points in HEADS.items()}}
+
+
 def mot15(root: Path) -> Found:
     """Places in the world are no classes; a person's box gives the middle of its top edge."""
     found = _mot(root / "S1", lambda n, x, y, w, h: f"{n},1,{x},{y + 5},{w},{h},1,3.5,2.1,0\n")
@@ -510,6 +518,7 @@ CASES = {
     "visdrone with ignored regions": visdrone_ignored,
     "mot of CVAT": mot_labels,
     "mot of MOT15": mot15,
+    "mot with pictures from 0": mot_from_zero,
     "mot of heads and ignored boxes": head_tracking,
     "dot-images of TRANCOS": trancos,
     "json-each GeoJSON of QuPath": geojson_of_qupath,

@@ -34,6 +34,7 @@ class Heads(NamedTuple):
     fractions: bool = False  # x and y are fractions of the picture's width and height, not pixels
     labels: frozenset[str] = frozenset()  # what was counted, where there are labels
     sizes: np.ndarray | None = None  # float64 [N, 2] (width, height) of the heads' boxes, in the unit of the points
+    left: frozenset[str] = frozenset()  # labels of the data set that are not counted
 
 
 class Entry(NamedTuple):

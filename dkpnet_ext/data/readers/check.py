@@ -51,6 +51,7 @@ class Report:
     boxes: int = 0  # heads that were annotated as boxes
     top: bool = False  # the middle of whose top edge was taken
     labels: frozenset[str] = frozenset()  # what was counted as a head, where there are labels
+    left: frozenset[str] = frozenset()  # labels that were not counted
 
     def note(self, what: str, name: str) -> None:
         self.notes.setdefault(what, []).append(name)
@@ -75,6 +76,8 @@ class Report:
             lines.append(line)
         if self.labels:
             lines.append(f"  counted as heads: {', '.join(sorted(label or 'no label' for label in self.labels))}")
+        if self.left:
+            lines.append(f"  not counted: {some(sorted(label or 'no label' for label in self.left))}")
         lines += [f"  {what}: {some(names)}" for what, names in sorted(self.notes.items())]
         return "\n".join(lines + bad_lines(self.bad))
 
@@ -241,6 +244,7 @@ def read_domain(
             report.boxes += heads.boxes
             report.top |= heads.top
             report.labels |= heads.labels
+            report.left |= heads.left
         for note in notes:
             report.note(note, f"{entry.split}/{entry.name}")
     _note_twins(records, report)

@@ -6,7 +6,8 @@ A line per box: ``frame,id,x,y,w,h,considered,class,visibility`` (MOT16 and late
 in the world (MOT15). Counted are boxes that are considered (the challenge does not consider persons who stand or sit), of class 1
 (pedestrian) where there is a class: the middle of the top edge. Of HT21 all classes but 3 (ignore), the centre: heads of
 pedestrians, of persons on vehicles, and static ones. gt/labels.txt, which CVAT and datumaro write, names the classes. Sequences
-without gt are unlabelled. Boxes begin at 1 there; this pixel is left as it is. Sources: JonathonLuiten/TrackEval
+without gt are unlabelled. Frames and boxes begin at 1
+there: pictures that begin at 0 are moved, boxes not. Sources: JonathonLuiten/TrackEval
 (mot_challenge_2d_box, head_tracking_challenge), datumaro (mot).
 """
 
@@ -52,8 +53,12 @@ def _rows(root: Path) -> Iterator[Labelled]:
         for row, label in zip(*_boxes(folder), strict=True):
             x, y, w, h = row[2:6]
             by_frame.setdefault(int(row[0]), []).append(Shape(label, (x, y, x + w, y + h)))
-        for image in pictures(folder / "img1"):
-            shapes = by_frame.get(int("0" + "".join(c for c in image.stem if c.isdecimal())), [])
+        images = [
+            (image, int("0" + "".join(c for c in image.stem if c.isdecimal()))) for image in pictures(folder / "img1")
+        ]
+        first = int(0 in (number for _, number in images) and 0 not in by_frame)  # the challenge's frames begin at 1
+        for image, number in images:
+            shapes = by_frame.get(number + first, [])
             yield Labelled(split, f"{folder.name}/{image.name}", image, path, shapes)
 
 

@@ -214,7 +214,9 @@ def surrounding(corners: Iterable[Sequence[Any]]) -> list[float]:
     return [xs[0], ys[0]] if len(xs) == 1 else [min(xs), min(ys), max(xs), max(ys)]
 
 
-def to_heads(shapes: Sequence[Shape], path: Path, chosen: frozenset[str], fractions: bool) -> Heads:
+def to_heads(
+    shapes: Sequence[Shape], path: Path, chosen: frozenset[str], fractions: bool, left: frozenset[str] = frozenset()
+) -> Heads:
     """The points of the chosen shapes: a box gives its centre, a person's box the middle of its top edge."""
     points, boxes, top, sizes = [], 0, False, []
     for label, corners in (shape for shape in shapes if shape.label in chosen):
@@ -235,7 +237,7 @@ def to_heads(shapes: Sequence[Shape], path: Path, chosen: frozenset[str], fracti
         else:
             points.append((numbers[0], numbers[1]))
     known = as_points(np.array(sizes).reshape(-1, 2), path) if boxes == len(points) and not top else None
-    return Heads(as_points(np.array(points).reshape(-1, 2), path), boxes, top, fractions, chosen, known)
+    return Heads(as_points(np.array(points).reshape(-1, 2), path), boxes, top, fractions, chosen, known, left)
 
 
 def from_shapes(rows: Iterable[Labelled], fractions: bool = False, labels: Iterable[str] = ()) -> Iterator[Entry]:
@@ -258,7 +260,13 @@ def from_shapes(rows: Iterable[Labelled], fractions: bool = False, labels: Itera
         else:
             seen.add((split, image))
             region = partial(_without, ignored) if ignored else None
-            yield Entry(split, name, image, partial(to_heads, shapes, file, chosen & used, fractions), region)
+            yield Entry(
+                split,
+                name,
+                image,
+                partial(to_heads, shapes, file, chosen & used, fractions, frozenset(used - chosen)),
+                region,
+            )
 
 
 def others(root: Path, rows: Iterable[Labelled]) -> Iterator[Entry]:
