@@ -1,14 +1,15 @@
 """A counter adapted to pictures of a domain that it never saw: MAE on that domain's test pictures by the number of labels.
 
-python experiments/adapt.py FOLDER --data station|NAME=FOLDER [--pictures 5 10 ...] [--seeds 0 1 2] [--methods adapt scratch]
+python experiments/adapt.py FOLDER --data station|NAME=FOLDER [--pictures 5 10 ...] [--seeds 0 1 2] [--methods adapt scratch small]
     [--start starter|CHECKPOINT] [--old NAME=FOLDER] [--weights ImageNet weights of the backbone]
 python experiments/adapt.py FOLDER --report
 
 A seed chooses the labelled pictures and the draws of the training. A data set without test pictures is tested on those that
 were not chosen. Every run is a line of FOLDER/rows.jsonl, with the counts of every picture, so that rules for a factor and
 for intervals can be compared without another run; runs that stand there already are not repeated. `scratch` trains the
-same network from the ImageNet weights, with as many steps on the same pictures, at the rate of preset `small`. `--old` says what
-the counter forgets: MAE on the validation pictures of a data set that it was trained on.
+same network from the ImageNet weights, with as many steps on the same pictures, at the rate of preset `small`; `small` is
+the command `train small --epochs 2 --eval-every 1`, about as many steps. `--old` says what the counter forgets: MAE on the
+validation pictures of a data set that it was trained on.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ from dkpnet_ext.markdown import table
 from dkpnet_ext.models import CrowdCounter, load_model
 from dkpnet_ext.synthetic.scenes import render
 from dkpnet_ext.training import PRESETS, train
+from dkpnet_ext.training.choice import ADAPTED, FACTOR, UNCHANGED
+from dkpnet_ext.training.crossing import FILE, PARTS
+from dkpnet_ext.training.factor import least_absolute, scaled_by_others
+from dkpnet_ext.training.log import read_metrics
 
 TESTED = 60  # drawn test pictures
 
@@ -78,15 +83,18 @@ def measure(a: argparse.Namespace, key: dict[str, Any], starter: CrowdCounter, o
     """Train once; returns the row."""
     number, seed = key["pictures"], key["seed"]
     domain, test = pictures(key["data"], number, seed, starter)
-    config = PRESETS["adapt"].config
+    config = PRESETS["small" if key["method"] == "small" else "adapt"].config
     config.output = a.folder / f"{domain.name}-{key['method']}-{number}-{seed}-{key['epochs']}"
-    config.device, config.seed, config.start = "cpu", seed, a.start
-    config.data.workers, config.optim.epochs = 0, key["epochs"]
+    config.device, config.seed, config.data.workers = "cpu", seed, 0
+    if key["method"] == "small":
+        config.model.weights, config.optim.epochs, config.eval_every = str(a.weights), 2, 1
+    else:
+        config.start, config.optim.epochs = a.start, key["epochs"]
     if key["method"] == "scratch":
         config.start = str(untrained(a.folder / "untrained", starter, a.weights, seed))
         config.optim.lr = PRESETS["small"].config.optim.lr
     cpu = time.process_time()
-    run = train(config, [domain], extras=key["method"] == "adapt")  # of `scratch` no intervals are asked for
+    run = train(config, [domain], extras=key["method"] == "adapt")  # of the others no intervals are asked for
     model = load_model(run).for_inference("torch")
     cpu = time.process_time() - cpu
     held = split_validation(domain.train, config.data.val_fraction)[1]
@@ -103,6 +111,9 @@ def measure(a: argparse.Namespace, key: dict[str, Any], starter: CrowdCounter, o
     }
     if key["method"] == "adapt":
         row |= {
+            "val": [record["val"] for record in read_metrics(run / "metrics.jsonl") if "val" in record],
+            "adapted": counts(load_model(run / "stage1" / "best").for_inference("torch"), test),
+            "crossed": crossed_counts(run, domain, held),
             "labelled_before": counts(starter, domain.train),
             "test_before": _starter_counts(starter, key["data"], tuple(i.name for i in test), test),
             "old_labels": [item.count for item in old],
@@ -110,6 +121,55 @@ def measure(a: argparse.Namespace, key: dict[str, Any], starter: CrowdCounter, o
             "old_after": counts(model, old),
         }
     return key | row
+
+
+def crossed_counts(run: Path, domain: Domain, held: list[Item]) -> list[float]:
+    """Of the labelled pictures, each by the counter that was adapted without it; [] where there are too few or enough."""
+    file = run / FILE
+    if not file.exists():
+        return []
+    order = [i for i, item in enumerate(domain.train) if item not in held] + [domain.train.index(i) for i in held]
+    part_of = np.random.default_rng(0).permutation(len(order)) % PARTS
+    found = np.empty(len(order))
+    for part, values in json.loads(file.read_text()).items():
+        found[np.array(order)[part_of == int(part)]] = values[domain.name]
+    return [round(count, 3) for count in found.tolist()]
+
+
+def rules(row: dict[str, Any]) -> dict[str, float]:
+    """Test MAE of an adaptation's candidates, and of what the rules keep: `held-out` the adapted counter where an epoch was better
+    on the held-out pictures, else the factor where it helps; `all labelled` what errs least on all of them (see `choose`).
+    """
+    labels, before = np.array(row["labels"], float), np.array(row["labelled_before"])
+    factor = least_absolute(before, labels)
+    tested = {
+        UNCHANGED: mae(row, "test", "before"),
+        FACTOR: mae(row, "test", "before", factor),
+        ADAPTED: float(np.abs(np.array(row["adapted"]) - row["test_labels"]).mean()),
+    }
+    judged = {UNCHANGED: before, FACTOR: scaled_by_others(before, labels), ADAPTED: np.array(row["crossed"])}
+    errors = {what: float(np.abs(counts - labels).mean()) for what, counts in judged.items()}
+    held = ADAPTED if min(row["val"][1:]) < row["val"][0] else min(UNCHANGED, FACTOR, key=lambda what: errors[what])
+    kept = {"held-out": held, "all labelled": min(errors, key=lambda what: errors[what])}
+    print(row["data"].partition("=")[0], row["pictures"], row["seed"], kept, *(
+        f"{what}: labelled {errors[what]:.2f}, test {tested[what]:.2f};" for what in tested
+    ))  # fmt: skip
+    return tested | {rule: tested[what] for rule, what in kept.items()} | {"best": min(tested.values())}
+
+
+def compare_rules(rows: list[dict[str, Any]]) -> str:
+    """Markdown: geometric mean of test MAE over the unchanged counter's, by data set."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for row in rows:
+        if row.get("crossed"):
+            name = row["data"].partition("=")[0]
+            found.setdefault(name, []).append(rules(row))
+    names = [f"{name} ({len(runs)} runs)" for name, runs in found.items()]
+    lines = [
+        (what, *(f"{np.exp(np.mean([np.log(run[what] / run[UNCHANGED]) for run in runs])):.3f}" for runs in found.values()))
+        for what in next(iter(found.values()), [{}])[0]
+    ]  # fmt: skip
+    return table(("kept", *names), lines)
 
 
 _known: dict[tuple[str, tuple[str, ...]], list[float]] = {}
@@ -137,7 +197,7 @@ def report(rows: list[dict[str, Any]]) -> str:
     lines = []
     for data, number in dict.fromkeys((row["data"], row["pictures"]) for row in rows):
         mine = [row for row in rows if (row["data"], row["pictures"]) == (data, number)]
-        by = {method: [row for row in mine if row["method"] == method] for method in ("adapt", "scratch")}
+        by = {method: [row for row in mine if row["method"] == method] for method in ("adapt", "scratch", "small")}
         first = by["adapt"]
         factors = [sum(row["labels"]) / sum(row["labelled_before"]) for row in first]
         lines.append(
@@ -151,7 +211,7 @@ def report(rows: list[dict[str, Any]]) -> str:
             )
         )  # fmt: skip
     heads = (
-        "Data", "pictures", "seeds", "unchanged", "times a factor", "adapted", "scratch", "old, adapted", "CPU s"
+        "Data", "pictures", "seeds", "unchanged", "times a factor", "adapted", "scratch", "small", "old, adapted", "CPU s"
     )  # fmt: skip
     return table(heads, lines)
 
@@ -162,7 +222,7 @@ def main() -> None:
     parser.add_argument("--data", default="station")
     parser.add_argument("--pictures", type=int, nargs="+", default=[5, 10, 20, 40, 100])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", choices=["adapt", "scratch"], default=["adapt"])
+    parser.add_argument("--methods", nargs="+", choices=["adapt", "scratch", "small"], default=["adapt"])
     parser.add_argument("--start", default="starter")
     parser.add_argument("--old")
     parser.add_argument("--weights", type=Path)
@@ -173,6 +233,7 @@ def main() -> None:
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     if a.report:
         print(report(done))
+        print(compare_rules(done))
         return
     starter = load_model(None if a.start == "starter" else a.start).for_inference("torch")
     old = []
@@ -189,7 +250,7 @@ def main() -> None:
                 a.folder.mkdir(parents=True, exist_ok=True)
                 with file.open("a") as out:
                     out.write(json.dumps(row) + "\n")
-                print(report([row]) if method == "adapt" else f"scratch {mae(row, 'test', 'after'):.2f}", flush=True)
+                print(report([row]) if method == "adapt" else f"{method} {mae(row, 'test', 'after'):.2f}", flush=True)
 
 
 if __name__ == "__main__":
