@@ -29,10 +29,6 @@ from dkpnet_ext.markdown import table
 from dkpnet_ext.models import CrowdCounter, load_model
 from dkpnet_ext.synthetic.scenes import render
 from dkpnet_ext.training import PRESETS, train
-from dkpnet_ext.training.choice import ADAPTED, FACTOR, UNCHANGED
-from dkpnet_ext.training.crossing import FILE, PARTS
-from dkpnet_ext.training.factor import least_absolute, scaled_by_others
-from dkpnet_ext.training.log import read_metrics
 
 TESTED = 60  # drawn test pictures
 
@@ -111,9 +107,6 @@ def measure(a: argparse.Namespace, key: dict[str, Any], starter: CrowdCounter, o
     }
     if key["method"] == "adapt":
         row |= {
-            "val": [record["val"] for record in read_metrics(run / "metrics.jsonl") if "val" in record],
-            "adapted": counts(load_model(run / "stage1" / "best").for_inference("torch"), test),
-            "crossed": crossed_counts(run, domain, held),
             "labelled_before": counts(starter, domain.train),
             "test_before": _starter_counts(starter, key["data"], tuple(i.name for i in test), test),
             "old_labels": [item.count for item in old],
@@ -121,55 +114,6 @@ def measure(a: argparse.Namespace, key: dict[str, Any], starter: CrowdCounter, o
             "old_after": counts(model, old),
         }
     return key | row
-
-
-def crossed_counts(run: Path, domain: Domain, held: list[Item]) -> list[float]:
-    """Of the labelled pictures, each by the counter that was adapted without it; [] where there are too few or enough."""
-    file = run / FILE
-    if not file.exists():
-        return []
-    order = [i for i, item in enumerate(domain.train) if item not in held] + [domain.train.index(i) for i in held]
-    part_of = np.random.default_rng(0).permutation(len(order)) % PARTS
-    found = np.empty(len(order))
-    for part, values in json.loads(file.read_text()).items():
-        found[np.array(order)[part_of == int(part)]] = values[domain.name]
-    return [round(count, 3) for count in found.tolist()]
-
-
-def rules(row: dict[str, Any]) -> dict[str, float]:
-    """Test MAE of an adaptation's candidates, and of what the rules keep: `held-out` the adapted counter where an epoch was better
-    on the held-out pictures, else the factor where it helps; `all labelled` what errs least on all of them (see `choose`).
-    """
-    labels, before = np.array(row["labels"], float), np.array(row["labelled_before"])
-    factor = least_absolute(before, labels)
-    tested = {
-        UNCHANGED: mae(row, "test", "before"),
-        FACTOR: mae(row, "test", "before", factor),
-        ADAPTED: float(np.abs(np.array(row["adapted"]) - row["test_labels"]).mean()),
-    }
-    judged = {UNCHANGED: before, FACTOR: scaled_by_others(before, labels), ADAPTED: np.array(row["crossed"])}
-    errors = {what: float(np.abs(counts - labels).mean()) for what, counts in judged.items()}
-    held = ADAPTED if min(row["val"][1:]) < row["val"][0] else min(UNCHANGED, FACTOR, key=lambda what: errors[what])
-    kept = {"held-out": held, "all labelled": min(errors, key=lambda what: errors[what])}
-    print(row["data"].partition("=")[0], row["pictures"], row["seed"], kept, *(
-        f"{what}: labelled {errors[what]:.2f}, test {tested[what]:.2f};" for what in tested
-    ))  # fmt: skip
-    return tested | {rule: tested[what] for rule, what in kept.items()} | {"best": min(tested.values())}
-
-
-def compare_rules(rows: list[dict[str, Any]]) -> str:
-    """Markdown: geometric mean of test MAE over the unchanged counter's, by data set."""
-    found: dict[str, list[dict[str, float]]] = {}
-    for row in rows:
-        if row.get("crossed"):
-            name = row["data"].partition("=")[0]
-            found.setdefault(name, []).append(rules(row))
-    names = [f"{name} ({len(runs)} runs)" for name, runs in found.items()]
-    lines = [
-        (what, *(f"{np.exp(np.mean([np.log(run[what] / run[UNCHANGED]) for run in runs])):.3f}" for runs in found.values()))
-        for what in next(iter(found.values()), [{}])[0]
-    ]  # fmt: skip
-    return table(("kept", *names), lines)
 
 
 _known: dict[tuple[str, tuple[str, ...]], list[float]] = {}
@@ -233,7 +177,6 @@ def main() -> None:
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     if a.report:
         print(report(done))
-        print(compare_rules(done))
         return
     starter = load_model(None if a.start == "starter" else a.start).for_inference("torch")
     old = []

@@ -1,22 +1,32 @@
-"""Adapting a trained counter to a few labelled pictures (``--from``): all of it goes on."""
+"""Adapting a trained counter to a few labelled pictures (``--from``): all of it goes on, and it stays if nothing is better."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import UserError
+from ..evaluation.calibration import fewest
 from ..models import load_model
 from ..models.attention import VariationalAttention
+from .checkpoint import save_model
 from .config import Config
+from .factor import Factor, find_factor
+from .log import Record, read_metrics
 from .losses import LINKS
 from .presets import PRESETS
 
 if TYPE_CHECKING:
+    import numpy as np
+    from lightning.fabric import Fabric
+
     from ..data import Item
     from ..models import CrowdCounter
+    from ..models.calibration import Calibration
 
 SPARE = 1
 """Ranks by which the intervals' quantiles are higher: the few held-out pictures chose the epoch. Of 20 of them 75 and 84 %
@@ -101,3 +111,65 @@ def check_held_out(val: Sequence[Item]) -> None:
     """Raises `UserError` if the held-out pictures have no people: their error could not choose an epoch."""
     if not any(item.count for item in val):
         raise UserError(f"no head is labelled on the held-out pictures ({len(val)}); label more pictures with people")
+
+
+def try_factor(
+    fabric: Fabric, best: Path, folder: Path, start: str, train: Sequence[Item], val: Sequence[Item]
+) -> Factor | None:
+    """What one factor does to the counter that was adapted; where no epoch was better than it and the factor is, ``best`` gets it.
+
+    Args:
+        best: folder of the run's best model, of which only the scale is changed; folder: of the run.
+        start: names the counter; train, val: the run's pictures.
+    """
+    model = load_model(start).to(fabric.device).for_inference("torch")
+    factor = find_factor(model, train, val, fabric.device)
+    if fabric.is_global_zero and factor is not None and factor.helps and no_epoch_was_better(folder):
+        kept = load_model(best)
+        scaled = type(kept)(**kept.arguments | {"density_scale": model.density_scale / factor.value})
+        scaled.load_state_dict(kept.state_dict())
+        save_model(scaled, best)
+    fabric.barrier()
+    return factor
+
+
+def _first_and_best(folder: Path) -> tuple[Record, Record]:
+    """Of a run folder's metrics.jsonl the record before the first step, and that of the lowest error."""
+    records = [r for r in read_metrics(folder / "metrics.jsonl") if math.isfinite(r.get("val", math.nan))]
+    return records[0], min(records, key=lambda record: record["val"])
+
+
+def no_epoch_was_better(folder: Path) -> bool:
+    """Whether the counter that was adapted is kept, perhaps with a factor."""
+    before, after = _first_and_best(folder)
+    return after is before
+
+
+def verdict(folder: Path, val: Sequence[Item], factor: Factor | None = None) -> str:
+    """One line: errors on the held-out pictures before and after, what is kept, and what a factor alone does."""
+    before, after = _first_and_best(folder)
+    parts = []
+    for name in dict.fromkeys(item.domain for item in val):
+        old, new = before[f"val/{name}"], after[f"val/{name}"]
+        images = sum(item.domain == name for item in val)
+        parts.append(f"{name} ({images} held-out pictures) MAE {old:.2f} before, {new:.2f} after")
+    kept = f"epoch {after['epoch']} is kept"
+    if after is before:
+        what = f"times {factor.value:.3f} is kept" if factor is not None and factor.helps else "is unchanged"
+        kept = f"no epoch was better: the counter {what}"
+    return f"Adaptation: {'; '.join(parts)}; {kept}.{f' {factor.words()}' if factor is not None else ''}"
+
+
+def interval_words(known: Calibration | None, crossed: Mapping[str, np.ndarray]) -> str:
+    """One line about the intervals of an adapted counter where they do not come from the held-out pictures; else "".
+
+    Args:
+        known: of the counter; crossed: of `crossed_errors`.
+    """
+    if known is not None and not any(known.quantiles.values()):
+        return f"Counts have no interval: it needs {fewest(0.9)} labelled pictures."
+    parts = [
+        f"{name}: from the errors on {len(errors)} labelled pictures, each left out of what counts it"
+        for name, errors in crossed.items()
+    ]
+    return f"Intervals of {'; '.join(parts)}." if parts else ""

@@ -1,4 +1,4 @@
-"""Errors on few labelled pictures, of which none can be spared: each is counted by a counter that was adapted without it."""
+"""Errors for the intervals of a counter adapted to few pictures: each is counted by a counter that was adapted without it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..evaluation.calibration import fewest
+from ..evaluation.calibration import fewest, relative_errors
 from ..files import output_folder, write_atomically
 from ..models import load_model
-from .adapt import SPARE, extend
+from .adapt import SPARE, extend, no_epoch_was_better
+from .factor import Factor, scaled_by_others
 from .stage import StageData, open_stage, train_epoch
 from .validation import predict_all
 
@@ -33,29 +34,23 @@ much as the adaptation itself. Such a counter has learned less than the one that
 FILE = "crossed.json"
 
 
-class Crossed(NamedTuple):
-    """A data set's labelled pictures, counted by counters that were adapted without them."""
+def crossed_errors(
+    fabric: Fabric,
+    config: Config,
+    folder: Path,
+    stop: Stop,
+    data: StageData,
+    names: Sequence[str],
+    factor: Factor | None,
+) -> dict[str, np.ndarray]:
+    """Relative errors (`relative_errors`) on the labelled pictures of the data sets that hold out too few for an interval of 90 %.
 
-    items: list[Item]
-    counts: np.ndarray  # float64 [n]
-
-    @property
-    def annotated(self) -> np.ndarray:
-        """Labelled counts, float64 [n]."""
-        return np.array([item.count for item in self.items], np.float64)
-
-
-def cross(
-    fabric: Fabric, config: Config, folder: Path, stop: Stop, data: StageData, names: Sequence[str]
-) -> dict[str, Crossed]:
-    """Labelled pictures of the data sets that hold out too few for an interval of 90 %, counted by counters adapted without them.
-
-    Their errors choose what is kept, and make its intervals: residuals of cross-validation around the counter that is kept, as of
-    the jackknife (Barber et al., Predictive inference with the jackknife+, 2021), which promises nothing for every case; what they
-    cover was measured (bench/results/adapt.md).
+    Residuals of cross-validation around the counter that is kept, as of the jackknife (Barber et al., Predictive inference with the
+    jackknife+, 2021), which promises nothing for every case; what they cover was measured (bench/results/adapt.md). Where no epoch
+    was better, the counter learned nothing from the pictures, and its own errors are taken, with a factor that of the others.
 
     Args:
-        folder: of the run, whose adaptation is done; data: its pictures; names: of the data sets.
+        folder: of the run, whose adaptation is done; data: its pictures; names: of the data sets; factor: of `try_factor`.
 
     Returns:
         By data set; one that has less than nine labelled pictures, no people, or enough held-out pictures is not in it.
@@ -72,8 +67,15 @@ def cross(
     }
     if not few:
         return {}
-    counts = _count_parts(fabric, config, folder, stop, data, names, few)
-    return {name: Crossed(items, counts[name]) for name, items in few.items()}
+    annotated = {name: np.array([item.count for item in items], np.float64) for name, items in few.items()}
+    if no_epoch_was_better(folder):
+        model = load_model(config.start).to(fabric.device).for_inference("torch")
+        counts = {name: predict_all(fabric, model, items, "fp32") for name, items in few.items()}
+        if factor is not None and factor.helps:
+            counts = {name: scaled_by_others(count, annotated[name]) for name, count in counts.items()}
+    else:
+        counts = _count_parts(fabric, config, folder, stop, data, names, few)
+    return {name: relative_errors(annotated[name], counts[name]) for name in few}
 
 
 def _count_parts(
@@ -98,7 +100,7 @@ def _count_parts(
         for name, items in few.items():
             learned += [item for item, own in zip(items, part_of[name], strict=True) if own != part]
         model = _adapt(
-            fabric, config, folder / f"part{part}", stop, learned, names, f"left out, part {part + 1} of {PARTS}"
+            fabric, config, folder / f"part{part}", stop, learned, names, f"interval, part {part + 1} of {PARTS}"
         )
         left = {
             name: [i for i, own in zip(items, part_of[name], strict=True) if own == part] for name, items in few.items()

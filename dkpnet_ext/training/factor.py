@@ -30,14 +30,9 @@ class Factor:
     scaled: float  # MAE with a factor; each picture is counted with that of the others
 
     @property
-    def possible(self) -> bool:
-        """Whether the counter sees what is labelled at all."""
-        return 1 / _MOST <= self.value <= _MOST
-
-    @property
     def helps(self) -> bool:
         """Whether the counter is better with it on pictures that had no part in it."""
-        return self.scaled < self.unchanged and self.possible
+        return self.scaled < self.unchanged and 1 / _MOST <= self.value <= _MOST
 
     def words(self) -> str:
         """One line for people."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,15 +24,15 @@ from ..evaluation.metrics import Metrics, markdown_table
 from ..files import output_folder, write_atomically
 from ..models import CrowdCounter, load_model
 from ..plots import overlay, tsne_plot
-from .adapt import SPARE
+from .adapt import SPARE, interval_words, verdict
 from .checkpoint import save_model
-from .choice import Choice, interval_words, verdict
 from .clustering import load_clusters
 from .config import Config
 from .log import Record
 from .validation import predict_all
 
 if TYPE_CHECKING:
+    from .factor import Factor
     from .stage import StageData
 
 _PLOTTED = 300  # at most as many images in the t-SNE plot
@@ -47,14 +48,15 @@ def finish(
     log: Callable[[Record], None],
     began: float,
     extras: bool = True,
-    choice: Choice | None = None,
+    factor: Factor | None = None,
+    crossed: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> None:
     """Evaluate the best model and write ``model/``, ``counts.csv``, pictures and, last of all, ``results.md``.
 
     Args:
         best: folder of the model; data: of stage I; began: `time.monotonic` of the start.
         extras: whether to compare with the trivial counters, measure the counter's intervals and draw pictures.
-        choice: of an adaptation, what it keeps.
+        factor: of `try_factor`; crossed: of `crossed_errors`.
     """
     model = load_model(best).to(fabric.device).for_inference("torch")
     tested = {d.name: d.test for d in domains if d.test}
@@ -73,11 +75,11 @@ def finish(
             for items in (data.train, data.val)
         )
         if extras:
-            adapted = {} if choice is None else {"spare": SPARE, "crossed": choice.errors}
-            final.calibration = calibrate(model, train_of, val_of, device=fabric.device, **adapted)
+            spare = 0 if config.start is None else SPARE
+            final.calibration = calibrate(model, train_of, val_of, device=fabric.device, spare=spare, crossed=crossed)
         text = results(rows, domains)
-        if choice is not None:
-            said = [verdict(folder, data.val, choice), interval_words(final.calibration, choice.errors)]
+        if config.start is not None:
+            said = [verdict(folder, data.val, factor), interval_words(final.calibration, crossed)]
             text = f"{' '.join(filter(None, said))}\n\n{text}"
         final.notes = (
             f"Trained on {', '.join(d.name for d in domains)} ({len(data.train)} images; {len(data.val)} more chose the "

@@ -22,11 +22,10 @@ from ..evaluation.inference import attention_vectors
 from ..files import locked, output_folder, remove_partial
 from ..models import CrowdCounter, DKPNet, load_model, registry
 from ..models.backbones import check_backbone
-from .adapt import adopt, check_held_out, extend
-from .choice import choose
+from .adapt import adopt, check_held_out, extend, try_factor
 from .clustering import cluster_attention, load_clusters, save_clusters
 from .config import Config
-from .crossing import cross
+from .crossing import crossed_errors
 from .interruption import Stop, one_line, stop_signals
 from .log import Record, RunLog
 from .losses import LINKS
@@ -52,7 +51,7 @@ def train(
             there was a validation ``val`` (the mean over the data sets of MAE / mean count) and the MAE of each data set;
             at last with the test images' errors. Of several processes only the first calls it.
         extras: whether the finished counter is compared with the trivial ones, its intervals are measured and pictures drawn,
-            beside the errors; without them the held-out pictures alone decide whether an adapted counter is kept.
+            beside the errors.
 
     Raises:
         UserError: bad settings or data, a full disk, too little memory.
@@ -93,12 +92,11 @@ def train(
         with _run_folder(fabric, folder, config, resuming, stop, callback) as log:
             data = StageData(train_items, labels, sources, val_items)
             best = train_stages(fabric, model, data, domains, config, folder, log, stop)
-            choice = None
+            factor, crossed = None, {}
             if config.start is not None:
-                crossed = cross(fabric, config, folder, stop, data, names) if extras else {}
-                choice = choose(fabric, folder, config.start, data, names, crossed)
-                best = choice.folder
-            finish(fabric, best, domains, data, config, folder, log, began, extras, choice)
+                factor = try_factor(fabric, best, folder, config.start, train_items, val_items)
+                crossed = crossed_errors(fabric, config, folder, stop, data, names, factor) if extras else {}
+            finish(fabric, best, domains, data, config, folder, log, began, extras, factor, crossed)
     return folder
 
 

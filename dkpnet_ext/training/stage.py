@@ -126,7 +126,7 @@ def train_stage(
         desc=stage.name, unit="img", disable=not fabric.is_global_zero, smoothing=0.05,
     )  # fmt: skip
     with bar, stop.deferred():
-        if config.start is not None and stage.epoch == stage.batch == 0:  # what adapting has to beat
+        if config.start is not None and stage.epoch == stage.batch == 0:  # the counter as it is has to be beaten
             log({"stage": stage.name, "epoch": 0} | validate_epoch(stage, bar))
         while stage.epoch < config.optim.epochs:
             record = train_epoch(stage, bar, stop)
@@ -146,13 +146,12 @@ def validate_epoch(stage: Stage, bar: tqdm, loss: float | None = None) -> dict[s
         stage.sampler.set_epoch(stage.epoch)
         recalibrate(fabric, stage.result, itertools.islice(stage.loader, _CALIBRATION))
     errors = validate(fabric, stage.result, stage.data.val, config.precision)
-    better = errors["val"] < stage.best and stage.epoch > 0  # before the first step there is nothing to keep
-    stage.best = errors["val"] if better else stage.best
+    before, stage.best = stage.best, min(stage.best, errors["val"])
     if fabric.is_global_zero:
-        if better:
+        if stage.best < before:
             save_model(stage.result, stage.folder / "best")
         shown = "" if loss is None else f"loss {loss:.3g}, "
-        bar.set_postfix_str(f"{shown}val {errors['val']:.3f}" + f", best {stage.best:.3f}" * (stage.epoch > 0))
+        bar.set_postfix_str(f"{shown}val {errors['val']:.3f}, best {stage.best:.3f}")
         say_beside_bar(validation_line(stage, errors))
     return errors
 
@@ -162,7 +161,7 @@ def validation_line(stage: Stage, errors: Mapping[str, float]) -> str:
     sets = ", ".join(f"{name.removeprefix('val/')} MAE {mae:.2f}" for name, mae in errors.items() if name != "val")
     return (
         f"{stage.name}, epoch {stage.epoch} of {stage.config.optim.epochs}: validation {sets}; "
-        f"MAE / mean count {errors['val']:.3f}" + f", lowest so far {stage.best:.3f}" * (stage.epoch > 0)
+        f"MAE / mean count {errors['val']:.3f}, lowest so far {stage.best:.3f}"
     )
 
 
