@@ -168,12 +168,7 @@ def count_video(
                 cells = found.density.double().numpy()
                 counts = [float((cells * share).sum()) for share in shares.values()]
                 if ground is not None:
-                    try:
-                        crowded.append(found.on_ground(ground))
-                        counts.append(crowded[-1].people / crowded[-1].area)
-                    except NoGround as reason:
-                        counts.append(float("nan"))
-                        notes = [str(reason)]
+                    counts.append(_per_square_metre(found, ground, crowded, notes))
                 peak = max(0.95 * peak, heat_peak(found.density))
                 rows.append([frame.number if frame.time is None else frame.time, found.heads, *counts])
                 results.add(frame, found, rows[-1], peak)
@@ -188,6 +183,16 @@ def count_video(
         str(path), float(means[1]), found.size, found.counted, dict(zip(regions, map(float, means[2:]), strict=False)),
         [file.name for file in written], len(rows), skipped, notes, _mean_ground(crowded),
     )  # fmt: skip
+
+
+def _per_square_metre(found: Counted, ground: Ground, crowded: list[GroundCount], notes: list[str]) -> float:
+    """People per square metre in a frame, of whom ``crowded`` gets the count; NaN, with the reason in ``notes``, if unknown."""
+    try:
+        crowded.append(found.on_ground(ground))
+    except NoGround as reason:
+        notes[:] = [str(reason)]
+        return float("nan")
+    return crowded[-1].people / crowded[-1].area
 
 
 def _mean_ground(crowded: Sequence[GroundCount]) -> dict[str, Any] | None:
