@@ -57,7 +57,7 @@ def parse(arguments: list[str]) -> tuple[list[str], Arguments]:
     from .reproduction.tables import PAGES
 
     names: list[str] = []
-    preset = "small" if "--data" in arguments else "quick"
+    preset = "small" if "--data" in arguments else "scratch"
     while arguments and not arguments[0].startswith("-"):
         word, *arguments = arguments
         if word in PRESETS:

@@ -2,7 +2,7 @@
 
     python experiments/knobs.py OUT --seeds 0 1 2 3 4 [--variants VA ...] [--epochs 16]
 
-trains every variant with every seed (preset `quick`, 16 epochs, about three minutes of one core each) and counts 370 scenes that no
+trains every variant with every seed (preset `scratch`, 16 epochs, about three minutes of one core each) and counts 370 scenes that no
 run has seen. What OUT holds already is not trained again, and a run that was ended goes on where it was. Prints, and writes to
 OUT/table.md, the errors against those of JT with the same seed: the geometric mean over the four data sets.
 """
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--epochs", type=int, default=16)
     args = parser.parse_args()
-    config = copy.deepcopy(PRESETS["quick"].config)
+    config = copy.deepcopy(PRESETS["scratch"].config)
     config.optim.epochs = args.epochs // 2  # a stage: systems of one stage train twice as long
     config.eval_every = config.optim.epochs
     specs = {name: f"{name}={path}" for name, path in ensure(args.out / "data").items()}

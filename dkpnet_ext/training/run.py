@@ -262,7 +262,7 @@ def start_from(model: CrowdCounter, trained: CrowdCounter) -> None:
     except RuntimeError:
         raise UserError(
             f"weights: the trained model ({trained.backbone_name}, {trained.channels} channels) is built otherwise; give the same "
-            "--backbone, --channels, --neck and --batch-norm, or choose other --weights"
+            "--backbone, --channels, --neck and --batch-norm, or choose other --weights, such as None"
         ) from None
     if isinstance(model, DKPNet) and getattr(trained, "attention", None) is None:
         model.start_neutral()

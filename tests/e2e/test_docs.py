@@ -124,7 +124,6 @@ def quick(monkeypatch, folder):
     config = PRESETS["quick"].config
     config.output, config.device, config.precision, config.eval_every = folder / "runs" / "python", "cpu", "fp32", 1
     config.data = replace(config.data, crop=64, min_side=64, max_side=128, workers=0, val_fraction=0.3)
-    config.model = replace(config.model, channels=16, latent_dim=4, backbone="hrnet_w18_small", weights=None)
     config.optim = replace(config.optim, epochs=1, batch=2)
     config.cluster = replace(config.cluster, num_clusters=2)
     monkeypatch.setitem(PRESETS, "quick", replace(PRESETS["quick"], _config=config))

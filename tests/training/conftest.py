@@ -17,7 +17,7 @@ from dkpnet_ext.train import parse
 from dkpnet_ext.training import Config, train
 
 ARGUMENTS = [
-    "quick", "--crop", "96", "--min-side", "96", "--max-side", "128", "--batch", "4", "--workers", "0",
+    "scratch", "--crop", "96", "--min-side", "96", "--max-side", "128", "--batch", "4", "--workers", "0",
     "--num-clusters", "2", "--channels", "16", "--latent-dim", "4", "--eval-every", "1", "--device", "cpu",
     "--no-channels-last", "--precision", "fp32",
 ]  # fmt: skip

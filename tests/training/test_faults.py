@@ -43,7 +43,7 @@ def domain(name: str, start: int = 0, train: int = 6, test: int = 2) -> Domain:
 def tiny(output, **changes) -> Config:
     """Joint training of one epoch, one step."""
     config = parse(
-        ["quick", "--system", "jt", "--epochs", "1", "--batch", "4", "--crop", "48", "--min-side", "48", "--max-side", "64",
+        ["scratch", "--system", "jt", "--epochs", "1", "--batch", "4", "--crop", "48", "--min-side", "48", "--max-side", "64",
          "--channels", "8", "--workers", "0", "--device", "cpu", "--precision", "fp32", "--batch-norm", "frozen",
          "--output", str(output)]
     )  # fmt: skip

@@ -274,7 +274,7 @@ def test_a_run_with_heads_at_the_border(border, run, tmp_path):
 
 
 def test_the_squared_errors_scale_limits_no_other_loss():
-    config = PRESETS["quick"].config
+    config = PRESETS["scratch"].config
     assert build_model(config, 1, ["a"]).density_scale == 100
     poisson = copy.deepcopy(config)
     poisson.loss.loss = "poisson"

@@ -32,7 +32,7 @@ from dkpnet_ext.training.interruption import Interrupted
 
 from .conftest import ARGUMENTS
 
-BASE = PRESETS["quick"].config
+BASE = PRESETS["scratch"].config
 
 
 def test_every_page_names_systems_that_exist():
@@ -48,7 +48,7 @@ def test_all_systems_see_as_many_images():
         stages = 2 if config.model.system == "dkpnet" else 1
         assert config.optim.epochs * stages == 2 * BASE.optim.epochs, system.name
         assert config.seed == 3 and len(config.data.data) == len(system.domains)
-    assert BASE.optim.epochs == PRESETS["quick"].config.optim.epochs, "the base is left alone"
+    assert BASE.optim.epochs == PRESETS["scratch"].config.optim.epochs, "the base is left alone"
 
 
 def test_a_run_is_known_by_what_determines_it():
