@@ -2,9 +2,9 @@
 
     python experiments/knobs.py OUT --seeds 0 1 2 3 4 [--variants VA ...] [--epochs 16]
 
-trains every variant with every seed (preset `scratch`, 16 epochs, about three minutes of one core each) and counts 370 scenes that no
-run has seen. What OUT holds already is not trained again, and a run that was ended goes on where it was. Prints, and writes to
-OUT/table.md, the errors against those of JT with the same seed: the geometric mean over the four data sets.
+trains every variant with every seed (preset `scratch`, 16 epochs, about three minutes of one core each) and counts 370 scenes
+that no run has seen. What OUT holds already is not trained again, and a run that was ended goes on where it was. Prints, and
+writes to OUT/table.md, the errors against those of JT with the same seed: the geometric mean over the four data sets.
 """
 
 from __future__ import annotations
