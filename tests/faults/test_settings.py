@@ -17,7 +17,7 @@ OPTIONS = {
     "--channels": ("0", "-512", "1e9", "512.0"),
     "--latent-dim": ("0", "-1", "x", "10000000"),
     "--num-samples": ("0", "-1", "100000"),
-    "--out-stride": ("0", "3", "8", "x"),
+    "--out-stride": ("0", "3", "4", "x"),
     "--density-scale": ("0", "-1", "nan", "inf", "1e-30"),
     "--head": ("x", "", "Folded"),
     "--num-clusters": ("0", "-3", "1000000", "x"),
@@ -49,7 +49,7 @@ OPTIONS = {
     "--frozen-stages": ("-1", "1.5"),
     "--backbone-lr": ("-1", "nan", "inf"),
     "--scale": ("1", "x"),
-    "--neck": ("x", "fpn"),
+    "--neck": ("x", "paper"),
     "--loss": ("x", ""),
     "--no-such-option": ("1",),
 }
