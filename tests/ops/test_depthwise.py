@@ -38,11 +38,17 @@ def literal(x, weight, bias, stride, padding, activation):
     return {"none": out, "relu": out.clamp_min(0), "relu6": out.clamp(0, 6)}[activation]
 
 
-def results(function, inputs, *arguments):
-    """[out, grad of x, of weight, of bias]"""
+def results(function, inputs, *arguments, keep=None):
+    """[out, grad of x, of weight, of bias]; the gradient arrives where keep is true, by default everywhere."""
     out = function(*inputs, *arguments)
     upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
+    upstream = upstream if keep is None else upstream * keep
     return [out.detach(), *torch.autograd.grad(out, inputs, upstream)]
+
+
+def off_kinks(values):
+    """Where roundings move no value to the other side of a kink of ReLU6, whose slope jumps there."""
+    return (values.abs() > 1e-3) & ((values - 6).abs() > 1e-3)
 
 
 def under(backend):
@@ -108,8 +114,10 @@ def test_any_shape(batch, channels, height, width, kernel, stride, sides):
     if height + top + bottom < kernel or width + left + right < kernel:
         return
     inputs = make(batch, channels, (height, width), kernel)
-    got = results(under("cpp"), inputs, stride, padding, "relu6")
-    expected = results(literal, copies(inputs, torch.float64), stride, padding, "relu6")
+    exact_inputs = copies(inputs, torch.float64)
+    keep = off_kinks(literal(*exact_inputs, stride, padding, "none"))
+    got = results(under("cpp"), inputs, stride, padding, "relu6", keep=keep)
+    expected = results(literal, exact_inputs, stride, padding, "relu6", keep=keep)
     for name, mine, exact in zip(NAMES, got, expected, strict=True):
         torch.testing.assert_close(mine, exact.float(), rtol=1e-4, atol=1e-4, msg=name)
 
