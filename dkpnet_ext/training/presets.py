@@ -36,7 +36,7 @@ PRESETS: dict[str, Preset] = {
         "synthetic scenes, from the packaged model's weights; minutes on two CPU cores",
         Config(
             preset="quick",
-            # Each setting against those of `scratch`: bench/results/synthetic-quick.md.
+            # How these were chosen: bench/results/synthetic-quick.md.
             # No worker: beside two threads of training it would take more than it saves.
             data=DataConfig(crop=256, min_side=384, jitter=0.0, sampling="balanced", workers=0),
             model=ModelConfig(

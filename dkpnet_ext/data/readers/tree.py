@@ -25,22 +25,10 @@ SPLITS = {  # in this order: "test-dev" is test
 }
 HEADS = frozenset({"head", "heads", "human head", "person head"})
 FACES = frozenset({"face", "faces", "human face"})
-BODIES = frozenset(
-    {
-        "person",
-        "persons",
-        "people",
-        "pedestrian",
-        "pedestrians",
-        "human",
-        "humans",
-        "body",
-        "rider",
-        "riders",
-        "cyclist",
-    }
-    | {"co rider", "person sitting", "man", "woman", "boy", "girl"}
-)
+BODIES = frozenset({
+    "person", "persons", "people", "pedestrian", "pedestrians", "human", "humans", "body", "man", "woman", "boy", "girl",
+    "rider", "riders", "co rider", "cyclist", "person sitting",
+})  # fmt: skip
 FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "head")  # keypoints of a person that mark the head
 PEEKED_BYTES = 1 << 16  # of a text file, by `peek_lines`
 PEEKED = 8  # annotation files of a folder that are looked into to recognise a layout
