@@ -45,8 +45,19 @@ class Item:
         if isinstance(self.image, np.ndarray):
             return self.image
         if self.image.suffix == ".npy":
-            return np.load(self.image, mmap_mode="r")
+            return _map(self.image, (*self.size, 3))
         return np.asarray(decode(self.image, self.size))
+
+
+def _map(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """A uint8 array that `np.save` wrote, memory-mapped.
+
+    `np.load` would parse its header as Python source, which fails now and then in several threads before Python 3.11.8
+    ("AST constructor recursion depth mismatch", cpython#106905).
+    """
+    with open(path, "rb") as file:
+        header = int.from_bytes(file.read(10)[8:], "little")  # after the magic number and the version
+        return np.memmap(file, np.uint8, "r", offset=10 + header, shape=shape)
 
 
 @dataclass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import re
-from concurrent.futures import ProcessPoolExecutor
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +51,29 @@ def test_items(tmp_path):
     with Image.open(item.source) as source:
         resized = np.asarray(source.resize((555, 416), Image.Resampling.BICUBIC))
     assert np.array_equal(image, resized)
+
+
+def test_reading_in_threads(tmp_path):
+    """Parsing Python source in a thread, as `np.load` does with its header, fails where the collector lets another one run."""
+    (domain,) = load_domains([f"QNRF={layouts.ucf_qnrf(tmp_path / 'data')}"], cache=tmp_path / "c", progress=False)
+    expected = [item.read().copy() for item in domain.train]
+
+    def read(number: int, depth: int) -> np.ndarray:
+        return read(number, depth - 1) if depth else domain.train[number].read()
+
+    def yield_to_others(*event) -> None:
+        time.sleep(0)
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(yield_to_others)
+    gc.set_threshold(20)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            images = list(pool.map(lambda i: read(i % len(expected), i % 5), range(1500)))
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(yield_to_others)
+    assert all(np.array_equal(image, expected[i % len(expected)]) for i, image in enumerate(images))
 
 
 def test_nwpu_test_images_are_unlabelled(tmp_path):
