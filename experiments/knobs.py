@@ -12,45 +12,134 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from dkpnet_ext.data import load_domains
 from dkpnet_ext.evaluation.evaluate import evaluate_domains
-from dkpnet_ext.models import load_model
-from dkpnet_ext.models.attention import AttentionOutput, VariationalAttention
+from dkpnet_ext.models import DKPNet, load_model
+from dkpnet_ext.models.attention import CENTER_NORM, AttentionOutput, VariationalAttention
+from dkpnet_ext.models.head import AttendedHead
+from dkpnet_ext.models.network import CounterOutput
 from dkpnet_ext.reproduction.runs import execute
 from dkpnet_ext.reproduction.systems import System
 from dkpnet_ext.synthetic.scenes import ensure
 from dkpnet_ext.training.config import Config
 from dkpnet_ext.training.presets import PRESETS
 
-DOUBLED = "VA, 2 sigmoid"
 VARIANTS: dict[str, dict[str, object]] = {
     "JT": {"model.system": "jt"},
     "VA": {},
     **{f"VA, KL {weight}": {"loss.w_kl": weight} for weight in (0.3, 0.1, 0.03, 0.01)},
     **{f"VA, log det {weight}": {"loss.w_logdet": weight} for weight in (0.1, 0.0)},
     "VA, 4 samples": {"model.num_samples": 4},
-    DOUBLED: {},
+    "VA, 2 sigmoid": {},
     "VA, KL 0.01, log det 0": {"loss.w_kl": 0.01, "loss.w_logdet": 0.0},
+    "VA, simplex": {},
+    "VA, unequal variances": {},
+    "VA, three depths": {},
+    "JT, non-linear": {"model.system": "jt", "model.head": "literal", "model.channels": 128},
+    "VA, non-linear": {"model.head": "literal", "model.channels": 128},
+}
+
+
+def doubled(forward: Callable[..., AttentionOutput]) -> Callable[..., AttentionOutput]:
+    """The attention is 2 sigmoid, which starts near 1."""
+
+    def changed(self: VariationalAttention, *args: Any, **options: Any) -> AttentionOutput:
+        output = forward(self, *args, **options)
+        return output._replace(attention=2 * output.attention)
+
+    return changed
+
+
+def on_simplex(init: Callable[..., None]) -> Callable[..., None]:
+    """The domains' centres are the corners of a simplex of the usual norm, turned at random, and stay there."""
+
+    def changed(self: VariationalAttention, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        domains, _, size = self.centers.shape
+        corners = torch.eye(domains, size) - torch.ones(domains, 1) * torch.eye(domains, size).mean(0)
+        turned = corners @ torch.linalg.qr(torch.randn(size, size))[0]
+        self.centers.data = (CENTER_NORM * turned / turned.norm(dim=1, keepdim=True))[:, None]
+        self.centers.requires_grad_(False)
+
+    return changed
+
+
+def unequal(init: Callable[..., None]) -> Callable[..., None]:
+    """The prior's variances begin at e and 1/e, in a half of the dimensions each, another half for each domain: determinant 1."""
+
+    def changed(self: VariationalAttention, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        for row in self.prior_logvar.data:
+            row.copy_(torch.ones_like(row).index_fill_(0, torch.randperm(len(row))[: len(row) // 2], -1.0))
+
+    return changed
+
+
+def deep_init(init: Callable[..., None]) -> Callable[..., None]:
+    """Adds a layer that makes gains of every branch of the backbone out of the attention, all 1 at first."""
+
+    def changed(self: DKPNet, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        self.gains = torch.nn.ModuleList(torch.nn.Linear(self.channels, width) for width in self.backbone.channels)
+        for layer in self.gains:
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+
+    return changed
+
+
+def deep_forward(forward: Callable[..., CounterOutput]) -> Callable[..., CounterOutput]:
+    """The attention weighs the branches of the backbone, too."""
+
+    def changed(self: DKPNet, *args: Any, **options: Any) -> CounterOutput:
+        plain = self.head.forward
+
+        def head(branches: list[Tensor], attention: Tensor, *rest: Any) -> Tensor:
+            gains = [2 * torch.sigmoid(layer(2 * attention - 1)) for layer in self.gains]
+            return plain([b * g[:, :, None, None] for b, g in zip(branches, gains, strict=True)], attention, *rest)
+
+        with mock.patch.object(self.head, "forward", head):
+            return forward(self, *args, **options)
+
+    return changed
+
+
+def rectified(pool: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """A ReLU between the convolution to K channels and what the attention weighs; the literal head has a place for it."""
+
+    def changed(self: AttendedHead, *args: Any) -> tuple[Tensor, Tensor]:
+        x = torch.relu(pool(self, *args)[1])
+        return x.mean((2, 3)), x
+
+    return changed
+
+
+PATCHES: dict[str, list[tuple[type, str, Callable[..., Any]]]] = {
+    "VA, 2 sigmoid": [(VariationalAttention, "forward", doubled)],
+    "VA, simplex": [(VariationalAttention, "__init__", on_simplex)],
+    "VA, unequal variances": [(VariationalAttention, "__init__", unequal)],
+    "VA, three depths": [(DKPNet, "__init__", deep_init), (DKPNet, "forward", deep_forward)],
+    "JT, non-linear": [(AttendedHead, "pool", rectified)],
+    "VA, non-linear": [(AttendedHead, "pool", rectified)],
 }
 
 
 @contextmanager
-def attention(name: str) -> Iterator[None]:
-    """Within, the attention of `DOUBLED` is 2 sigmoid, which starts near 1."""
-    plain = VariationalAttention.forward
-
-    def doubled(*args: object, **options: object) -> AttentionOutput:
-        output = plain(*args, **options)  # type: ignore[arg-type]
-        return output._replace(attention=2 * output.attention)
-
-    with mock.patch.object(VariationalAttention, "forward", doubled if name == DOUBLED else plain):
+def changed(name: str) -> Iterator[None]:
+    """Within, the network is that of the variant."""
+    with ExitStack() as stack:
+        for owner, method, change in PATCHES.get(name, []):
+            stack.enter_context(mock.patch.object(owner, method, change(getattr(owner, method))))
         yield
 
 
@@ -59,7 +148,7 @@ def errors(
 ) -> np.ndarray:
     """Train a variant unless it is there; MAE on the fresh scenes of every data set."""
     changes = {"model.system": "va", **VARIANTS[name]}
-    with attention(name):
+    with changed(name):
         (run,) = execute([System(name, tuple(specs), tuple(sorted(changes.items())))], [seed], config, specs, root)
         found = run.folder / "fresh" / "metrics.json"
         if not found.exists():
