@@ -90,10 +90,11 @@ def deep_init(init: Callable[..., None]) -> Callable[..., None]:
 
     def changed(self: DKPNet, *args: Any, **options: Any) -> None:
         init(self, *args, **options)
-        self.gains = torch.nn.ModuleList(torch.nn.Linear(self.channels, width) for width in self.backbone.channels)
-        for layer in self.gains:
+        layers = [torch.nn.Linear(self.channels, width) for width in self.backbone.channels]
+        for layer in layers:
             torch.nn.init.zeros_(layer.weight)
             torch.nn.init.zeros_(layer.bias)
+        self.gains = torch.nn.ModuleList(layers)
 
     return changed
 
@@ -105,7 +106,8 @@ def deep_forward(forward: Callable[..., CounterOutput]) -> Callable[..., Counter
         plain = self.head.forward
 
         def head(branches: list[Tensor], attention: Tensor, *rest: Any) -> Tensor:
-            gains = [2 * torch.sigmoid(layer(2 * attention - 1)) for layer in self.gains]
+            layers: Any = self.gains
+            gains = [2 * torch.sigmoid(layer(2 * attention - 1)) for layer in layers]
             return plain([b * g[:, :, None, None] for b, g in zip(branches, gains, strict=True)], attention, *rest)
 
         with mock.patch.object(self.head, "forward", head):
