@@ -1,8 +1,9 @@
 """Regions of interest that belong to a data set: people outside are not annotated.
 
 A region is its vertices [K, 2] (x, y) in pixels, or a mask [H, W] of booleans, of the upright image. Rows of NaN divide
-vertices into polygons: the region is the first (the whole image if that has no vertices) without the others. Heads
-outside are left out, and the pixels outside are painted in one colour, so that they are neither counted nor trained on.
+vertices into polygons: the region is the first (the whole image if that has no vertices) without the others; one below two
+such rows belongs to it again, whatever was left out before. Heads outside are left out, and the pixels outside are painted
+in one colour, so that they are neither counted nor trained on.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from .images import BadFile, turn_points
 OUTSIDE = (124, 116, 104)  # ImageNet's mean colour: zero for a network that normalises
 
 
-def all_but(polygons: Sequence[np.ndarray]) -> np.ndarray:
-    """The region [K, 2] that leaves out polygons [K_i, 2], which may overlap."""
-    return np.concatenate([part for polygon in polygons for part in ([[np.nan, np.nan]], polygon)])
+def all_but(polygons: Sequence[np.ndarray], kept: Sequence[np.ndarray] = ()) -> np.ndarray:
+    """The region [K, 2] that leaves out polygons [K_i, 2], which may overlap, but for those in ``kept``."""
+    gap = np.full((1, 2), np.nan)
+    parts = [*((gap, polygon) for polygon in polygons), *((gap, gap, polygon) for polygon in kept)]
+    return np.concatenate([np.zeros((0, 2)), *(piece for part in parts for piece in part)])
 
 
 def region_mask(region: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
@@ -33,8 +36,12 @@ def region_mask(region: np.ndarray, old: tuple[int, int], new: tuple[int, int]) 
     breaks = np.flatnonzero(np.isnan(corners[:, 0]))
     first, *others = np.split(corners, breaks)
     mask = rasterize([first], new) if len(first) else np.ones(new, bool)
+    again = False
     for part in others:
-        mask &= ~rasterize([part[1:]], new)
+        if len(part) > 1:
+            inside = rasterize([part[1:]], new)
+            mask = mask | inside if again else mask & ~inside
+        again = len(part) == 1
     return mask
 
 

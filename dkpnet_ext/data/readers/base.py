@@ -25,6 +25,15 @@ csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than an inline
 MAX_BYTES = 1 << 30  # of an annotation file; COCO's own largest has 0.45 GB
 
 
+class Areas(NamedTuple):
+    """Parts of a picture in which not everybody is marked: polygons [K, 2] (x, y), in the unit of the points."""
+
+    groups: Sequence[np.ndarray]  # people who are marked together, or not clearly: left out but for ``single``
+    single: Sequence[np.ndarray]  # the boxes of those who are marked one by one
+    ignored: Sequence[np.ndarray]  # left out with who stands in them
+    placeless: int  # how many have no extent
+
+
 class Heads(NamedTuple):
     """One image's annotation."""
 
@@ -35,6 +44,7 @@ class Heads(NamedTuple):
     labels: frozenset[str] = frozenset()  # what was counted, where there are labels
     sizes: np.ndarray | None = None  # float64 [N, 2] (width, height) of the heads' boxes, in the unit of the points
     left: frozenset[str] = frozenset()  # labels of the data set that are not counted
+    areas: Areas | None = None
 
 
 class Entry(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +13,17 @@ import numpy as np
 
 from ...errors import UserError, printable
 from ..images import BadFile, ImageInfo, inspect_image, turn_points
-from ..regions import inside_region, turn_region
-from .base import MALFORMED, Entry, Heads, Layout, as_points
+from ..regions import all_but, inside_region, turn_region
+from .base import MALFORMED, Areas, Entry, Heads, Layout, as_points
 from .layouts import find_layout
 
 OnBad = Literal["error", "skip"]
 FRACTIONS = "points are fractions of the picture, made pixels"
 UNLABELLED = "without an annotation, left out"
 OUTSIDE_REGION = "heads outside the region of interest, left out"
+GROUPS = "groups of people, painted out but for who is marked singly"
+IGNORED = "areas marked to be ignored, painted out with who stands in them"
+PLACELESS = "groups or ignored areas without an extent, in whose place nobody is counted"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Report:
     top: bool = False  # the middle of whose top edge was taken
     labels: frozenset[str] = frozenset()  # what was counted as a head, where there are labels
     left: frozenset[str] = frozenset()  # labels that were not counted
+    areas: Counter[str] = field(default_factory=Counter)  # what they are -> how many
 
     def note(self, what: str, name: str) -> None:
         self.notes.setdefault(what, []).append(name)
@@ -78,6 +83,7 @@ class Report:
             lines.append(f"  counted as heads: {', '.join(sorted(label or 'no label' for label in self.labels))}")
         if self.left:
             lines.append(f"  not counted: {some(sorted(label or 'no label' for label in self.left))}")
+        lines += [f"  {what}: {number}" for what, number in sorted(self.areas.items()) if number]
         lines += [f"  {what}: {some(names)}" for what, names in sorted(self.notes.items())]
         return "\n".join(lines + bad_lines(self.bad))
 
@@ -140,16 +146,17 @@ def _check(
     entry: Entry, info: ImageInfo, heads: Heads | None, upright: bool, fractions: bool
 ) -> tuple[Record, tuple[str, ...]]:
     """One image's record and what is worth noting. ``fractions``: those of the whole data set look like it."""
-    region = entry.region() if entry.region else None
+    stored = info.size if upright or info.orientation < 5 else info.size[::-1]
+    unit = stored if heads is not None and (heads.fractions or fractions) else (1, 1)
+    region = entry.region() if entry.region else _without(heads.areas, unit) if heads and heads.areas else None
     region = region if region is None or upright else turn_region(region, info.orientation, info.size)
     if heads is None:
         return Record(entry.split, entry.name, entry.image, info.size, None, region), info.notes
     points, sizes, notes = heads.points, heads.sizes, info.notes
     if heads.fractions or fractions:
-        size = info.size if upright or info.orientation < 5 else info.size[::-1]
         with np.errstate(over="ignore"):
-            points = as_points(points * [size[1], size[0]], entry.image)
-            sizes = None if sizes is None else sizes * [size[1], size[0]]
+            points = as_points(points * [stored[1], stored[0]], entry.image)
+            sizes = None if sizes is None else sizes * [stored[1], stored[0]]
         notes += (FRACTIONS,) * (fractions and len(points) > 0)
     elif like_fractions(points):
         raise BadFile(entry.image, f"its {len(points)} points all lie in pixel (0, 0): are they fractions?")
@@ -164,6 +171,20 @@ def _check(
         notes += (OUTSIDE_REGION,) * bool((~inside).any())
         points, sizes = points[inside], None if sizes is None else sizes[inside]
     return Record(entry.split, entry.name, entry.image, info.size, points, region, sizes), notes
+
+
+def _without(areas: Areas, unit: tuple[int, int]) -> np.ndarray | None:
+    """The region without the areas, of which a pixel is 1 / ``unit`` (H, W); None: they have no extent."""
+    groups, single, ignored = ([ring * [unit[1], unit[0]] for ring in kind] for kind in areas[:3])
+    near = [ring for ring in single if any(_meet(ring, group) for group in groups)]
+    # Whole pixels: the one with the middle of the top edge belongs to a person's box.
+    whole = [np.where(ring > ring.mean(axis=0), np.ceil(ring), np.floor(ring)) for ring in near]
+    return np.concatenate([all_but(groups, whole), all_but(ignored)]) if groups or ignored else None
+
+
+def _meet(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the boxes around two polygons [K, 2] overlap."""
+    return bool(((one.min(axis=0) <= other.max(axis=0)) & (other.min(axis=0) <= one.max(axis=0))).all())
 
 
 def _entries(root: Path, layout: Layout) -> list[Entry]:
@@ -245,6 +266,8 @@ def read_domain(
             report.top |= heads.top
             report.labels |= heads.labels
             report.left |= heads.left
+        if heads is not None and (areas := heads.areas):
+            report.areas.update({GROUPS: len(areas.groups), IGNORED: len(areas.ignored), PLACELESS: areas.placeless})
         for note in notes:
             report.note(note, f"{entry.split}/{entry.name}")
     _note_twins(records, report)

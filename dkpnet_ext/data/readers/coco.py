@@ -4,7 +4,8 @@
 
 ``images`` (id, file_name), ``annotations`` (image_id, category_id, bbox [x, y, w, h], keypoints), ``categories``. A
 head is the mean of the visible keypoints of the face, else the centre of its box (of a person's: of its top edge).
-``iscrowd`` is a region, not a head, and what ``ignore`` marks (TinyPerson, CrowdHuman in this form) is left out. An image
+What ``iscrowd`` or ``ignore`` (TinyPerson, CrowdHuman in this form) marks is an area, no head: its polygons, the extent of its
+mask (RLE) column by column, or its box. An image
 without annotations has no people. Of several files of one split those with keypoints are read, else those with boxes; an image
 in two of them is refused. Roboflow's first category is the project and has no boxes. Sources: cocodataset.org/#format-data,
 the samples of datumaro (coco, roboflow).
@@ -15,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..images import BadFile
 from .base import Entry, Layout, as_points, read_json
@@ -47,9 +50,62 @@ def _shape(annotation: dict[str, Any], label: str, names: list[str], path: Path)
     if not names and len(triples) == 1:  # a tool with one keypoint only: the person's head
         face = [triples[0][:2]]
     if face:
-        return Shape(label, as_points(face, path).mean(axis=0))
+        return Shape(label, as_points(face, path).mean(axis=0), rings=_box_ring(annotation))
     x, y, width, height = annotation["bbox"]
     return Shape(label, (x, y, x + width, y + height) if width or height else (x, y))
+
+
+def _box_ring(annotation: dict[str, Any]) -> list[list[tuple[float, float]]]:
+    """The box as a polygon, where there is one."""
+    if not annotation.get("bbox"):
+        return []
+    x, y, width, height = annotation["bbox"]
+    return [[(x, y), (x + width, y), (x + width, y + height), (x, y + height)]] if width and height else []
+
+
+def _area(annotation: dict[str, Any], label: str) -> Shape:
+    mask = annotation.get("segmentation")
+    if isinstance(mask, dict) and mask.get("counts"):
+        rings: list[Any] = [rle_outline(mask["counts"], mask["size"][0])]
+    elif isinstance(mask, list) and mask and all(isinstance(ring, list) and len(ring) >= 6 for ring in mask):
+        rings = [list(zip(ring[::2], ring[1::2], strict=True)) for ring in mask]
+    else:
+        rings = _box_ring(annotation)
+    return Shape(label, (), True, [ring for ring in rings if len(ring)])
+
+
+def rle_outline(counts: list[int] | str, height: int, step: int = 8) -> list[tuple[float, float]]:
+    """COCO's run lengths (of columns, off and on in turn; a list, or packed) -> a polygon: in each ``step`` columns from the first
+    to the last row of the mask. Raises ValueError.
+    """
+    ends = np.cumsum(counts if isinstance(counts, list) else _unpacked(counts))
+    top: dict[int, int] = {}
+    bottom: dict[int, int] = {}
+    for first, end in zip(ends[::2].tolist(), ends[1::2].tolist(), strict=False):
+        for column in range(first // height, (end - 1) // height + 1) if end > first else ():
+            rows = max(first - column * height, 0), min(end - column * height, height)
+            top[column // step] = min(rows[0], top.get(column // step, height))
+            bottom[column // step] = max(rows[1], bottom.get(column // step, 0))
+    strips = range(min(top, default=0), max(top, default=-1) + 1)  # one in between without the mask has no height
+    edges = [
+        [(float((s + side) * step), float(rows.get(s, 0))) for s in strips for side in (0, 1)] for rows in (top, bottom)
+    ]
+    return edges[0] + edges[1][::-1]
+
+
+def _unpacked(text: str) -> list[int]:
+    """Run lengths of COCO's packed form: five bits a letter, from the third on the difference to the one before the last."""
+    counts: list[int] = []
+    number = shift = 0
+    for letter in text:
+        code = ord(letter) - 48
+        number |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            number -= (1 << shift) if code & 16 else 0
+            counts.append(number + (counts[-2] if len(counts) > 2 else 0))
+            number = shift = 0
+    return counts
 
 
 def _rows(path: Path) -> tuple[list[Labelled], list[str]]:
@@ -60,9 +116,12 @@ def _rows(path: Path) -> tuple[list[Labelled], list[str]]:
         categories = {c["id"]: c for c in content.get("categories", [])}
         for annotation in content["annotations"]:
             category = categories.get(annotation.get("category_id"), {})
-            if not (annotation.get("iscrowd") or annotation.get("ignore")):
-                shape = _shape(annotation, str(category.get("name", "")), category.get("keypoints") or [], path)
-                shapes.setdefault(annotation["image_id"], []).append(shape)
+            label = str(category.get("name", ""))
+            if annotation.get("iscrowd") or annotation.get("ignore"):
+                shape = _area(annotation, label)
+            else:
+                shape = _shape(annotation, label, category.get("keypoints") or [], path)
+            shapes.setdefault(annotation["image_id"], []).append(shape)
         for image in content["images"]:
             name, mine = str(image["file_name"]), shapes.get(image["id"], [])
             try:

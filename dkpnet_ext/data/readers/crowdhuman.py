@@ -3,8 +3,8 @@
     annotation_train.odgt   annotation_val.odgt     Images/<ID>.jpg anywhere below
 
 A JSON per line: ``ID`` and ``gtboxes``, each with ``tag`` and ``hbox`` [x, y, w, h], the box of the head, of which the
-centre is counted. Boxes of the tag mask (groups, reflections, likenesses), and heads marked ``ignore``, are left out. The labels
-end with val. Source: crowdhuman.org/download.html (annotation format).
+centre is counted. Boxes of the tag mask (groups, reflections, likenesses; ``fbox``), and heads marked ``ignore``, are areas in
+which only who is marked singly is counted. The labels end with val. Source: crowdhuman.org/download.html (annotation format).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .tree import Labelled, Pictures, Shape, annotation_files, from_shapes, pict
 
 def _heads(boxes: list[dict[str, Any]]) -> Iterator[Shape]:
     for box in boxes:
-        ignored = (box.get("head_attr") or {}).get("ignore") or (box.get("extra") or {}).get("ignore")
-        if box.get("tag") == "person" and not ignored:
-            x, y, width, height = box["hbox"]
-            yield Shape("head", (x, y, x + width, y + height))
+        whole = box.get("tag") != "person" or (box.get("extra") or {}).get("ignore")
+        x, y, width, height = box["fbox" if whole and "fbox" in box else "hbox"]
+        ignored = bool(whole or (box.get("head_attr") or {}).get("ignore"))
+        yield Shape("head", (x, y, x + width, y + height), ignored)
 
 
 def _rows(path: Path) -> Iterator[Labelled]:
@@ -45,5 +45,5 @@ LAYOUT = Layout(
     "crowdhuman",
     lambda root: bool(annotation_files(root, ".odgt")),
     _entries,
-    says="groups and heads marked ignore are left out",
+    says="groups and heads marked ignore are no heads",
 )

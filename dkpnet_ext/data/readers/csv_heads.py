@@ -5,7 +5,8 @@
 With a header: a column for the picture (image, filename, Image Name ...; Label in ImageJ's results, whose X and Y are taken as
 pixels), and x,y (X Coordinate, head_x ...) or
 xmin,ymin,xmax,ymax (or x1 ...) or x,y,width,height, perhaps label and split. Open Images has fractions and numbers of classes,
-which are named here for people; boxes of groups (IsGroupOf) and of pictures of people (IsDepiction) are left out. Or one column:
+which are named here for people; boxes of groups (IsGroupOf) are areas, those of pictures of people (IsDepiction) are left out.
+Or one column:
 bbox ``[x, y, width, height]`` (the first wheat heads of Kaggle), BoxesString ``x0 y0 x1 y1;...`` (all of a picture; GWHD). Without:
 makesense.ai's ``label,x,y,image,width,height`` (points), ``label,x,y,w,h,image,width,height`` (boxes), or ``image,x,y`` and
 ``image,x0,y0,x1,y1,label`` (keras-retinanet, where ``image,,,,,`` is a picture of nobody). A picture without a line is unlabelled.
@@ -67,7 +68,7 @@ _OPEN_IMAGES = {  # class-descriptions.csv
     "/m/04hgtk": "human head", "/m/0dzct": "face", "/m/01g317": "person", "/m/04yx4": "man", "/m/03bt1vf": "woman",
     "/m/01bl7v": "boy", "/m/05r655": "girl",
 }  # fmt: skip
-_NOT_ONE = ("isgroupof", "isdepiction")  # a 1 there: no single person
+_GROUP, _LIKENESS = "isgroupof", "isdepiction"  # a 1 there: no single person
 _PACKED = {"bbox": [1], "boxesstring": []}  # boxes in one column, and whether as a corner and a size
 SUFFIXES = (".csv", ".tsv", ".txt")
 
@@ -101,16 +102,17 @@ def _columns(path: Path) -> dict[str, list[int]] | None:
         label = [names.index(name) for name in LABEL if name in names and names.index(name) != image][:1]
         sized = _PACKED.get(corners[-1], [1] if corners[-1] in _SIZES else []) if corners else []
         split = [names.index(name) for name in SPLIT if name in names][:1]
-        skip = [names.index(name) for name in _NOT_ONE if name in names]
+        skip = [names.index(name) for name in (_LIKENESS,) if name in names]
+        group = [names.index(name) for name in (_GROUP,) if name in names]
         return {"image": [image], "corners": [names.index(c) for c in corners], "label": label, "sized": sized,
-                "header": [1], "split": split, "skip": skip} if corners else None  # fmt: skip
+                "header": [1], "split": split, "skip": skip, "group": group} if corners else None  # fmt: skip
     kinds = ["i" if _is_image(field) else "n" if _is_number(field) else "s" for field in first]
     rows = {"snninn": (3, [1, 2], [0], []), "snnnninn": (5, [1, 2, 3, 4], [0], [1]), "inn": (0, [1, 2], [], []),
             "innnns": (0, [1, 2, 3, 4], [5], []), "inns": (0, [1, 2], [3], [])}  # fmt: skip
     if (found := rows.get("".join(kinds))) is None:
         return None
     return {"image": [found[0]], "corners": found[1], "label": found[2], "sized": found[3], "header": [], "split": [],
-            "skip": []}  # fmt: skip
+            "skip": [], "group": []}  # fmt: skip
 
 
 def _delimiter(path: Path) -> str:
@@ -163,12 +165,13 @@ def _rows(path: Path) -> Iterator[Labelled]:
             splits[name] = (split_of(row[where["split"][0]]) if where["split"] else None) or split
             label = row[where["label"][0]].strip() if where["label"] else ""
             if not any(row[i].strip() == "1" for i in where["skip"]):
-                mine += [Shape(_OPEN_IMAGES.get(label, label), corners) for corners in marks]
+                group = any(row[i].strip() == "1" for i in where["group"])
+                mine += [Shape(_OPEN_IMAGES.get(label, label), corners, group) for corners in marks]
         except (ValueError, IndexError):
             reason = BadFile(path, f"line {number} is not as the first: {','.join(row)[:60]}")
             yield Labelled(split, f"line {number}", path, path, reason)
     if where["sized"] and len(where["corners"]) == 4 and _of_pictures(shapes):
-        shapes = {name: [Shape(shape.label, shape.corners[:2]) for shape in mine] for name, mine in shapes.items()}
+        shapes = {name: [shape._replace(corners=shape.corners[:2]) for shape in mine] for name, mine in shapes.items()}
     for name, mine in shapes.items():
         yield Labelled(splits[name], name, pictures.find(name, splits[name]), path, mine)
 

@@ -31,6 +31,7 @@ from .tree import (
     annotation_files,
     from_shapes,
     json_files,
+    outlined,
     peek_json,
     peek_lines,
     picture_root,
@@ -70,7 +71,7 @@ def shapes_of(label: str, kind: str, numbers: list[float]) -> Iterator[Shape]:
     elif kind == "ellipse":
         yield Shape(label, pairs[0])
     elif kind in ("box", "rectangle", "polygon", "bbox"):
-        yield Shape(label, surrounding(pairs))
+        yield outlined(label, pairs)
     elif kind not in _NO_SHAPES:
         yield Shape(label, ())
 
@@ -141,13 +142,13 @@ def _datumaro(content: Any) -> Iterator[tuple[str, str | None, list[Shape]]]:
         shapes: list[Shape] = []
         for mark in item["annotations"]:
             label = labels[mark["label_id"]] if labels and mark.get("label_id") is not None else ""
-            if mark.get("attributes", {}).get("is_crowd"):
-                continue
             if mark["type"] == "bbox":
                 x, y, width, height = mark["bbox"]
-                shapes += shapes_of(label, "bbox", [x, y, x + width, y + height])
+                found = shapes_of(label, "bbox", [x, y, x + width, y + height])
             else:
-                shapes += shapes_of(label, mark["type"], mark.get("points", []))
+                found = shapes_of(label, mark["type"], mark.get("points", []))
+            crowd = bool(mark.get("attributes", {}).get("is_crowd"))
+            shapes += [shape._replace(group=crowd) for shape in found]
         yield item.get("image", {}).get("path") or item["id"], None, shapes
 
 

@@ -3,7 +3,7 @@
     labels.xml (training.xml, testing.xml)     pictures anywhere below
 
 ``dataset/images``: an ``image`` with its ``file`` for each picture, in it a ``box`` with top, left, width, height and perhaps a
-``label``. Boxes that are marked ``ignore`` are left out. Source: davisking/dlib (data_io/image_dataset_metadata.cpp).
+``label``. Boxes that are marked ``ignore`` are areas. Source: davisking/dlib (data_io/image_dataset_metadata.cpp).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def _rows(path: Path) -> Iterator[Labelled]:
             shapes = []
             for box in image.iter("box"):
                 x, y, width, height = (float(box.get(key, "")) for key in ("left", "top", "width", "height"))
-                if box.get("ignore", "0") != "1":
-                    shapes.append(Shape((box.findtext("label") or "").strip(), (x, y, x + width, y + height)))
+                corners, ignored = (x, y, x + width, y + height), box.get("ignore", "0") == "1"
+                shapes.append(Shape((box.findtext("label") or "").strip(), corners, ignored))
             yield Labelled(split, name, pictures.find(name, split), path, shapes)
         except BadFile as bad:
             yield Labelled(split, f"picture {number}", path, path, bad)

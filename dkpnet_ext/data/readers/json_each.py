@@ -5,7 +5,7 @@
 Darwin 2.0 (docs.v7labs.com) has ``item.name`` and ``annotations``, SuperAnnotate (doc.superannotate.com) ``metadata.name`` and
 ``instances``, GeoJSON (QuPath's too) a FeatureCollection in pixels, of Points, MultiPoints and Polygons; own files have
 ``points`` or are a list of [x, y] or {x, y}. Of EuroCity Persons pedestrians, riders and those who ride along are counted, of
-which none is a ``depiction`` or ``reflection``; groups are left out. The forms of a mark are in `marks`. A picture without a file
+which none is a ``depiction`` or ``reflection``; groups are areas. The forms of a mark are in `marks`. A picture without a file
 is unlabelled. Sources: v7labs/darwin-py, superannotateai/superannotate-python-sdk (samples), qupath/qupath-docs,
 the evaluation code of EuroCity Persons.
 """
@@ -26,10 +26,10 @@ from .tree import (
     Shape,
     from_shapes,
     others,
+    outlined,
     peek_json,
     relative,
     split_of,
-    surrounding,
     walk,
 )
 
@@ -60,7 +60,7 @@ def _feature(feature: dict[str, Any]) -> list[Shape]:
     called = (feature.get("properties") or {}).get("classification") or {}
     label = str(called.get("name", "")) if isinstance(called, dict) else ""
     if kind == "Polygon":
-        return [Shape(label, surrounding(places[0]))]
+        return [outlined(label, places[0])]
     if kind not in ("Point", "MultiPoint"):
         return [Shape(label, ())]
     return [Shape(label, tuple(place[:2])) for place in ([places] if kind == "Point" else places)]
@@ -69,8 +69,10 @@ def _feature(feature: dict[str, Any]) -> list[Shape]:
 def _eurocity(frame: dict[str, Any]) -> Iterator[Shape]:
     for mark in frame.get("children", []):
         if not {"depiction", "reflection"} & set(mark.get("tags", [])):
-            if mark.get("identity") in _PERSONS:
-                yield Shape("person", [mark[key] for key in ("x0", "y0", "x1", "y1")])
+            called = str(mark.get("identity"))
+            if called in _PERSONS or "group" in called:
+                label = "person" if called in _PERSONS else "person group"
+                yield Shape(label, [mark[key] for key in ("x0", "y0", "x1", "y1")])
             yield from _eurocity(mark)
 
 

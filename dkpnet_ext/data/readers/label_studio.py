@@ -31,10 +31,10 @@ from .tree import (
     annotation_files,
     from_shapes,
     json_files,
+    outlined,
     peek_lines,
     picture_root,
     split_of_file,
-    surrounding,
 )
 
 _KINDS = ("keypointlabels", "rectanglelabels", "ellipselabels", "brushlabels", "polygonlabels")
@@ -88,7 +88,7 @@ def _values(task: dict[str, Any]) -> list[dict[str, Any]] | None:
 def _shape(value: dict[str, Any]) -> Shape:
     label = str(next((value[kind] for kind in _KINDS if value.get(kind)), [""])[0])
     if isinstance(value.get("points"), list):
-        return Shape(label, surrounding([(x / 100, y / 100) for x, y in value["points"]]))
+        return outlined(label, [(x / 100, y / 100) for x, y in value["points"]])
     if "x" not in value:  # of a brush
         return Shape(label, ())
     x, y = value["x"] / 100, value["y"] / 100

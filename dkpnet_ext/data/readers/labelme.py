@@ -21,6 +21,7 @@ from .tree import (
     Pictures,
     Shape,
     from_shapes,
+    outlined,
     peek_json,
     relative,
     split_folders,
@@ -46,12 +47,9 @@ def _shapes(path: Path) -> list[Shape]:
     for shape in content["shapes"]:
         try:
             points, kind = shape["points"], shape.get("shape_type", "point")
-            if len(points) == 1 or kind == "circle":  # a circle: its centre and a point of its border
-                corners = points[0]
-            else:
-                x, y = zip(*points, strict=True)
-                corners = [min(x), min(y), max(x), max(y)]
-            shapes.append(Shape(str(shape.get("label", "")), corners))
+            label = str(shape.get("label", ""))
+            # Of a circle: its centre and a point of its border.
+            shapes.append(Shape(label, points[0]) if len(points) == 1 or kind == "circle" else outlined(label, points))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError):
             raise BadFile(path, "a shape of it has no points") from None
     return shapes

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .tree import Shape, surrounding
+from .tree import Shape, outlined
 
 LABELS = ("label", "category", "name", "className", "class", "title", "identity")
+_GROUPS = ("iscrowd", "ignore", "crowd", "Crowd", "IsGroupOf")
 _NAMES = ("categories", "category", "labels", "label", "class")
 MARKS = (
     *("objects", "labels", "annotations", "instances", "heads", "dots", "points", "locations", "boxes", "bbox"),
@@ -29,7 +30,8 @@ _SIZED = (("left", "top", "width", "height"), ("x", "y", "width", "height"), ("x
 
 
 def shape_of(mark: Any, label: str = "") -> Shape | None:
-    """The shape of one mark; None of a tag or a group of people; without corners if it is of another form.
+    """The shape of one mark; None of a tag; without corners if it is of another form. What is marked ``iscrowd``, ``ignore``,
+    ``IsGroupOf`` or, among its attributes, ``crowd`` is an area.
 
     A pair [x, y] is a point, four numbers are x, y, width, height. Of an object these are looked for, in this order:
     ``point``, ``keypoint``, ``coordinates`` {x, y, width, height} around a centre, ``bounding_box`` or ``boundingBox`` {left, top,
@@ -45,8 +47,10 @@ def shape_of(mark: Any, label: str = "") -> Shape | None:
         x, y, *size = mark
         return Shape(label, (x, y, x + size[0], y + size[1]) if len(size) == 2 else tuple(mark))
     own = mark.get("attributes")
-    if mark.get("iscrowd") or mark.get("ignore") or (isinstance(own, dict) and (own.get("crowd") or own.get("Crowd"))):
-        return None
+    told = mark | own if isinstance(own, dict) else mark
+    if any(told.get(key) for key in _GROUPS):
+        shape = shape_of({key: value for key, value in mark.items() if key not in (*_GROUPS, "attributes")}, label)
+        return shape and shape._replace(group=True)
     label = next((str(mark[key]) for key in LABELS if isinstance(mark.get(key), str | int)), label)
     if isinstance(point := mark.get("point") or mark.get("keypoint"), dict):
         return Shape(label, (point["x"], point["y"]))
@@ -68,7 +72,7 @@ def _by_corners(mark: dict[str, Any], label: str) -> Shape | None:
     corners = mark.get("box2d") or mark.get("points")
     if isinstance(corners, dict) and "x1" in corners:
         numbers = [number for number in range(1, 9) if f"x{number}" in corners]
-        return Shape(label, surrounding([(corners[f"x{number}"], corners[f"y{number}"]) for number in numbers]))
+        return outlined(label, [(corners[f"x{number}"], corners[f"y{number}"]) for number in numbers])
     for keys in _CORNERS:
         if set(keys) <= mark.keys():
             return Shape(label, [mark[key] for key in keys])
@@ -76,7 +80,7 @@ def _by_corners(mark: dict[str, Any], label: str) -> Shape | None:
         if set(keys) <= mark.keys():
             return shape_of([mark[key] for key in keys], label)
     if found := next((mark[key] for key in _POLYGONS if mark.get(key) and mark.get("type") != "template"), None):
-        return Shape(label, surrounding(_ring(found)))
+        return outlined(label, _ring(found))
     if {"x", "y"} <= mark.keys():
         return Shape(label, (mark["x"], mark["y"]))
     return None if "tag" in mark or mark.get("type") in ("tag", "comment") else Shape(label, ())

@@ -4,7 +4,8 @@
 
 A line per box: ``frame,id,x,y,w,h,considered,class,visibility`` (MOT16 and later), or ``frame,id,x,y,w,h,considered`` and a place
 in the world (MOT15). Counted are boxes that are considered (the challenge does not consider persons who stand or sit), of class 1
-(pedestrian) where there is a class: the middle of the top edge. Of HT21 all classes but 3 (ignore), the centre: heads of
+(pedestrian) where there is a class: the middle of the top edge; class 13 (crowd, MOT20) is an area. Of HT21 all classes but 3
+(ignore: areas), the centre: heads of
 pedestrians, of persons on vehicles, and static ones. gt/labels.txt, which CVAT and datumaro write, names the classes. Sequences
 without gt are unlabelled. Frames and boxes begin at 1
 there: pictures that begin at 0 are moved, boxes not. Sources: JonathonLuiten/TrackEval
@@ -29,19 +30,20 @@ def _sequences(root: Path) -> list[tuple[str, Path]]:
 
 
 def _boxes(folder: Path) -> tuple[np.ndarray, list[str]]:
-    """Of a sequence: boxes that are considered, [N, 8], and the labels of them. Raises `BadFile`."""
+    """Of a sequence: boxes that are considered, and areas, [N, 8], and the labels of them. Raises `BadFile`."""
     path, names = folder / "gt" / "gt.txt", folder / "gt" / "labels.txt"
     classes = all(line.rstrip(",").count(",") in (7, 8) for line in peek_lines(path))  # MOT15 has 10 columns
     rows = numbers(path, 8 if classes else 7)
-    kept = rows[rows[:, 6] != 0]
+    kept, crowds = rows[rows[:, 6] != 0], rows[:0]
     if names.is_file() and classes:
         called = [line.strip() for line in read_text(names).splitlines()]
         return kept, [called[int(kind) - 1] if 0 < kind <= len(called) else f"class {kind:g}" for kind in kept[:, 7]]
     if folder.name.startswith("HT"):
-        kept = kept[kept[:, 7] != 3] if classes else kept
-        return kept, ["head"] * len(kept)
-    kept = kept[kept[:, 7] == 1] if classes and (kept[:, 7] > 0).any() else kept
-    return kept, ["pedestrian"] * len(kept)
+        kept, crowds = (kept[kept[:, 7] != 3], rows[rows[:, 7] == 3]) if classes else (kept, crowds)
+        return np.concatenate([kept, crowds]), ["head"] * len(kept) + ["crowd"] * len(crowds)
+    if classes and (kept[:, 7] > 0).any():
+        kept, crowds = kept[kept[:, 7] == 1], rows[rows[:, 7] == 13]
+    return np.concatenate([kept, crowds]), ["pedestrian"] * len(kept) + ["crowd"] * len(crowds)
 
 
 def _rows(root: Path) -> Iterator[Labelled]:

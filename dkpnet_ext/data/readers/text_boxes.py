@@ -4,7 +4,7 @@
     train/images/1.png            train/labelTxt/1.txt             x y x y x y x y label difficult                 DOTA, Roboflow
     train/Human head/1.jpg        train/Human head/Label/1.txt     Human head x0 y0 x1 y1                          OIDv4 ToolKit
 
-The text file lies beside the picture, in a folder in its folder, or in a folder beside its folder. KITTI's DontCare is left out;
+The text file lies beside the picture, in a folder in its folder, or in a folder beside its folder. KITTI's DontCare is an area;
 a cyclist is a person. A picture without a text file is unlabelled. Sources: datumaro (kitti, dota,
 roboflow), strickvl/panlabel (kitti, oidv4).
 """
@@ -22,10 +22,10 @@ from .tree import (
     Shape,
     from_shapes,
     others,
+    outlined,
     peek_lines,
     relative,
     split_of,
-    surrounding,
     walk_pictures,
 )
 
@@ -52,7 +52,7 @@ def _shape(line: str) -> Shape | None:
         return Shape(" ".join(fields[:words]), known)
     if words == 0 and len(fields) > 8 and all(number is not None for number in numbers[:8]):
         label = " ".join(field for field, number in zip(fields[8:], numbers[8:], strict=True) if number is None)
-        return Shape(label, surrounding(list(zip(known[:8:2], known[1:8:2], strict=True)))) if label else None
+        return outlined(label, zip(known[:8:2], known[1:8:2], strict=True)) if label else None
     return None
 
 
@@ -77,7 +77,7 @@ def _rows(root: Path) -> Iterator[Labelled]:
             split = split_of(image.relative_to(root).parent.as_posix()) or "train"
             lines = [line for line in read_text(path).splitlines() if line.strip() and not line.startswith(_HEADERS)]
             found = [_shape(line) for line in lines]
-            shapes = [shape for shape in found if shape is not None and shape.label != "DontCare"]
+            shapes = [shape for shape in found if shape is not None]
             bad = BadFile(path, "a line of it is no label with a box in pixels (KITTI, DOTA, OIDv4)")
             yield Labelled(split, relative(image, root), image, path, bad if None in found else shapes)
 

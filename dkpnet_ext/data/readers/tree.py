@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..images import IMAGE_SUFFIXES, BadFile
-from ..regions import all_but
-from .base import Entry, Heads, as_points, fail, files, natural, read_json, read_text
+from .base import Areas, Entry, Heads, as_points, fail, files, natural, read_json, read_text
 
 SPLITS = {  # in this order: "test-dev" is test
     "train": ("train", "training", "trainset", "trainlist"),
@@ -27,8 +26,15 @@ HEADS = frozenset({"head", "heads", "human head", "person head"})
 FACES = frozenset({"face", "faces", "human face"})
 BODIES = frozenset({
     "person", "persons", "people", "pedestrian", "pedestrians", "human", "humans", "body", "man", "woman", "boy", "girl",
-    "rider", "riders", "co rider", "cyclist", "person sitting",
+    "rider", "riders", "co rider", "cyclist", "person sitting", "sitting person", "person (other)",
 })  # fmt: skip
+GROUPS = frozenset({  # areas in which only who is marked singly is counted
+    "crowd", "crowds", "group", "groups", "person group", "persongroup", "ridergroup", "rider group", "people group",
+    "group of people", "ignore", "ignored", "dontcare", "don't care", "dont care",
+})  # fmt: skip
+IGNORED = frozenset(
+    {"ignore region", "ignore regions", "ignored region", "ignored regions"}
+)  # nobody in them is counted
 FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "head")  # keypoints of a person that mark the head
 PEEKED_BYTES = 1 << 16  # of a text file, by `peek_lines`
 PEEKED = 8  # annotation files of a folder that are looked into to recognise a layout
@@ -165,10 +171,12 @@ def read_json_lines(path: Path) -> list[tuple[str, Any]]:
 
 
 class Shape(NamedTuple):
-    """What marks one head."""
+    """What marks one head, or an area."""
 
     label: str
     corners: Sequence[Any]  # (x, y) of a point, or (x0, y0, x1, y1) of a box; () of a mark that cannot be read
+    group: bool = False  # of several people, or of somebody who is not to be counted: an area, no head
+    rings: Sequence[Any] = ()  # the polygons [[x, y], ...] of an area, where there are more than a box
 
 
 class Labelled(NamedTuple):
@@ -179,7 +187,6 @@ class Labelled(NamedTuple):
     image: Path
     file: Path  # of the annotation
     shapes: Sequence[Shape] | BadFile | None  # None: the file says that nobody has labelled it yet
-    ignored: Sequence[Sequence[float]] = ()  # boxes (x0, y0, x1, y1) in which nobody is annotated
 
 
 def is_called(label: str, names: frozenset[str]) -> bool:
@@ -188,8 +195,9 @@ def is_called(label: str, names: frozenset[str]) -> bool:
 
 
 def choose_labels(labels: Iterable[str]) -> frozenset[str]:
-    """Which labels are heads: those called so, else faces, else persons, else all of them."""
-    given = frozenset(labels)
+    """Which labels are heads: those called so, else faces, else persons, else all of them but areas."""
+    every = frozenset(labels)
+    given = frozenset(label for label in every if not is_called(label, GROUPS | IGNORED)) or every
     for known in (HEADS, FACES, BODIES):
         if chosen := frozenset(label for label in given if is_called(label, known)):
             return chosen
@@ -202,12 +210,18 @@ def surrounding(corners: Iterable[Sequence[Any]]) -> list[float]:
     return [xs[0], ys[0]] if len(xs) == 1 else [min(xs), min(ys), max(xs), max(ys)]
 
 
+def outlined(label: str, corners: Iterable[Sequence[Any]]) -> Shape:
+    """The shape of a polygon (x, y) ...: its extent is the mark of a head, its outline that of an area. Raises as `surrounding`."""
+    ring = [(float(x), float(y)) for x, y, *_ in corners]
+    return Shape(label, surrounding(ring), rings=[ring] if len(ring) > 2 else ())
+
+
 def to_heads(
     shapes: Sequence[Shape], path: Path, chosen: frozenset[str], fractions: bool, left: frozenset[str] = frozenset()
 ) -> Heads:
     """The points of the chosen shapes: a box gives its centre, a person's box the middle of its top edge."""
     points, boxes, top, sizes = [], 0, False, []
-    for label, corners in (shape for shape in shapes if shape.label in chosen):
+    for label, corners in ((shape.label, shape.corners) for shape in shapes if is_head(shape, chosen)):
         if len(corners) == 0:
             raise BadFile(path, f"a {label or 'shape'} that is marked neither by a point, nor a box, nor a polygon")
         try:
@@ -225,7 +239,41 @@ def to_heads(
         else:
             points.append((numbers[0], numbers[1]))
     known = as_points(np.array(sizes).reshape(-1, 2), path) if boxes == len(points) and not top else None
-    return Heads(as_points(np.array(points).reshape(-1, 2), path), boxes, top, fractions, chosen, known, left)
+    places, areas = as_points(np.array(points).reshape(-1, 2), path), areas_of(shapes, chosen, path)
+    return Heads(places, boxes, top, fractions, chosen, known, left, areas)
+
+
+def is_head(shape: Shape, chosen: frozenset[str]) -> bool:
+    return shape.label in chosen and not shape.group
+
+
+def areas_of(shapes: Sequence[Shape], chosen: frozenset[str], path: Path) -> Areas | None:
+    """The areas among a picture's shapes; None if there are none. A group of a label that is not counted is none."""
+    groups: list[Shape] = []
+    ignored: list[Shape] = []
+    for shape in shapes:
+        if shape.label not in chosen and is_called(shape.label, IGNORED):
+            ignored.append(shape)
+        elif shape.group if shape.label in chosen else is_called(shape.label, GROUPS):
+            groups.append(shape)
+    if not groups and not ignored:
+        return None
+    single = [shape for shape in shapes if is_head(shape, chosen) and (shape.rings or len(shape.corners) == 4)]
+    single = [
+        shape._replace(rings=()) if len(shape.corners) == 4 else shape for shape in single
+    ]  # their box has the point
+    all_of, own, out = ([ring for each in kind for ring in rings(each, path)] for kind in (groups, single, ignored))
+    return Areas(all_of, own, out, sum(not rings(shape, path) for shape in groups + ignored))
+
+
+def rings(shape: Shape, path: Path) -> list[np.ndarray]:
+    """The polygons of a shape, or its box. Raises `BadFile`."""
+    if shape.rings:
+        return [as_points(ring, path) for ring in shape.rings]
+    if len(shape.corners) != 4:
+        return []
+    x0, y0, x1, y1 = map(float, shape.corners)
+    return [as_points([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], path)]
 
 
 def from_shapes(rows: Iterable[Labelled], fractions: bool = False, labels: Iterable[str] = ()) -> Iterator[Entry]:
@@ -235,8 +283,9 @@ def from_shapes(rows: Iterable[Labelled], fractions: bool = False, labels: Itera
     chosen = choose_labels(set(labels) or used)
     if not chosen & used:  # heads are listed and none is drawn: persons are, or no people at all
         chosen = frozenset(label for label in used if is_called(label, FACES | BODIES)) or chosen
+    left = frozenset(label for label in used - chosen if not is_called(label, GROUPS | IGNORED))
     seen: set[tuple[str, Path]] = set()
-    for split, called, image, file, shapes, ignored in everything:
+    for split, called, image, file, shapes in everything:
         # Some tools write the whole path on the machine that they ran on, or an address (s3://...).
         name = re.split(r"[/\\]", called)[-1] if re.match(r"/|[A-Za-z0-9]+:|\\", called) else called.replace("\\", "/")
         if shapes is None:
@@ -247,25 +296,13 @@ def from_shapes(rows: Iterable[Labelled], fractions: bool = False, labels: Itera
             yield Entry(split, name, image, partial(fail, file, f"{name} is annotated twice"))
         else:
             seen.add((split, image))
-            region = partial(_without, ignored) if ignored else None
-            yield Entry(
-                split,
-                name,
-                image,
-                partial(to_heads, shapes, file, chosen & used, fractions, frozenset(used - chosen)),
-                region,
-            )
+            yield Entry(split, name, image, partial(to_heads, shapes, file, chosen & used, fractions, left))
 
 
 def others(root: Path, rows: Iterable[Labelled]) -> Iterator[Entry]:
     """Entries of the pictures below ``root`` that no row is about: they are unlabelled."""
     known = {row.image for row in rows}
     yield from (Entry("unlabelled", relative(i, root), i, None) for i in walk_pictures(root) if i not in known)
-
-
-def _without(boxes: Sequence[Sequence[float]]) -> np.ndarray:
-    """The region that leaves out boxes."""
-    return all_but([np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]) for x0, y0, x1, y1 in boxes])
 
 
 def relative(path: Path, root: Path) -> str:

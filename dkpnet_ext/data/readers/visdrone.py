@@ -60,11 +60,13 @@ def _detection(root: Path) -> Iterator[Labelled]:
             try:
                 boxes = numbers(path, 6)
                 kept = boxes[np.isin(boxes[:, 5], (1, 2)) & (boxes[:, 4] > 0)]
-                ignored = [(x, y, x + w, y + h) for x, y, w, h in boxes[boxes[:, 5] == 0, :4]]
-                shapes: list[Shape] | BadFile = [Shape("", (x, y, x + w, y + h)) for x, y, w, h in kept[:, :4]]
+                found = [("", box) for box in kept] + [("ignored region", box) for box in boxes[boxes[:, 5] == 0]]
+                shapes: list[Shape] | BadFile = [
+                    Shape(label, (x, y, x + w, y + h)) for label, (x, y, w, h, *_) in found
+                ]
             except BadFile as bad:
-                shapes, ignored = bad, []
-            yield Labelled(split, image.name, image, path, shapes, ignored)
+                shapes = bad
+            yield Labelled(split, image.name, image, path, shapes)
 
 
 def _sequences(root: Path) -> Iterator[Labelled]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..images import BadFile
 from .base import Entry, Layout, files, is_file, read_text, read_xml
-from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, peek_lines, split_of, split_of_file, surrounding, walk
+from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, outlined, peek_lines, split_of, split_of_file, walk
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -51,8 +51,10 @@ def _shapes(path: Path) -> tuple[str, list[Shape]]:
             continue  # HollywoodHeads writes an empty object where nobody is
         label = element.findtext("name", "").strip()
         if (polygon := element.find("polygon")) is not None:
-            corners: Sequence[Any] = _around(polygon, path)
-        elif (head := next((p for p in element.iter("part") if p.findtext("name") == "head"), None)) is not None:
+            shapes.append(_around(label, polygon, path))
+            continue
+        corners: Sequence[Any]
+        if (head := next((p for p in element.iter("part") if p.findtext("name") == "head"), None)) is not None:
             corners = _middle(_corners(head, "bndbox"), path)
         else:
             corners = _corners(element, "bndbox" if element.find("segm") is None else "segm/box")
@@ -74,10 +76,9 @@ def _middle(corners: list[str], path: Path) -> list[float]:
     return [(x0 + x1) / 2, (y0 + y1) / 2]
 
 
-def _around(polygon: Element, path: Path) -> list[float]:
-    """The box around a polygon; of a single corner the point."""
+def _around(label: str, polygon: Element, path: Path) -> Shape:
     try:
-        return surrounding([(corner.findtext("x", ""), corner.findtext("y", "")) for corner in polygon.iter("pt")])
+        return outlined(label, [(corner.findtext("x", ""), corner.findtext("y", "")) for corner in polygon.iter("pt")])
     except ValueError:
         raise BadFile(path, "a polygon without corners, or one without x and y") from None
 

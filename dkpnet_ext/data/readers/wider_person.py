@@ -3,7 +3,7 @@
     Images/000040.jpg   Annotations/000040.jpg.txt   train.txt   val.txt
 
 The number of boxes, then a line ``class x0 y0 x1 y1`` for each: 1 pedestrian, 2 rider, 3 partly visible person, of which the middle
-of the top edge is counted; ignored regions (4) and groups (5) are left out. The lists name pictures without suffix; of test.txt's
+of the top edge is counted; ignored regions (4) and groups (5) are areas. The lists name pictures without suffix; of test.txt's
 no annotation is published. Source: the set's ReadMe.txt.
 """
 
@@ -16,7 +16,7 @@ from ..images import BadFile
 from .base import Entry, Layout, files, has, pictures, read_text
 from .tree import Labelled, Shape, from_shapes, split_of
 
-_PERSONS = (1, 2, 3)
+_LABELS = {1: "person", 2: "person", 3: "person", 4: "ignored region", 5: "group"}
 
 
 def _recognise(root: Path) -> bool:
@@ -30,9 +30,9 @@ def _shapes(path: Path) -> list[Shape]:
     for number, line in enumerate(read_text(path).splitlines()[1:], 2):
         try:
             kind, *corners = (float(field) for field in line.split() or ["0"])
-            if kind in _PERSONS:
+            if kind in _LABELS:
                 x0, y0, x1, y1 = corners
-                shapes.append(Shape("person", (x0, y0, x1, y1)))
+                shapes.append(Shape(_LABELS[int(kind)], (x0, y0, x1, y1)))
         except ValueError:
             raise BadFile(path, f"line {number} is not 'class x0 y0 x1 y1'") from None
     return shapes
@@ -58,4 +58,4 @@ def _entries(root: Path) -> Iterator[Entry]:
             yield Entry("unlabelled", image.name, image, None)
 
 
-LAYOUT = Layout("widerperson", _recognise, _entries, says="ignored regions and groups of people are left out")
+LAYOUT = Layout("widerperson", _recognise, _entries, says="ignored regions and groups of people are no heads")
