@@ -191,6 +191,10 @@ def test_a_region_of_another_size(tmp_path):
     ("files", "message"),
     [
         ({"a.jpg": None, "a.h5": b"x"}, "it holds density maps, not points"),
+        (
+            {"train_data/images/a.jpg": None, "train_data/gt_fidt_map/a.h5": b"x", "test_data/images/b.jpg": None},
+            "it holds density maps, not points",
+        ),
         ({"images/a.jpg": None, "masks/a.png": None}, "it holds masks, not points"),
         ({"a.jpg": None, "counts.csv": b"image,count\na.jpg,3\n"}, "it holds counts, not points"),
         ({"a.jpg": None, "train.parquet": b"PAR1"}, ".parquet is not read, write it as CSV or JSON"),
@@ -204,6 +208,7 @@ def test_folders_without_points(files, message, tmp_path):
         if content is None:
             layouts.picture(tmp_path / name)
         else:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError) as error:
         find_layout(tmp_path)

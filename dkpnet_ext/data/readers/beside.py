@@ -2,6 +2,7 @@
 
     train/img_0001.jpg   train/img_0001.npy     (or .npz, .mat, .txt, .csv; in val/, test/; or without such folders)
     images/1.jpg         ground_truth/1.npy     (or GT_1.mat, 1_ann.mat ...; train_img and train_gt, as ShanghaiTechRGBD has them)
+    images_2048/1.jpg    gt_npydata_2048/1.npy   (FIDTM, AutoScale and CLTR)
 
 A .npy has the columns x, y (and perhaps a distance, as Bayesian and DM-Count write it), a .npz such an array, a .mat one of the
 usual variables or a single one, a .txt a line ``x y`` per head (perhaps below their number), a .csv the columns x,y (as ImageJ's
@@ -111,8 +112,9 @@ def annotation_of(image: Path, listings: dict[Path, frozenset[str]]) -> Path | N
     stem = image.stem
     names = [f"{name}{suffix}" for suffix in READERS for name in (stem, f"GT_{stem}", f"{stem}_ann", f"{stem}_gt")]
     names += [f"{stem}-points.csv", f"CellCounter_{stem}.xml"]
-    twin = image.parent.with_name(re.sub("img|images?", "gt", image.parent.name)) if image.parent.name else image.parent
-    for folder in (image.parent, *(image.parent.parent / name for name in FOLDERS), twin):
+    called = image.parent.name
+    twins = [re.sub("img|images?", "gt", called), re.sub("^images", "gt_npydata", called)] if called else []
+    for folder in (image.parent, *(image.parent.parent / name for name in (*FOLDERS, *twins))):
         if folder not in listings:
             listings[folder] = frozenset(p.name for p in folder.iterdir()) if folder.is_dir() else frozenset()
         if found := next((name for name in names if name in listings[folder]), None):

@@ -10,8 +10,10 @@ Or one column:
 bbox ``[x, y, width, height]`` (the first wheat heads of Kaggle), BoxesString ``x0 y0 x1 y1;...`` (all of a picture; GWHD). Without:
 makesense.ai's ``label,x,y,image,width,height`` (points), ``label,x,y,w,h,image,width,height`` (boxes), or ``image,x,y`` and
 ``image,x0,y0,x1,y1,label`` (keras-retinanet, where ``image,,,,,`` is a picture of nobody). A picture without a line is unlabelled.
+Google AutoML's ``TRAIN,gs://.../1.jpg,label,x0,y0,,,x1,y1,,`` (fractions).
 A width and a height that are the same all over the file and beyond all x and y are the picture's own. Sources: SkalskiP/make-sense
-(src/logic/export), datumaro (open_images, vott_csv), strickvl/panlabel's samples (TensorFlow, Udacity, RetinaNet, wheat).
+(src/logic/export), cloud.google.com (AutoML Vision, CSV format), datumaro (open_images, vott_csv), strickvl/panlabel's samples
+(TensorFlow, Udacity, RetinaNet, wheat).
 """
 
 from __future__ import annotations
@@ -69,6 +71,7 @@ _OPEN_IMAGES = {  # class-descriptions.csv
     "/m/01bl7v": "boy", "/m/05r655": "girl",
 }  # fmt: skip
 _GROUP, _LIKENESS = "isgroupof", "isdepiction"  # a 1 there: no single person
+_AUTOML = ("sisnnssnnss", "sisnnnnnnnn", "sisssssssss")  # kinds of fields: two corners, four corners, nobody
 _PACKED = {"bbox": [1], "boxesstring": []}  # boxes in one column, and whether as a corner and a size
 SUFFIXES = (".csv", ".tsv", ".txt")
 
@@ -105,14 +108,16 @@ def _columns(path: Path) -> dict[str, list[int]] | None:
         skip = [names.index(name) for name in (_LIKENESS,) if name in names]
         group = [names.index(name) for name in (_GROUP,) if name in names]
         return {"image": [image], "corners": [names.index(c) for c in corners], "label": label, "sized": sized,
-                "header": [1], "split": split, "skip": skip, "group": group} if corners else None  # fmt: skip
+                "header": [1], "split": split, "skip": skip, "group": group, "shares": []} if corners else None  # fmt: skip
     kinds = ["i" if _is_image(field) else "n" if _is_number(field) else "s" for field in first]
     rows = {"snninn": (3, [1, 2], [0], []), "snnnninn": (5, [1, 2, 3, 4], [0], [1]), "inn": (0, [1, 2], [], []),
             "innnns": (0, [1, 2, 3, 4], [5], []), "inns": (0, [1, 2], [3], [])}  # fmt: skip
-    if (found := rows.get("".join(kinds))) is None:
+    automl = "".join(kinds) in _AUTOML
+    found = (1, [3, 4, 7, 8], [2], []) if automl else rows.get("".join(kinds))
+    if found is None:
         return None
-    return {"image": [found[0]], "corners": found[1], "label": found[2], "sized": found[3], "header": [], "split": [],
-            "skip": [], "group": []}  # fmt: skip
+    return {"image": [found[0]], "corners": found[1], "label": found[2], "sized": found[3], "header": [],
+            "split": [0] * automl, "skip": [], "group": [], "shares": [1] * automl}  # fmt: skip
 
 
 def _delimiter(path: Path) -> str:
@@ -183,7 +188,8 @@ def _recognise(root: Path) -> bool:
 def _entries(root: Path) -> Iterator[Entry]:
     found = [path for path in annotation_files(root, *SUFFIXES) if is_heads_csv(path)]
     rows = [row for path in found for row in _rows(path)]
-    yield from from_shapes(rows)
+    shares = any(columns["shares"] for path in found if (columns := _columns(path)))
+    yield from from_shapes(rows, fractions=shares)
     yield from others(picture_root(found[0]), rows) if found else ()
 
 

@@ -1,17 +1,20 @@
-"""A JSON for each picture: V7 Darwin, SuperAnnotate, GeoJSON, or points alone.
+"""A JSON for each picture: V7 Darwin, SuperAnnotate, Dataloop, GeoJSON, Cityscapes, or points alone.
 
     images/1.jpg     annotations/1.json (releases/latest/annotations/1.json)     or  1.jpg  1.json (1.jpg.json, 1.geojson)
 
 Darwin 2.0 (docs.v7labs.com) has ``item.name`` and ``annotations``, SuperAnnotate (doc.superannotate.com) ``metadata.name`` and
 ``instances``, GeoJSON (QuPath's too) a FeatureCollection in pixels, of Points, MultiPoints and Polygons; own files have
 ``points`` or are a list of [x, y] or {x, y}. Of EuroCity Persons pedestrians, riders and those who ride along are counted, of
-which none is a ``depiction`` or ``reflection``; groups are areas. The forms of a mark are in `marks`. A picture without a file
-is unlabelled. Sources: v7labs/darwin-py, superannotateai/superannotate-python-sdk (samples), qupath/qupath-docs,
-the evaluation code of EuroCity Persons.
+which none is a ``depiction`` or ``reflection``; groups are areas. Of Cityscapes (gtFine/train/CITY/X_gtFine_polygons.json,
+leftImg8bit/train/CITY/X_leftImg8bit.png) the boxes of CityPersons are read where they are, else the fine polygons, else the
+coarse ones. The forms of a mark are in `marks`. A picture without a file is unlabelled. Sources: v7labs/darwin-py,
+superannotateai/superannotate-python-sdk (samples), qupath/qupath-docs, the evaluation code of EuroCity Persons,
+mcordts/cityscapesScripts' labels, Dataloop's annotation format (dtlpy's documentation).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,10 +38,14 @@ from .tree import (
 
 SUFFIXES = (".json", ".geojson")
 _PERSONS = ("pedestrian", "rider", "co-rider")
+_CITYSCAPES = ("_gtBboxCityPersons", "_gtFine_polygons", "_gtCoarse_polygons")  # of one picture, the first counts
+_EMPTY = {"ego vehicle", "out of roi", "rectification border"}  # what is marked on Cityscapes' test pictures
 
 
 def _files(root: Path) -> list[Path]:
-    return [path for path in walk(root) if path.suffix.lower() in SUFFIXES] if root.is_dir() else []
+    found = [path for path in walk(root) if path.suffix.lower() in SUFFIXES] if root.is_dir() else []
+    kinds = ([path for path in found if path.stem.endswith(kind)] for kind in _CITYSCAPES)
+    return next((paths for paths in kinds if paths), found)
 
 
 def _marks(content: Any) -> list[Shape] | None:
@@ -49,6 +56,8 @@ def _marks(content: Any) -> list[Shape] | None:
         return list(_eurocity(content))
     if isinstance(content, dict) and not any(isinstance(content.get(key), list) for key in MARKS):
         raise TypeError("no marks")
+    if isinstance(content, dict) and "imgHeight" in content and {own["label"] for own in content["objects"]} <= _EMPTY:
+        return None
     told = content.get("metadata") if isinstance(content, dict) else None
     unseen = isinstance(told, dict) and told.get("status") in ("NotStarted", "Skipped")
     return shapes_of(content) or (None if unseen else [])
@@ -80,7 +89,8 @@ def _image(path: Path, content: Any, pictures: Pictures, split: str) -> Path | N
     """The picture that a file names, or of its own name; None: no picture's file."""
     named = [content[key] for key in ("item", "metadata") if isinstance(content, dict) and key in content]
     names = [own["name"] for own in named if isinstance(own, dict) and isinstance(own.get("name"), str)]
-    found = [pictures.find(name, split) for name in (*names, path.stem) if name.strip()]
+    stem = re.sub("|".join(f"{kind}$" for kind in _CITYSCAPES), "_leftImg8bit", path.stem)
+    found = [pictures.find(name, split) for name in (*names, stem) if name.strip()]
     return next((image for image in found if is_file(image)), found[0] if names else None)
 
 

@@ -40,6 +40,7 @@ from . import (
     ucf_cc_50,
     ucf_qnrf,
     ucsd,
+    unity,
     via,
     visdrone,
     voc,
@@ -77,7 +78,7 @@ LAYOUTS: dict[str, Layout] = {
             path_lists,
             text_pictures,
         ),
-        *(lists, json_pictures, dot_images, beside, json_each),
+        *(lists, json_pictures, dot_images, unity, beside, json_each),
     )
 }
 DEPTH = 2  # folders below the given one in which a data set is looked for

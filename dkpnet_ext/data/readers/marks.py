@@ -19,7 +19,7 @@ MARKS = (
 
 
 # What holds corners [x, y], {x, y}, or x, y, x, y ... (SuperAnnotate's polygon, Labelbox's, Scale's; Darwin's ``paths``).
-_POLYGONS = ("polygon", "points", "vertices")
+_POLYGONS = ("polygon", "points", "vertices", "coordinates")
 _CORNERS = (
     ("x0", "y0", "x1", "y1"),
     ("x1", "y1", "x2", "y2"),
@@ -34,9 +34,9 @@ def shape_of(mark: Any, label: str = "") -> Shape | None:
     ``IsGroupOf`` or, among its attributes, ``crowd`` is an area.
 
     A pair [x, y] is a point, four numbers are x, y, width, height. Of an object these are looked for, in this order:
-    ``point``, ``keypoint``, ``coordinates`` {x, y, width, height} around a centre, ``bounding_box`` or ``boundingBox`` {left, top,
-    width, height} or {x, y, w, h}, ``bbox`` [x, y, width, height], ``box2d`` or ``points`` {x1, y1, x2, y2} (and x3 ...), two
-    corners, a corner and a size, a polygon, x and y.
+    ``point``, ``keypoint``, ``coordinates`` {x, y} or {x, y, width, height} around a centre, ``bounding_box`` or
+    ``boundingBox`` {left, top, width, height} or {x, y, w, h}, ``bbox`` [x, y, width, height], ``box2d`` or ``points`` {x1, y1,
+    x2, y2} (and x3 ...), two corners, a corner and a size, a polygon, x and y.
 
     Raises:
         KeyError, TypeError, ValueError: of another form.
@@ -46,6 +46,8 @@ def shape_of(mark: Any, label: str = "") -> Shape | None:
             raise TypeError("a word marks no place")
         x, y, *size = mark
         return Shape(label, (x, y, x + size[0], y + size[1]) if len(size) == 2 else tuple(mark))
+    if mark.get("deleted"):  # of LabelMe's first form and Cityscapes
+        return None
     own = mark.get("attributes")
     told = mark | own if isinstance(own, dict) else mark
     if any(told.get(key) for key in _GROUPS):
@@ -54,7 +56,10 @@ def shape_of(mark: Any, label: str = "") -> Shape | None:
     label = next((str(mark[key]) for key in LABELS if isinstance(mark.get(key), str | int)), label)
     if isinstance(point := mark.get("point") or mark.get("keypoint"), dict):
         return Shape(label, (point["x"], point["y"]))
-    if isinstance(centre := mark.get("coordinates"), dict):
+    centre = mark.get("coordinates")
+    if isinstance(centre, dict) and {"x", "y"} == centre.keys() - {"z"}:  # a point of Dataloop
+        return Shape(label, (centre["x"], centre["y"]))
+    if isinstance(centre, dict) and centre:
         half = centre["width"] / 2, centre["height"] / 2
         (x, y), (w, h) = (centre["x"], centre["y"]), half
         return Shape(label, (x - w, y - h, x + w, y + h))
@@ -83,7 +88,7 @@ def _by_corners(mark: dict[str, Any], label: str) -> Shape | None:
         return outlined(label, _ring(found))
     if {"x", "y"} <= mark.keys():
         return Shape(label, (mark["x"], mark["y"]))
-    return None if "tag" in mark or mark.get("type") in ("tag", "comment") else Shape(label, ())
+    return None if "tag" in mark or mark.get("type") in ("tag", "comment", "class") else Shape(label, ())
 
 
 def _ring(found: Any) -> list[Any]:
@@ -91,6 +96,8 @@ def _ring(found: Any) -> list[Any]:
     if isinstance(found, dict):  # of Darwin; Encord numbers them
         paths = found.get("paths") or ([found["path"]] if "path" in found else [[*found.values()]])
         found = [corner for path in paths for corner in path]
+    if isinstance(found[0], list) and isinstance(found[0][0], dict):  # Dataloop's polygon, which may have holes
+        found = found[0]
     if isinstance(found[0], int | float):
         found = list(zip(found[::2], found[1::2], strict=True))
     return [(corner["x"], corner["y"]) if isinstance(corner, dict) else corner for corner in found]

@@ -12,6 +12,7 @@ gjy3035/NWPU-Crowd-Sample-Code (README, prepare script), taohan10200/IIM (datase
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -93,7 +94,10 @@ def _splits(root: Path, mats: bool) -> tuple[tuple[str, str], ...]:
 
 
 def _entries(root: Path) -> Iterator[Entry]:
-    folders = [path for path in files(root, "images*") if path.is_dir()]
+    # Of images_2048 (FIDTM, CLTR) the pictures are smaller than those that were annotated.
+    folders = [
+        path for path in files(root, "images*") if path.is_dir() and not re.fullmatch(r"images_\d{3,}", path.name)
+    ]
     images: dict[str, list[Path]] = {}
     for path in (path for folder in folders for path in pictures(folder)):
         images.setdefault(path.stem, []).append(path)

@@ -41,10 +41,12 @@ def _folders(root: Path) -> list[tuple[str, Path, Path]]:
 
 
 def _recognise(root: Path) -> bool:
-    if has(root, "train_data/images", "test_data/images"):
-        return True
-    mats = [path.name for _, _, truths in _folders(root) for path in files(truths, "*.mat")]
-    return bool(mats) and not any(name.endswith("_ann.mat") for name in mats)
+    folders = [
+        truths for _, _, truths in _folders(root) if truths.is_dir()
+    ]  # FIDTM leaves UCF-QNRF with maps only there
+    names = [path.name for truths in folders for path in files(truths, "*.mat")]
+    own = bool(names) or (bool(folders) and has(root, "train_data/images", "test_data/images"))
+    return own and not any(name.endswith("_ann.mat") for name in names)
 
 
 def _entries(root: Path) -> Iterator[Entry]:

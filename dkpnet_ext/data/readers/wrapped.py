@@ -8,9 +8,12 @@
 - ``{"params": {"attachment": ".../1.jpg"}, "response": {"annotations": [{"label", "left", "top", ...}]}}``: Scale
 - ``{"data_units": {id: {"data_title": "1.jpg", "labels": {"objects": [{"boundingBox": fractions}, ...]}}}}``: Encord
 - ``{"samples": [{"filepath": "1.jpg", "ground_truth": {"detections": [{"bounding_box": fractions}]}}]}``: FiftyOneDataset
+- ``{"type": "localization", "annotations": {"1.jpg": [{"label", fractions: "x", "y", "x2", "y2"}, ...]}}``: IBM Cloud Annotations
+- ``{"externalId": "1.jpg", "labels": [{"jsonResponse": {JOB: {"annotations": [{"boundingPoly": fractions}]}}}]}``: Kili
 
 Sources: datumaro (vott_json), cloud.google.com/vertex-ai (prepare data), docs.aws.amazon.com (Custom Labels' manifest files),
-strickvl/panlabel's samples (Scale, SageMaker, VoTT), docs.encord.com (JSON export), the samples.json of FiftyOne's data sets on
+strickvl/panlabel's samples (Scale, SageMaker, VoTT, IBM), docs.encord.com (JSON export), the samples of
+kili-technology/kili-python-sdk's tests, the samples.json of FiftyOne's data sets on
 Hugging Face. Hasty and Prodigy are written from their descriptions, not from a file of theirs.
 """
 
@@ -32,11 +35,10 @@ class Row(NamedTuple):
 def fractional(content: Any) -> bool:
     """Whether the coordinates are shares of the picture's sides."""
     if isinstance(content, dict):
-        return isinstance(content.get("samples"), list) or (
-            isinstance(content.get("labels"), dict) and "classes" in content
-        )
+        fiftyone = isinstance(content.get("labels"), dict) and "classes" in content
+        return isinstance(content.get("samples"), list) or content.get("type") == "localization" or fiftyone
     first = content[0] if isinstance(content, list) and content else None
-    return isinstance(first, dict) and ("imageGcsUri" in first or "data_units" in first)
+    return isinstance(first, dict) and bool({"imageGcsUri", "data_units", "externalId"} & first.keys())
 
 
 def unwrap(content: Any) -> list[Row] | None:
@@ -62,6 +64,8 @@ def unwrap(content: Any) -> list[Row] | None:
         ]
     if isinstance(first.get("params"), dict) and "attachment" in first["params"]:
         return [Row(own["params"]["attachment"], (own.get("response") or {}).get("annotations")) for own in content]
+    if "externalId" in first and ("labels" in first or "latestLabel" in first):
+        return list(map(_kili, content))
     if isinstance(first.get("data_units"), dict):
         units = [unit for own in content for unit in own["data_units"].values()]
         return [Row(unit["data_title"], list(map(_encord, unit["labels"]["objects"]))) for unit in units]
@@ -83,6 +87,8 @@ def _of_object(content: dict[str, Any]) -> list[Row] | None:
             )
             for own in content["images"]
         ]
+    if content.get("type") == "localization" and isinstance(content.get("annotations"), dict):
+        return [Row(name, marks) for name, marks in content["annotations"].items()]
     if isinstance(content.get("samples"), list):
         return list(map(_sample, content["samples"]))
     if "classes" in content and isinstance(content.get("labels"), dict):  # FiftyOneImageDetectionDataset
@@ -145,6 +151,18 @@ def _encord(mark: dict[str, Any]) -> dict[str, Any]:
     if mark.get("shape") == "point":
         return {"label": mark["name"], "point": mark["point"]["0"]}
     return {"label": mark["name"], **{key: mark[key] for key in ("boundingBox", "polygon") if key in mark}}
+
+
+def _kili(own: dict[str, Any]) -> Row:
+    label = own.get("latestLabel") or next(iter(own.get("labels") or []), None)
+    jobs = label["jsonResponse"].values() if label else ()
+    found = [mark for job in jobs for mark in job.get("annotations", []) if "boundingPoly" in mark or "point" in mark]
+    marks = [
+        {"label": mark["categories"][0]["name"]}
+        | ({"point": mark["point"]} if "point" in mark else {"polygon": mark["boundingPoly"][0]["normalizedVertices"]})
+        for mark in found
+    ]
+    return Row(own["externalId"], marks if label else None)
 
 
 def _sample(own: dict[str, Any]) -> Row:
