@@ -52,7 +52,10 @@ def rasterize(rings: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     pixel and leave none out.
     """
     height, width = size
-    flips = np.zeros((height, width + 1), np.uint8)
+    spans = [(ring[:, 1].min(), ring[:, 1].max()) for ring in rings if len(ring)]
+    above = int(np.clip(min((low for low, _ in spans), default=0), 0, height))  # rows without an edge are left out
+    below = math.ceil(np.clip(max((high for _, high in spans), default=0), above, height))
+    flips = np.zeros((below - above, width + 1), np.uint8)
     for ring in rings:
         for a, b in zip(ring, np.roll(ring, -1, axis=0), strict=True):
             (x0, y0), (x1, y1) = sorted((tuple(a), tuple(b)), key=lambda p: (p[1], p[0]))
@@ -60,8 +63,10 @@ def rasterize(rings: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
             rows = np.arange(max(math.ceil(y0 - 0.5), 0), min(math.ceil(y1 - 0.5), height))
             if rows.size:
                 crossing = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
-                flips[rows, np.ceil(crossing - 0.5).clip(0, width).astype(np.int64)] ^= 1
-    return np.bitwise_xor.accumulate(flips, axis=1)[:, :width].astype(bool)
+                flips[rows - above, np.ceil(crossing - 0.5).clip(0, width).astype(np.int64)] ^= 1
+    mask = np.zeros(size, bool)
+    mask[above:below] = np.bitwise_xor.accumulate(flips, axis=1)[:, :width]
+    return mask
 
 
 def inside_region(points: np.ndarray, region: np.ndarray, size: tuple[int, int], image: Path) -> np.ndarray:

@@ -152,6 +152,24 @@ def _eurocity(root: Path) -> None:
     _write(root, "img/1.png", "labels/1.json", {"identity": "frame", "children": marks, "tags": []})
 
 
+def _cityscapes(root: Path) -> None:
+    rows = [("person", ONE), ("rider", TWO), ("persongroup", GROUP)]
+    marks = [{"label": label, "polygon": _ring(box)} for label, box in rows]
+    content = {"imgHeight": 240, "imgWidth": 320, "objects": marks}
+    _write(root, "leftImg8bit/train/ulm/u_0_leftImg8bit.png", "gtFine/train/ulm/u_0_gtFine_polygons.json", content)
+
+
+def _wider_face(root: Path) -> None:
+    """Faces, of which the point is the centre."""
+    lines = [f"{' '.join(map(str, box))} 0 0 0 {int(box is GROUP)} 0 0\n" for box in (ONE, TWO, GROUP)]
+    _write(
+        root,
+        "WIDER_train/images/0--Parade/1.jpg",
+        "wider_face_split/wider_face_train_bbx_gt.txt",
+        "0--Parade/1.jpg\n3\n" + "".join(lines),
+    )
+
+
 def _labelme(root: Path) -> None:
     """A polygon whose lower right corner is left open: there nothing is ignored."""
     shapes = [{"label": "person", "shape_type": "polygon", "points": _ring(box)} for box in (ONE, TWO)]
@@ -184,6 +202,8 @@ AREAS = {
     "text-boxes of KITTI": _kitti,
     "mot, class 13": _mot20,
     "json-each of EuroCity Persons": _eurocity,
+    "json-each of Cityscapes": _cityscapes,
+    "text-pictures of WIDER FACE": _wider_face,
     "labelme": _labelme,
     "yolo, a class crowd": _yolo,
 }  # fmt: skip
@@ -196,7 +216,7 @@ def test_a_group_is_no_head_and_is_painted_out(case, tmp_path):
     records, report = read_domain("X", tmp_path / "data", progress=False)
     assert report.bad == [] and report.layout == case.replace(",", " ").split()[0]
     (record,) = records["train"]
-    height = 5 if case == "crowdhuman" else 0  # the head's centre
+    height = 5 if case == "crowdhuman" else 15 if "FACE" in case else 0  # to the box's centre
     assert np.allclose(sorted(record.points.tolist()), [[70, 50 + height], [250, 180 + height]])
     mask = region_mask(record.region, record.size, record.size)
     assert not any(mask[y, x] for x, y in WITHIN)
@@ -253,8 +273,11 @@ def test_outline_of_run_lengths():
     mask[40:50, 50:77] = True
     flat = mask.T.ravel()
     counts = np.diff([0, *(np.flatnonzero(np.diff(flat.astype(int))) + 1), flat.size]).tolist()
-    region = np.concatenate([[[np.nan, np.nan]], rle_outline(counts, 60)])
+    region = np.concatenate([[[np.nan, np.nan]], rle_outline(counts, 60, 80)])
     inside = ~region_mask(region, mask.shape, mask.shape)
-    assert rle_outline(counts, 60) == rle_outline(_packed(counts), 60)
+    assert rle_outline(counts, 60, 80) == rle_outline(_packed(counts), 60, 80)
     assert (inside >= mask).all() and not inside[:, 24:48].any() and not inside[30:40].any()
-    assert len(rle_outline([60 * 80], 60)) == 0
+    assert len(rle_outline([60 * 80], 60, 80)) == 0
+    for size, runs in (((0, 80), [1]), ((60, 10**12), [1]), ((60, 80), "o" * 10**6)):
+        with pytest.raises(ValueError):
+            rle_outline(runs, *size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import exports
+import followers
 import foreign
 import layouts
 import numpy as np
@@ -112,6 +113,7 @@ CASES = {
     "list of tuples": exports.tuples,
     "list without folders": exports.list_without_folder,
     **variants.CASES,
+    **followers.CASES,
 }
 
 
@@ -315,6 +317,13 @@ def test_two_coco_files_of_one_picture(tmp_path):
     (source.with_name("corrected_train.json")).write_bytes(source.read_bytes())
     _, report = read_domain("X", tmp_path, progress=False)
     assert [reason for _, reason in report.bad] == [f"{name}.jpg is annotated twice" for name in "134"]
+
+
+def test_a_label_that_cannot_be_printed(tmp_path):
+    layouts.picture(tmp_path / "1.jpg", (320, 240))
+    (tmp_path / "1.csv").write_text("label,x,y,image\nhead,5,9,1.jpg\n\0\n\x0ea,5,9,1.jpg\n".replace("\n\x0e", "\x0e"))
+    text = str(read_domain("X", tmp_path / "1.csv", progress=False)[1])
+    assert "not counted: 1" in text and "\0" not in text and "\x0e" not in text
 
 
 def test_vscrowd_begins_without_heads(tmp_path):

@@ -80,12 +80,17 @@ class Report:
                 line += f"  {sum(heads):>9,} heads  ({per_image})"
             lines.append(line)
         if self.labels:
-            lines.append(f"  counted as heads: {', '.join(sorted(label or 'no label' for label in self.labels))}")
+            lines.append(f"  counted as heads: {', '.join(_names(self.labels))}")
         if self.left:
-            lines.append(f"  not counted: {some(sorted(label or 'no label' for label in self.left))}")
+            lines.append(f"  not counted: {some(_names(self.left))}")
         lines += [f"  {what}: {number}" for what, number in sorted(self.areas.items()) if number]
         lines += [f"  {what}: {some(names)}" for what, names in sorted(self.notes.items())]
         return "\n".join(lines + bad_lines(self.bad))
+
+
+def _names(labels: frozenset[str]) -> list[str]:
+    """Labels as they may be printed: a damaged file has any."""
+    return sorted(printable(label) or "no label" for label in labels)
 
 
 def some(names: list[str], most: int = 4) -> str:
@@ -175,7 +180,10 @@ def _check(
 
 def _without(areas: Areas, unit: tuple[int, int]) -> np.ndarray | None:
     """The region without the areas, of which a pixel is 1 / ``unit`` (H, W); None: they have no extent."""
-    groups, single, ignored = ([ring * [unit[1], unit[0]] for ring in kind] for kind in areas[:3])
+    with np.errstate(over="ignore"):  # a damaged file has any corners
+        groups, single, ignored = (
+            [np.clip(ring * [unit[1], unit[0]], -1e6, 1e6) for ring in kind] for kind in areas[:3]
+        )
     near = [ring for ring in single if any(_meet(ring, group) for group in groups)]
     # Whole pixels: the one with the middle of the top edge belongs to a person's box.
     whole = [np.where(ring > ring.mean(axis=0), np.ceil(ring), np.floor(ring)) for ring in near]

@@ -34,6 +34,8 @@ from .tree import (
     split_of_file,
 )
 
+MOST_PIXELS = 1 << 16  # of a mask's side
+
 
 def _is_coco(content: Any) -> bool:
     return isinstance(content, dict) and all(isinstance(content.get(k), list) for k in ("images", "annotations"))
@@ -66,7 +68,7 @@ def _box_ring(annotation: dict[str, Any]) -> list[list[tuple[float, float]]]:
 def _area(annotation: dict[str, Any], label: str) -> Shape:
     mask = annotation.get("segmentation")
     if isinstance(mask, dict) and mask.get("counts"):
-        rings: list[Any] = [rle_outline(mask["counts"], mask["size"][0])]
+        rings: list[Any] = [rle_outline(mask["counts"], *mask["size"])]
     elif isinstance(mask, list) and mask and all(isinstance(ring, list) and len(ring) >= 6 for ring in mask):
         rings = [list(zip(ring[::2], ring[1::2], strict=True)) for ring in mask]
     else:
@@ -74,11 +76,13 @@ def _area(annotation: dict[str, Any], label: str) -> Shape:
     return Shape(label, (), True, [ring for ring in rings if len(ring)])
 
 
-def rle_outline(counts: list[int] | str, height: int, step: int = 8) -> list[tuple[float, float]]:
+def rle_outline(counts: list[int] | str, height: int, width: int, step: int = 8) -> list[tuple[float, float]]:
     """COCO's run lengths (of columns, off and on in turn; a list, or packed) -> a polygon: in each ``step`` columns from the first
     to the last row of the mask. Raises ValueError.
     """
-    ends = np.cumsum(counts if isinstance(counts, list) else _unpacked(counts))
+    if not (0 < height <= MOST_PIXELS and 0 < width <= MOST_PIXELS):
+        raise ValueError(f"a mask of {width}x{height} px")
+    ends = np.cumsum(counts if isinstance(counts, list) else _unpacked(counts)).clip(0, height * width)
     top: dict[int, int] = {}
     bottom: dict[int, int] = {}
     for first, end in zip(ends[::2].tolist(), ends[1::2].tolist(), strict=False):
@@ -101,6 +105,8 @@ def _unpacked(text: str) -> list[int]:
         code = ord(letter) - 48
         number |= (code & 31) << shift
         shift += 5
+        if shift > 60:
+            raise ValueError("a mask's run length of more than 60 bits")
         if not code & 32:
             number -= (1 << shift) if code & 16 else 0
             counts.append(number + (counts[-2] if len(counts) > 2 else 0))

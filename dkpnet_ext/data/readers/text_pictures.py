@@ -6,8 +6,8 @@
     annotation.txt       1.jpg x y x y ...                                     own
     brainwash_train.idl  "images/1.png": (x0, y0, x1, y1), (x0, ...);          Brainwash, TUD
 
-Pictures lie anywhere below. A box gives its centre. WIDER FACE's eighth number tells faces that are ``invalid``, which are left
-out. A localisation file of another name is told by its numbers. Sources: datumaro (wider_face), taohan10200/IIM
+Pictures lie anywhere below. A box gives its centre. WIDER FACE's eighth number tells faces that are ``invalid``, which are
+areas. A localisation file of another name is told by its numbers. Sources: datumaro (wider_face), taohan10200/IIM
 (dataset_prepare), davisking/dlib (imglab's convert_idl), the package's readme of Brainwash.
 """
 
@@ -80,8 +80,8 @@ def _wider(lines: list[str]) -> Iterator[tuple[str, list[Shape]]]:
             name, shapes = line, []
         elif len(fields := line.split()) >= 4:
             x, y, width, height = (float(field) for field in fields[:4])
-            kept = width > 0 and height > 0 and fields[7:8] not in (["1"], ["True"])
-            shapes += [Shape("", (x, y, x + width, y + height))] * kept
+            invalid = fields[7:8] in (["1"], ["True"])
+            shapes += [Shape("", (x, y, x + width, y + height), invalid)] * (width > 0 and height > 0)
 
 
 def _rows(path: Path) -> Iterator[Labelled]:

@@ -1,0 +1,218 @@
+"""Writers of what followers of public sets leave beside them, and of exports that came last; as in `foreign`, each returns what a
+reader should find.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from exports import _one_file, _share, _text, _xy, processed
+from foreign import HEADS, SIZE, Found, _box, _json, _pictures, qnrf, shanghaitech_folders
+from layouts import picture
+from variants import _triangle
+
+
+def _person(point) -> list[float]:
+    """The box of a person whose head is at the middle of its top edge."""
+    x, y = point
+    return [x - 5, y, x + 5, y + 30]
+
+
+def unity_solo(root: Path) -> Found:
+    """Two captures a frame would be two cameras; here one, with another labeler's values."""
+    found = {}
+    for number, points in HEADS.items():
+        folder = f"sequence.{number}"
+        _pictures(root / folder, prefix="step0.camera", numbers=number, suffix=".png")
+        values = [{"labelName": "head", "origin": [x - 5, y - 5], "dimension": [10, 10]} for x, y in points]
+        box = {"@type": "type.unity.com/unity.solo.BoundingBox2DAnnotation", "values": values}
+        mask = {"@type": "type.unity.com/unity.solo.InstanceSegmentationAnnotation", "values": [{"labelName": "head"}]}
+        capture = {"filename": f"step0.camera{number}.png", "annotations": [box, mask]}
+        _json(root / folder / "step0.frame_data.json", {"frame": 0, "captures": [capture], "metrics": []})
+        found[f"{folder}/step0.camera{number}.png"] = points
+    return {"train": found}
+
+
+def unity_captures(root: Path) -> Found:
+    """The pictures lie beside the folder of the JSON files."""
+    found = _pictures(root / "RGBfca5422e", prefix="rgb_", suffix=".png")
+    for i, (name, points) in enumerate(found.items()):
+        boxes = [
+            dict(zip(("x", "y", "width", "height"), _box(p), strict=True)) | {"label_name": "head"} for p in points
+        ]
+        captures = [{"filename": f"RGBfca5422e/{name}", "annotations": [{"values": boxes}]}]
+        _json(root / "Dataset7f02" / f"captures_{i:03d}.json", {"version": "0.0.1", "captures": captures})
+    return {"train": {f"RGBfca5422e/{name}": points for name, points in found.items()}}
+
+
+def cityscapes(root: Path, boxes: bool = False) -> Found:
+    """Polygons with a group, a deleted rider and a car; empty ones of the test; with CityPersons' boxes they are not read."""
+    found: Found = {}
+    for split, numbers in (("train", "123"), ("val", "4"), ("test", "1")):
+        folder = root / "leftImg8bit" / split / "ulm"
+        names = _pictures(folder, suffix="_leftImg8bit.png", numbers=numbers, prefix=f"ulm_{split}_")
+        for name, points in names.items():
+            kinds = ["person", "rider", "person", "rider"]
+            marks = [
+                {"label": kind, "polygon": [[x0, y1], [(x0 + x1) / 2, y0], [x1, y1], [x1, y0 + 1], [x0, y0 + 1]]}
+                for kind, (x0, y0, x1, y1) in zip(kinds, map(_person, points[boxes:]), strict=False)
+            ]
+            marks += [
+                {"label": "persongroup", "polygon": [[1, 1], [9, 1], [5, 9]]},
+                {"label": "car", "polygon": [[1, 1], [9, 9], [1, 9]]},
+            ]
+            marks += [{"label": "rider", "deleted": 1, "polygon": [[1, 1], [9, 9], [1, 9]]}]
+            marks = [{"label": "ego vehicle", "polygon": [[0, 200], [320, 200], [160, 240]]}] + marks * (
+                split != "test"
+            )
+            stem = name.replace("_leftImg8bit.png", "")
+            (root / "gtFine" / split / "ulm").mkdir(parents=True, exist_ok=True)
+            _json(
+                root / "gtFine" / split / "ulm" / f"{stem}_gtFine_polygons.json",
+                {"imgHeight": 240, "imgWidth": 320, "objects": marks},
+            )
+            if boxes and split != "test":
+                people = [
+                    {"label": "sitting person", "bbox": [x - 5, y, 10, 30], "bboxVis": [0, 0, 9, 9]} for x, y in points
+                ]
+                people.append({"label": "person group", "bbox": [1, 1, 9, 9], "bboxVis": [0, 0, 9, 9]})
+                (root / "gtBboxCityPersons" / split / "ulm").mkdir(parents=True, exist_ok=True)
+                path = root / "gtBboxCityPersons" / split / "ulm" / f"{stem}_gtBboxCityPersons.json"
+                _json(path, {"imgHeight": 240, "imgWidth": 320, "objects": people})
+        if split != "test":
+            found[split] = {f"leftImg8bit/{split}/ulm/{name}": points for name, points in names.items()}
+    return found
+
+
+def city_persons(root: Path) -> Found:
+    return cityscapes(root, boxes=True)
+
+
+def dataloop(root: Path) -> Found:
+    """A point, a box, a polygon, and a class of the whole picture."""
+    found = _pictures(root / "items")
+    (root / "json").mkdir()
+    for name, points in found.items():
+        kinds = [
+            lambda x, y: {"type": "point", "coordinates": {"x": x, "y": y, "z": 0}},
+            lambda x, y: {
+                "type": "box",
+                "coordinates": [{"x": x - 5, "y": y - 5, "z": 0}, {"x": x + 5, "y": y + 5, "z": 0}],
+            },
+            lambda x, y: {"type": "segment", "coordinates": [_xy(_triangle((x, y)))]},
+        ]
+        marks = [{"label": "head", "attributes": []} | kinds[i % 3](*point) for i, point in enumerate(points)]
+        marks.append({"label": "night", "type": "class", "attributes": [], "coordinates": {}})
+        content = {"filename": f"/{name}", "annotations": marks, "metadata": {"system": {"width": 320}}}
+        _json(root / "json" / f"{name[:-4]}.json", content)
+    return {"train": {f"items/{name}": points for name, points in found.items()}}
+
+
+def automl(root: Path) -> Found:
+    """A box by two corners, or by all four; a picture of nobody; the set in the first column."""
+    found = _pictures(root / "images")
+    uses = dict(zip(found, ("TRAIN", "VALIDATION", "TEST", "UNASSIGNED"), strict=True))
+    rows = []
+    for name, points in found.items():
+        for i, (x, y, w, h) in enumerate(map(_share, points)):
+            a, b, c, d = x, y, x + w, y + h
+            rows.append(
+                f"{uses[name]},gs://b/{name},head,"
+                + (f"{a},{b},,,{c},{d},," if i % 2 else f"{a},{b},{c},{b},{c},{d},{a},{d}")
+            )
+        rows += [f"{uses[name]},gs://b/{name},,,,,,,,,"] * (not points)
+    _text(root / "import.csv", "\n".join(rows) + "\n")
+    one, two, three, four = found
+    return {"train": {one: found[one], four: found[four]}, "val": {two: found[two]}, "test": {three: found[three]}}
+
+
+def _kili(name: str, points: list) -> dict:
+    """A marker, and boxes by their corners; a classification beside them."""
+    marks = []
+    for x, y, w, h in map(_share, points[1:]):
+        corners = [{"x": a, "y": b} for a, b in ((x, y + h), (x, y), (x + w, y), (x + w, y + h))]
+        marks.append(
+            {"boundingPoly": [{"normalizedVertices": corners}], "type": "rectangle", "categories": [{"name": "HEAD"}]}
+        )
+    marks += [
+        {"point": {"x": x / 320, "y": y / 240}, "type": "marker", "categories": [{"name": "HEAD"}]}
+        for x, y in points[:1]
+    ]
+    response = {"JOB_0": {"annotations": marks}, "JOB_1": {"categories": [{"name": "DAY"}]}}
+    return {"externalId": name, "content": "", "labels": [{"labelType": "DEFAULT", "jsonResponse": response}]}
+
+
+def _ibm(points: list) -> list[dict]:
+    corners = ([x, y, x + w, y + h] for x, y, w, h in map(_share, points))
+    return [dict(zip(("x", "y", "x2", "y2"), own, strict=True)) | {"label": "head"} for own in corners]
+
+
+def _maps(root: Path, folder: str, names: Found | dict, show: str = "gt_show") -> None:
+    """What FIDTM, AutoScale and CLTR leave beside the pictures: maps as HDF5, and pictures of them."""
+    for name in names:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        (root / folder / name.replace(".jpg", ".h5")).write_bytes(b"\x89HDF\r\n\x1a\n")
+        picture(root / show / name, SIZE)
+
+
+def fidtm_shanghaitech(root: Path) -> Found:
+    found = shanghaitech_folders(root)
+    for split, names in found.items():
+        _maps(root / split, "gt_fidt_map", names)
+    (root / "A_gt.txt").write_text("1 1 20 30 5 6 1\n")
+    return found
+
+
+def fidtm_qnrf(root: Path) -> Found:
+    """Smaller pictures, of which there are maps only, beside the set itself."""
+    found = qnrf(root, (".", "."))
+    for split, names in found.items():
+        _maps(root / f"{split}_data", "gt_fidt_map", names, "gt_show_fidt")
+        for name in names:
+            picture(root / f"{split}_data" / "images" / name, (160, 120))
+    return found
+
+
+def fidtm_nwpu(root: Path) -> Found:
+    """Smaller pictures beside those that the annotation is of."""
+    found = processed(root)
+    for names in found.values():
+        _maps(root, "gt_fidt_map_2048", names)
+        for name in names:
+            picture(root / "images_2048" / name, (160, 120))
+    return found
+
+
+def cltr(root: Path) -> Found:
+    """The points of the smaller pictures as .npy; the larger ones have none."""
+    found = _pictures(root / "images_2048")
+    (root / "gt_npydata_2048").mkdir()
+    for name, points in found.items():
+        np.save(root / "gt_npydata_2048" / name.replace(".jpg", ".npy"), np.array(points, float).reshape(-1, 2))
+    _maps(root, "gt_detr_map_2048", found)
+    return {"train": {f"images_2048/{name}": points for name, points in found.items()}}
+
+
+CASES = {
+    "shanghaitech of FIDTM": fidtm_shanghaitech,
+    "ucf-qnrf of FIDTM": fidtm_qnrf,
+    "nwpu of FIDTM": fidtm_nwpu,
+    "beside, CLTR": cltr,
+    "unity SOLO": unity_solo,
+    "unity captures": unity_captures,
+    "json-each of Cityscapes": cityscapes,
+    "json-each of CityPersons": city_persons,
+    "json-each of Dataloop": dataloop,
+    "csv-heads of AutoML": automl,
+    "json-pictures of Kili": _one_file("data.json", lambda f: [_kili(n, ps) for n, ps in f.items()]),
+    "json-pictures of IBM Cloud Annotations": _one_file(
+        "_annotations.json",
+        lambda f: {
+            "version": "1.0",
+            "type": "localization",
+            "labels": ["head"],
+            "annotations": {n: _ibm(ps) for n, ps in f.items()},
+        },
+    ),
+}
