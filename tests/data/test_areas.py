@@ -251,6 +251,15 @@ def test_an_area_without_an_extent_is_said(tmp_path):
     assert "  groups or ignored areas without an extent, in whose place nobody is counted: 2\n" in f"{report}\n"
 
 
+def test_an_area_beyond_all_pictures(tmp_path):
+    """Of numbers that a damaged file holds, too."""
+    _coco({"iscrowd": 1, "bbox": [-1e308, 40, 1e308, 80]})(tmp_path / "data")
+    _coco({"iscrowd": 1, "segmentation": [[-1e308, -1e308, 1e308, -1e308, 0, 120]]})(tmp_path / "ring")
+    for name in ("data", "ring"):
+        (record,) = read_domain("X", tmp_path / name, progress=False)[0]["train"]
+        assert record.region is not None and region_mask(record.region, record.size, record.size)[200, 310]
+
+
 def test_a_turned_picture(tmp_path):
     """COCO's boxes are in the upright picture, VisDrone's on the stored pixels: the region goes with them."""
     from PIL import Image

@@ -202,6 +202,10 @@ def test_a_region_of_another_size(tmp_path):
         ({"a.jpg": None, "train.parquet": b"PAR1"}, ".parquet is not read, write it as CSV or JSON"),
         ({"a.jpg": None, "a.csv": b"0.0,0.1,0.0,0.0,0.2\n"}, "it holds density maps, not points"),
         ({"a.jpg": None, "a.json": b'{"labels": ["crowd"]}'}, "it holds 1 .jpg, 1 .json. Known: "),
+        (
+            {"a.jpg": None, "b.json": b'[{"id": 1, "result": "{}", "fileName": "a.jpg"}]'},
+            "b.json is of no known tool (its keys: id, result, fileName), export COCO or CVAT XML from there; it holds 1 .jpg",
+        ),
         ({"a.jpg": None, "notes.doc": b"x"}, "it holds 1 .jpg, 1 .doc. Known: shanghaitech, "),
     ],
 )
@@ -321,7 +325,7 @@ def test_two_coco_files_of_one_picture(tmp_path):
 
 def test_a_label_that_cannot_be_printed(tmp_path):
     layouts.picture(tmp_path / "1.jpg", (320, 240))
-    (tmp_path / "1.csv").write_text("label,x,y,image\nhead,5,9,1.jpg\n\0\n\x0ea,5,9,1.jpg\n".replace("\n\x0e", "\x0e"))
+    (tmp_path / "1.csv").write_text("label,x,y,image\nhead,5,9,1.jpg\n\0\x0ea,5,9,1.jpg\n")
     text = str(read_domain("X", tmp_path / "1.csv", progress=False)[1])
     assert "not counted: 1" in text and "\0" not in text and "\x0e" not in text
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import UserError
+from ...errors import UserError, printable
 from ..images import IMAGE_SUFFIXES, BadFile
 from . import (
     beijing_brt,
@@ -50,7 +50,7 @@ from . import (
     yolo,
 )
 from .base import MALFORMED, Layout, files
-from .tree import peek_lines, walk
+from .tree import peek_json, peek_lines, walk
 
 # Sets with a tree of their own come before files that may lie anywhere; `beside` fits most and comes last.
 LAYOUTS: dict[str, Layout] = {
@@ -152,4 +152,15 @@ def _contents(path: Path) -> str:
     names = [file.stem.lower() for file in everything if file.suffix.lower() in IMAGE_SUFFIXES]
     if folders & {"mask", "masks", "seg", "segmentation"} or any(name.endswith("mask") for name in names):
         return f"it holds masks, not points: people who touch cannot be told apart in them ({held})"
-    return f"it holds {held}"
+    return f"{_unknown_json(everything)}it holds {held}"
+
+
+def _unknown_json(everything: list[Path]) -> str:
+    """Of which tool a JSON file may be, by its keys."""
+    found = ((file, peek_json(file)) for file in everything[:100] if file.suffix.lower() == ".json")
+    rows = ((file, own[0] if isinstance(own, list) and own else own) for file, own in found)
+    named = next(((file, row) for file, row in rows if isinstance(row, dict)), None)
+    if named is None:
+        return ""
+    keys = printable(", ".join(str(key)[:30] for key in list(named[1])[:4]))
+    return f"{printable(named[0].name)} is of no known tool (its keys: {keys}), export COCO or CVAT XML from there; "
