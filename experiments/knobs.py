@@ -45,6 +45,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "VA, simplex": {},
     "VA, unequal variances": {},
     "VA, three depths": {},
+    "JT, 128 channels": {"model.system": "jt", "model.channels": 128},
+    "VA, 128 channels": {"model.channels": 128},
     "JT, non-linear": {"model.system": "jt", "model.head": "literal", "model.channels": 128},
     "VA, non-linear": {"model.head": "literal", "model.channels": 128},
 }
