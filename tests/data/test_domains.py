@@ -54,7 +54,9 @@ def test_items(tmp_path):
 
 
 def test_reading_in_threads(tmp_path):
-    """Parsing Python source in a thread, as `np.load` does with its header, fails where the collector lets another one run."""
+    """Parsing Python source in a thread, as `np.load` does with its header, fails where the collector lets another one run
+    (Python before 3.11.8).
+    """
     (domain,) = load_domains([f"QNRF={layouts.ucf_qnrf(tmp_path / 'data')}"], cache=tmp_path / "c", progress=False)
     expected = [item.read().copy() for item in domain.train]
 

@@ -41,9 +41,8 @@ def _folders(root: Path) -> list[tuple[str, Path, Path]]:
 
 
 def _recognise(root: Path) -> bool:
-    folders = [
-        truths for _, _, truths in _folders(root) if truths.is_dir()
-    ]  # FIDTM leaves UCF-QNRF with maps only there
+    # FIDTM leaves UCF-QNRF there with maps only, which is no ShanghaiTech.
+    folders = [truths for _, _, truths in _folders(root) if truths.is_dir()]
     names = [path.name for truths in folders for path in files(truths, "*.mat")]
     own = bool(names) or (bool(folders) and has(root, "train_data/images", "test_data/images"))
     return own and not any(name.endswith("_ann.mat") for name in names)
