@@ -32,9 +32,8 @@ GROUPS = frozenset({  # areas in which only who is marked singly is counted
     "crowd", "crowds", "group", "groups", "person group", "persongroup", "ridergroup", "rider group", "people group",
     "group of people", "ignore", "ignored", "dontcare", "don't care", "dont care",
 })  # fmt: skip
-IGNORED = frozenset(
-    {"ignore region", "ignore regions", "ignored region", "ignored regions"}
-)  # nobody in them is counted
+# Nobody in them is counted.
+IGNORED = frozenset({"ignore region", "ignore regions", "ignored region", "ignored regions"})
 FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "head")  # keypoints of a person that mark the head
 PEEKED_BYTES = 1 << 16  # of a text file, by `peek_lines`
 PEEKED = 8  # annotation files of a folder that are looked into to recognise a layout
@@ -259,9 +258,8 @@ def areas_of(shapes: Sequence[Shape], chosen: frozenset[str], path: Path) -> Are
     if not groups and not ignored:
         return None
     single = [shape for shape in shapes if is_head(shape, chosen) and (shape.rings or len(shape.corners) == 4)]
-    single = [
-        shape._replace(rings=()) if len(shape.corners) == 4 else shape for shape in single
-    ]  # their box has the point
+    # The box has the point that is counted, which an outline may not have.
+    single = [shape._replace(rings=()) if len(shape.corners) == 4 else shape for shape in single]
     all_of, own, out = ([ring for each in kind for ring in rings(each, path)] for kind in (groups, single, ignored))
     return Areas(all_of, own, out, sum(not rings(shape, path) for shape in groups + ignored))
 
