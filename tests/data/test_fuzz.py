@@ -17,6 +17,7 @@ import exports
 import foreign
 import layouts
 import numpy as np
+import public_sets
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -82,6 +83,10 @@ FOREIGN = {  # likewise, of labelling tools and other sets: fewer tries each, as
     "crowdhuman": (foreign.crowdhuman, "annotation_train.odgt"),
     "mot": (foreign.mot, "train/MOT20-01/gt/gt.txt"),
     "dots": (foreign.dot_images, "001dots.png"),
+    "gcc": (public_sets.gcc, "scene_01_0/mats/1534540881.mat"),
+    "gcc-json": (public_sets.gcc_jsons, "scene_01_0/jsons/1534540881.json"),
+    "gcc-list": (public_sets.gcc, "txt_list/train_list.txt"),
+    "venice": (public_sets.venice, "venice/train_data/ground-truth/4896_000062.mat"),
 }
 
 # What random bytes would take ages to spell.

@@ -9,6 +9,7 @@ import followers
 import foreign
 import layouts
 import numpy as np
+import public_sets
 import pytest
 import scipy.io
 import variants
@@ -114,6 +115,7 @@ CASES = {
     "list without folders": exports.list_without_folder,
     **variants.CASES,
     **followers.CASES,
+    **public_sets.CASES,
 }
 
 
@@ -197,6 +199,16 @@ def test_a_region_of_another_size(tmp_path):
             {"train_data/images/a.jpg": None, "train_data/gt_fidt_map/a.h5": b"x", "test_data/images/b.jpg": None},
             "it holds density maps, not points",
         ),
+        (
+            {
+                "scene_01_0/pngs_544_960/a.png": None,
+                "scene_01_0/csv_den_maps_k15_s4_544_960/a.csv": b"0,0,0.1,0,0,0\n",
+                "txt_list/train_list.txt": b"2 14 1 /scene_01_0 a 3\n",
+            },
+            "it holds density maps, not points",
+        ),
+        ({"s/pngs_544_960/a.png": None, "s/den_maps_k15_s4_544_960/a.mat": b"x"}, "it holds density maps, not points"),
+        ({"images/a.jpg": None, "density_maps/train/a.mat": b"x"}, "it holds density maps, not points"),
         ({"images/a.jpg": None, "masks/a.png": None}, "it holds masks, not points"),
         ({"a.jpg": None, "counts.csv": b"image,count\na.jpg,3\n"}, "it holds counts, not points"),
         ({"a.jpg": None, "train.parquet": b"PAR1"}, ".parquet is not read, write it as CSV or JSON"),

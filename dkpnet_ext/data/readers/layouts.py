@@ -21,6 +21,7 @@ from . import (
     cvat,
     dot_images,
     fsc147,
+    gcc,
     imglab,
     jhu_crowd,
     json_each,
@@ -57,6 +58,7 @@ LAYOUTS: dict[str, Layout] = {
     module.LAYOUT.name: module.LAYOUT
     for module in (
         *(shanghaitech, ucf_qnrf, beijing_brt, jhu_crowd, nwpu, ucf_cc_50, worldexpo, mall, ucsd, visdrone, carpk, mot),
+        gcc,
         *(
             rgbt_cc,
             crowdhuman,
@@ -81,6 +83,7 @@ LAYOUTS: dict[str, Layout] = {
         *(lists, json_pictures, dot_images, unity, beside, json_each),
     )
 }
+_DENSITIES = re.compile(r"(^|_)(den|dens|density)(_|$)")  # in a folder's name: csv_den_maps_k15_s4, density_maps
 DEPTH = 2  # folders below the given one in which a data set is looked for
 
 
@@ -141,6 +144,8 @@ def _contents(path: Path) -> str:
     tables = [file for file in everything if file.suffix.lower() in (".csv", ".txt")]
     first = [line.split(",") for file in tables[:5] for line in peek_lines(file, 1)]
     maps = any(len(fields) > 4 and all(re.fullmatch(r"[\s\d.e+-]+", field) for field in fields) for fields in first)
+    folders = {part.lower() for file in everything for part in file.relative_to(path).parts[:-1]}
+    maps |= any(_DENSITIES.search(folder) for folder in folders)
     if maps or kinds[".h5"] or kinds[".npy"] or kinds[".npz"]:
         return f"it holds density maps, not points: heads cannot be told from them ({held})"
     unread = [kind for kind in kinds if kind in (".parquet", ".xlsx", ".xls", ".pkl", ".pickle", ".tfrecord", ".db")]
@@ -148,7 +153,6 @@ def _contents(path: Path) -> str:
         return f"{', '.join(unread)} is not read, write it as CSV or JSON ({held})"
     if any("count" in field.lower() for fields in first for field in fields):
         return f"it holds counts, not points: where the heads are is not in it ({held})"
-    folders = {part.lower() for file in everything for part in file.relative_to(path).parts[:-1]}
     names = [file.stem.lower() for file in everything if file.suffix.lower() in IMAGE_SUFFIXES]
     if folders & {"mask", "masks", "seg", "segmentation"} or any(name.endswith("mask") for name in names):
         return f"it holds masks, not points: people who touch cannot be told apart in them ({held})"

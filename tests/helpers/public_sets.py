@@ -1,0 +1,73 @@
+"""Writers of further public data sets as they lie about; as in `foreign`, each returns what a reader should find. Their forms were
+looked up, see the readers' docstrings.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+from exports import _text
+from foreign import SIZE, Found, _json, _pictures
+from layouts import picture
+
+
+def _rows_and_columns(points: list) -> np.ndarray:
+    return np.array(points, float).reshape(-1, 2)[:, ::-1]
+
+
+def gcc(root: Path, lists: bool = True) -> Found:
+    """A place is a row and a column. Smaller pictures and density maps of followers lie beside."""
+    found: Found = {"train": {}, "test": {}} if lists else {"train": {}}
+    rows: dict[str, str] = {"train": "", "test": ""}
+    for scene, numbers in (("scene_01_0", "12"), ("scene_02_3", "34")):
+        for name, points in _pictures(root / scene / "pngs", ".png", "153454088", numbers).items():
+            (root / scene / "mats").mkdir(exist_ok=True)
+            info = {"location": _rows_and_columns(points), "number": np.array([[len(points)]])}
+            held = {"image_info": info, "weather_info": "CLEAR", "roi_info": np.array([[-1300.0, 200.0]] * 4)}
+            scipy.io.savemat(root / scene / "mats" / f"{name[:-4]}.mat", held)
+            _json(root / scene / "jsons" / f"{name[:-4]}.json", {"image_info": _rows_and_columns(points).tolist()})
+            picture(root / scene / "pngs_544_960" / name, (160, 120))
+            picture(root / scene / "vis" / name, SIZE)
+            _text(root / scene / "csv_den_maps_k15_s4_544_960" / f"{name[:-4]}.csv", "0,0,0,0,0.5,0\n")
+            split = "test" if name.endswith("4.png") else "train"
+            found[split if lists else "train"][f"{scene}/{name}"] = points
+            rows[split] += f"2 14 1 /{scene} {name[:-4]} {len(points)}\n"
+    for split, text in rows.items() if lists else ():
+        _text(root / "txt_list" / f"{split}_list.txt", text)
+        _text(root / "txt_list" / f"cross_camera_{split}_list.txt", rows["test"])
+    return found
+
+
+def gcc_jsons(root: Path) -> Found:
+    """As the labeller leaves them, without MATLAB's files and lists."""
+    found = gcc(root, lists=False)
+    for path in root.glob("*/mats/*"):
+        path.unlink()
+    for path in root.glob("*/mats"):
+        path.rmdir()
+    return found
+
+
+def venice(root: Path) -> Found:
+    """The upper 25 rows lie outside the region of interest; a copy of a picture came without its annotation."""
+    found: Found = {}
+    for folder, split, numbers in (("train_data", "train", "123"), ("test_data", "test", "4")):
+        names = _pictures(root / "venice" / folder / "images", prefix="4896_00006", numbers=numbers)
+        (root / "venice" / folder / "ground-truth").mkdir()
+        for name, points in names.items():
+            roi = np.ones(SIZE[::-1], np.uint8)
+            roi[:25] = 0
+            held = {"annotation": np.array(points, float).reshape(-1, 2), "roi": roi, "homograph": np.eye(3)}
+            scipy.io.savemat(root / "venice" / folder / "ground-truth" / f"{name[:-4]}.mat", held)
+        found[split] = {name: [p for p in points if p[1] >= 25] for name, points in names.items()}
+    picture(root / "venice" / "train_data" / "images" / "4896_000061 (1).jpg", SIZE)
+    return found
+
+
+CASES = {
+    "gcc": gcc,
+    "gcc, JSON alone": gcc_jsons,
+    "shanghaitech of Venice": venice,
+}
