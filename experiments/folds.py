@@ -43,7 +43,12 @@ def settings(variant: str, args: argparse.Namespace) -> Config:
     elif variant == "fixed backbone":
         config.optim.frozen_stages = 6
     elif variant == "zip":
-        config.loss.loss, config.loss.w_density, config.model.density_scale, config.optim.clip = "zip", 1.0, 10.0, 1000.0
+        config.loss.loss, config.loss.w_density, config.model.density_scale, config.optim.clip = (
+            "zip",
+            1.0,
+            10.0,
+            1000.0,
+        )
     return config
 
 
