@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import exports
+import followers
 import foreign
 import layouts
 import numpy as np
@@ -83,6 +84,10 @@ FOREIGN = {  # likewise, of labelling tools and other sets: fewer tries each, as
     "crowdhuman": (foreign.crowdhuman, "annotation_train.odgt"),
     "mot": (foreign.mot, "train/MOT20-01/gt/gt.txt"),
     "dots": (foreign.dot_images, "001dots.png"),
+    "labelu": (followers.CASES["json-pictures of LabelU"], "task-1.json"),
+    "segments": (followers.segments, "x-v1.json"),
+    "openlabel": (followers.CASES["json-pictures of OpenLABEL"], "anything.json"),
+    "edge-impulse": (followers.CASES["json-pictures of Edge Impulse"], "images/bounding_boxes.labels"),
     "gcc": (public_sets.gcc, "scene_01_0/mats/1534540881.mat"),
     "gcc-json": (public_sets.gcc_jsons, "scene_01_0/jsons/1534540881.json"),
     "gcc-list": (public_sets.gcc, "txt_list/train_list.txt"),

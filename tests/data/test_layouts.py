@@ -152,13 +152,24 @@ def test_what_was_guessed_is_said(tmp_path):
     assert "boxes -> top-centres" in str(read_domain("X", tmp_path / "mot", progress=False)[1])
 
 
-@pytest.mark.parametrize("write", [foreign.coco_boxes, foreign.cvat_xml, foreign.via_project, foreign.json_lines])
+@pytest.mark.parametrize(
+    "write",
+    [
+        *(foreign.coco_boxes, foreign.cvat_xml, foreign.via_project, foreign.json_lines),
+        *(
+            exports.JSON_PICTURES["of CreateML"],
+            exports.JSON_PICTURES["of Labelbox"],
+            variants.JSON_PICTURES["of Scale"],
+        ),
+        followers.CASES["json-pictures of OpenLABEL"],
+    ],
+)
 def test_an_annotation_file_by_its_own_name(write, tmp_path):
     write(tmp_path)
     path = next(
         p
         for p in sorted(tmp_path.rglob("*"))
-        if p.suffix in (".json", ".xml", ".jsonl") and "train" in p.stem + "train"
+        if p.suffix in (".json", ".xml", ".jsonl", ".ndjson") and "train" in p.stem + "train"
     )
     records, report = read_domain("X", path, progress=False)
     assert report.bad == [] and sum(map(len, records.values())) > 0
@@ -215,8 +226,8 @@ def test_a_region_of_another_size(tmp_path):
         ({"a.jpg": None, "a.csv": b"0.0,0.1,0.0,0.0,0.2\n"}, "it holds density maps, not points"),
         ({"a.jpg": None, "a.json": b'{"labels": ["crowd"]}'}, "it holds 1 .jpg, 1 .json. Known: "),
         (
-            {"a.jpg": None, "b.json": b'[{"id": 1, "result": "{}", "fileName": "a.jpg"}]'},
-            "b.json is of no known tool (its keys: id, result, fileName), export COCO or CVAT XML from there; it holds 1 .jpg",
+            {"a.jpg": None, "b.json": b'[{"id": 1, "verdict": "{}", "picture": "a.jpg"}]'},
+            "b.json is of no known tool (its keys: id, verdict, picture), export COCO or CVAT XML from there; it holds 1 .jpg",
         ),
         ({"a.jpg": None, "notes.doc": b"x"}, "it holds 1 .jpg, 1 .doc. Known: shanghaitech, "),
     ],
@@ -260,6 +271,10 @@ def test_every_layout_has_a_case():
         (exports.JSON_PICTURES["of BDD100K"], "labels/det_train.json",
          '[{"name": "1.jpg", "labels": []}, {"name": 3}]', "picture 1 has no name and marks"),
         (exports.TEXT_PICTURES["localisation"], "train_gt_loc.txt", "1.jpg 2 5 5 4 6 1\n", "a line of it is not as the first"),
+        (followers.CASES["json-pictures of LabelU"], "task-1.json",
+         '[{"result": "{\\"rotate\\": 90, \\"annotations\\": []}", "fileName": "1.jpg"}]', "picture 0 was turned by 90 degrees"),
+        (followers.CASES["json-pictures of LabelU"], "task-1.json",
+         '[{"fileName": "1.jpg", "result": {"lineTool": {"toolName": "lineTool", "result": [{}]}}}]', "marked neither"),
         (exports.npz_beside, "1.npz", "no archive", "not a NumPy file"),
         (exports.counted_text, "1.txt", "5\n1 2\n", "5"),
         (exports.own_variable, "gt/1.mat", "text", "not a readable .mat file"),
@@ -288,6 +303,7 @@ UNSEEN = {
     "FiftyOne": ("labels.json", {"classes": ["head"], "labels": {"1": None}}),
     "Scale": ("a.json", [{"params": {"attachment": "1.jpg"}, "status": "pending"}]),
     "SuperAnnotate": ("1.jpg.json", {"metadata": {"name": "1.jpg", "status": "NotStarted"}, "instances": []}),
+    "LabelU": ("a.json", [{"id": 1, "result": "{}", "fileName": "1.jpg"}]),
     "TensorFlow": ("a.csv", "filename,xmin,ymin,xmax,ymax\n2.jpg,1,1,5,5\n"),
 }
 

@@ -4,6 +4,7 @@ reader should find.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -194,7 +195,131 @@ def cltr(root: Path) -> Found:
     return {"train": {f"images_2048/{name}": points for name, points in found.items()}}
 
 
+def _labelu(name: str, points: list) -> dict:
+    """A rectangle, a polygon and a point; a tag of the whole picture."""
+    tools = [
+        {"toolName": "rectTool", "result": [dict(zip(("x", "y", "width", "height"), _box(p), strict=True)) for p in points[:1]]},
+        {"toolName": "polygonTool", "result": [{"type": "line", "points": _xy(_triangle(p))} for p in points[1:2]]},
+        {"toolName": "pointTool", "result": _xy(points[2:])},
+    ]  # fmt: skip
+    for mark in (mark for tool in tools for mark in tool["result"]):
+        mark |= {"id": "a", "order": 1, "visible": True, "attributes": {}, "label": "head"}
+    tools += [{"toolName": "tagTool", "result": [{"id": "b", "value": {"weather": "rain"}}]}]
+    tools += [{"toolName": "lineTool", "result": [{"points": _xy([[1, 2], [3, 4]]), "label": "road"}]}]
+    held = {"width": 320, "height": 240, "rotate": 0, "annotations": tools}
+    return {"id": 1, "result": json.dumps(held), "url": f"/api/{name}", "folder": "/home/me", "fileName": name}
+
+
+def _labelu_of_old(name: str, points: list) -> dict:
+    """An object for each tool; a name with a prefix."""
+    rects = [dict(zip(("x", "y", "width", "height"), _box(p), strict=True)) | {"attribute": "head"} for p in points[:1]]
+    rings = [{"pointList": _xy(_triangle(p)), "attribute": "head"} for p in points[1:]]
+    held = {
+        "rectTool": {"toolName": "rectTool", "result": rects},
+        "polygonTool": {"toolName": "polygonTool", "result": rings},
+    }
+    return {"id": 1, "result": json.dumps(held), "urls": {"1": name}, "fileNames": {"1": f"57c82ae6-{name}"}}
+
+
+def segments(root: Path) -> Found:
+    """A box, a polygon and a point; one of another category; a picture that was skipped and one of nobody else."""
+    found = _pictures(root / "images")
+    samples = []
+    for name, points in found.items():
+        marks = [
+            {"type": "bbox", "points": [[x - 5, y - 5], [x + 5, y + 5]]} if i == 0
+            else {"type": "polygon", "points": _triangle((x, y))} if i == 1
+            else {"type": "point", "points": [[x, y]]}
+            for i, (x, y) in enumerate(points)
+        ]  # fmt: skip
+        marks = [{"id": i + 1, "category_id": 2} | mark for i, mark in enumerate(marks)]
+        marks += [{"id": 9, "category_id": 1, "type": "polyline", "points": [[1, 2], [3, 4]]}]
+        label = {"label_status": "REVIEWED", "attributes": {"format_version": "0.1", "annotations": marks}}
+        samples.append(
+            {"name": name, "attributes": {"image": {"url": f"https://x/{name}"}}, "labels": {"ground-truth": label}}
+        )
+    for number, status in (("5", "SKIPPED"), ("6", "PRELABELED")):
+        picture(root / "images" / f"{number}.jpg", SIZE)
+        label = {"label_status": status, "attributes": {"annotations": []}}
+        samples.append({"name": f"{number}.jpg", "labels": {"ground-truth": label}})
+    categories = [{"id": 1, "name": "road"}, {"id": 2, "name": "head"}]
+    held = {"name": "x", "task_type": "vector", "task_attributes": {"categories": categories}, "samples": samples}
+    _json(root / "x-v1.json", {"name": "v1", "dataset": held})
+    return {"train": found}
+
+
+def _openlabel(found: dict[str, list]) -> dict:
+    """Boxes by their centres, one turned by a right angle, an outline and a point; a cuboid of a car."""
+    frames, objects = {}, {"car": {"name": "car", "type": "car"}}
+    for number, (name, points) in enumerate(found.items()):
+        held = {}
+        for i, (x, y) in enumerate(points):
+            uid = f"{number}-{i}"
+            objects[uid] = {"name": uid, "type": "head"}
+            data = [
+                {"bbox": [{"name": "shape", "val": [x, y, 10, 12]}]},
+                {"rbbox": [{"name": "shape", "val": [x, y, 10, 4, 1.5707963]}]},
+                {
+                    "poly2d": [
+                        {"name": "p", "val": [n for c in _triangle((x, y)) for n in c], "mode": "MODE_POLY2D_ABSOLUTE"}
+                    ]
+                },
+                {"point2d": [{"name": "p", "val": [x, y]}]},
+            ]
+            held[uid] = {"object_data": data[i]}
+        held["car"] = {"object_data": {"cuboid": [{"name": "c", "val": [0] * 9}]}}
+        where = {"file_name": name} if number % 2 else {"streams": {"Camera1": {"uri": f"./{name}"}}}
+        frames[str(number)] = {"frame_properties": where, "objects": held}
+    return {"openlabel": {"metadata": {"schema_version": "1.0.0"}, "objects": objects, "frames": frames}}
+
+
+def _edge_impulse(points: list) -> list[dict]:
+    boxes = [dict(zip(("x", "y", "width", "height"), _box(point), strict=True)) for point in points]
+    return [{"label": "head"} | box for box in boxes]
+
+
+def _scale(name: str, points: list) -> dict:
+    boxes = [dict(zip(("left", "top", "width", "height"), _box(p), strict=True)) for p in points]
+    marks = [{"type": "box", "label": "head"} | box for box in boxes]
+    return {"task_id": "t", "params": {"attachment": f"file:{name}"}, "response": {"annotations": marks}}
+
+
 CASES = {
+    "json-pictures of LabelU": _one_file("task-1.json", lambda f: [_labelu(n, ps) for n, ps in f.items()]),
+    "json-pictures of LabelU, first version": _one_file(
+        "result.json", lambda f: [_labelu_of_old(n, ps) for n, ps in f.items()]
+    ),
+    "json-pictures of Segments.ai": segments,
+    "json-pictures of OpenLABEL": _one_file("anything.json", _openlabel),
+    "json-pictures of OpenLABEL, called train.json": _one_file("train.json", _openlabel),
+    "json-pictures of Scale, called train.json": _one_file(
+        "train.json", lambda f: [_scale(n, ps) for n, ps in f.items()]
+    ),
+    "json-pictures of CreateML, called train.json": _one_file(
+        "train.json",
+        lambda f: [
+            {
+                "image": n,
+                "annotations": [{"label": "head", "coordinates": p | {"width": 9, "height": 8}} for p in _xy(ps)],
+            }
+            for n, ps in f.items()
+        ],
+    ),
+    "json-pictures of Edge Impulse": _one_file(
+        "images/bounding_boxes.labels",
+        lambda f: {
+            "version": 1,
+            "type": "bounding-box-labels",
+            "boundingBoxes": {n: _edge_impulse(ps) for n, ps in f.items()},
+        },
+    ),
+    "json-pictures of Edge Impulse, files": _one_file(
+        "info.labels",
+        lambda f: {
+            "version": 1,
+            "files": [{"path": n, "category": "training", "boundingBoxes": _edge_impulse(ps)} for n, ps in f.items()],
+        },
+    ),
     "shanghaitech of FIDTM": fidtm_shanghaitech,
     "ucf-qnrf of FIDTM": fidtm_qnrf,
     "nwpu of FIDTM": fidtm_nwpu,

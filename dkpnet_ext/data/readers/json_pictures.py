@@ -8,7 +8,8 @@
 - ``{"data_row": {"external_id": "1.jpg"}, "projects": ...}``: Labelbox's export
 - ``{"labels": {"1": [{"bounding_box": fractions}, ...]}}``: FiftyOne; ``{"points": {"1.jpg": {"head": [{x, y}]}}}``: DotDotGoose
 - ``{"1.jpg": {"points": [...]}, ...}``: own files
-- VoTT, Hasty, Vertex AI, SageMaker Ground Truth (output.manifest), Prodigy, Scale, Encord, FiftyOneDataset: see `wrapped`
+- VoTT, Hasty, Vertex AI, SageMaker Ground Truth (output.manifest), Prodigy, Scale, Encord, FiftyOneDataset, LabelU, Segments.ai,
+  OpenLABEL, Edge Impulse: see `wrapped`
 
 Sources: persts/DotDotGoose (doc/schema.md), strickvl/panlabel's samples of CreateML, Labelbox and BDD100K.
 
@@ -18,6 +19,7 @@ is unlabelled.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ from .tree import (
 )
 from .wrapped import Row, fractional, unwrap
 
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".pnt", ".manifest")
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".pnt", ".manifest", ".labels")
 _NAMES = (*IMAGE_KEYS, "name", "external_id", "image_id")
 
 
@@ -75,7 +77,7 @@ def _rows(content: Any) -> list[Row | None]:
 
 def _read(path: Path, first: bool = False) -> Any:
     """A file's content; ``first``: enough of it to recognise it."""
-    if path.suffix.lower() in (".json", ".pnt"):
+    if path.suffix.lower() in (".json", ".pnt", ".labels"):
         return peek_json(path) if first else read_json(path)
     import json
 
@@ -97,6 +99,14 @@ def _files(root: Path, most: int | None = None) -> list[Path]:
     return found
 
 
+def _find(row: Row, pictures: Pictures, split: str) -> tuple[str, Path]:
+    """A picture's name and file. LabelU's first versions put eight digits before a name."""
+    image, short = pictures.find(row.name, row.split or split), re.sub(r"(^|/)[0-9a-f]{8}-", r"\1", row.name)
+    if short != row.name and not is_file(image) and is_file(found := pictures.find(short, row.split or split)):
+        return short, found
+    return row.name, image
+
+
 def _labelled(path: Path) -> Iterator[Labelled]:
     split, pictures = split_of_file(path), Pictures(picture_root(path))
     for number, row in enumerate(_rows(_read(path))):
@@ -104,10 +114,12 @@ def _labelled(path: Path) -> Iterator[Labelled]:
         try:
             if row is None:
                 raise BadFile(path, f"{where} has no name and marks")
-            image = pictures.find(row.name, row.split or split)
+            if row.bad:
+                raise BadFile(path, f"{where} {row.bad}")
+            name, image = _find(row, pictures, split)
             own = split_of(image.parent.name) if split == "train" and is_file(image) else None
             shapes = None if row.marks is None else shapes_of(row.marks)
-            yield Labelled(row.split or own or split, row.name, image, path, shapes)
+            yield Labelled(row.split or own or split, name, image, path, shapes)
         except BadFile as bad:
             yield Labelled(split, where, path, path, bad)
         except MALFORMED:

@@ -22,8 +22,23 @@ import numpy as np
 
 from ..images import IMAGE_SUFFIXES, BadFile
 from ..regions import all_but
-from .base import Entry, Layout, as_points, exists, fail, files, has, is_file, read_json, read_rows, read_xy_csv
+from .base import (
+    MALFORMED,
+    Entry,
+    Layout,
+    as_points,
+    exists,
+    fail,
+    files,
+    has,
+    is_file,
+    read_json,
+    read_rows,
+    read_xy_csv,
+)
+from .marks import MARKS
 from .tree import Pictures, peek_json, peek_lines, read_json_lines, split_of
+from .wrapped import unwrap
 
 SUFFIXES = (".csv", ".json", ".jsonl", ".ndjson")
 LIST_FILES = tuple(f"{split}{suffix}" for split in ("train", "val", "test") for suffix in SUFFIXES)
@@ -115,8 +130,25 @@ def _image(row: Any) -> str | None:
     return found if isinstance(found, str) and found.strip() and "\0" not in found else None
 
 
+def _of_a_tool(path: Path) -> bool:
+    """Whether a tool's marks are in a JSON file by a list's name: a row of a list has ``points``."""
+    if path.suffix.lower() == ".csv":
+        return False
+    try:
+        content = peek_json(path) if path.suffix.lower() == ".json" else list(map(json.loads, peek_lines(path, 1)))
+        if unwrap(content) is not None:
+            return True
+    except MALFORMED:
+        return False
+    first = content[0] if isinstance(content, list) and content else None
+    if not isinstance(first, dict) or "points" in first:
+        return False
+    return "data_row" in first or any(isinstance(first.get(key), list | dict) for key in MARKS)  # Labelbox; the others
+
+
 def _lists(root: Path) -> list[Path]:
     named = [root / name for name in LIST_FILES if has(root, name)] if root.is_dir() else []
+    named = [path for path in named if not _of_a_tool(path)]
     others = [path for path in files(root) if path.suffix.lower() in SUFFIXES] if root.is_dir() and not named else []
     return named or [path for path in others if path.is_file() and _is_list(path)]
 
@@ -186,7 +218,7 @@ def _elsewhere(image: Path, pictures: Pictures) -> Path:
 
 
 def _recognise(root: Path) -> bool:
-    return root.suffix.lower() in SUFFIXES if root.is_file() else bool(_lists(root))
+    return root.suffix.lower() in SUFFIXES and not _of_a_tool(root) if root.is_file() else bool(_lists(root))
 
 
 LAYOUT = Layout("list", _recognise, _entries, upright_points=True)
