@@ -1,4 +1,4 @@
-"""A careful reader of MATLAB files (version 5, which MATLAB calls -v6 and -v7): numbers, cells and structs.
+"""A careful reader of MATLAB files (version 5, which MATLAB calls -v6 and -v7): numbers, cells, structs and their text.
 
 `scipy.io.loadmat` reads such files too, but one wrong byte can make it end the whole process with a segmentation
 fault, and annotations come from anywhere. Here every length is checked and every fault is a `ValueError`.
@@ -14,7 +14,7 @@ import numpy as np
 
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _MATRIX, _COMPRESSED = 14, 15
-_CELL, _STRUCT, _NUMBERS = 1, 2, range(6, 16)
+_CELL, _STRUCT, _TEXT, _NUMBERS = 1, 2, 4, range(6, 16)
 _LOGICAL, _COMPLEX = 0x200, 0x800  # flags
 _MOST_BYTES = 1 << 28  # of one variable, uncompressed; 20,000 heads take 320 kB
 _MOST_NESTED = 16
@@ -58,7 +58,7 @@ def load(content: bytes, name: str) -> Any:
     """The variable ``name`` of a MATLAB file's ``content``.
 
     Numbers come as an array of their shape (logical ones as booleans), a cell array as the list of its cells, a struct
-    array as the list of its elements, each a dict (both in MATLAB's order, by columns).
+    array as the list of its elements, each a dict (both in MATLAB's order, by columns); text, inside of those only, as str.
 
     Raises:
         KeyError: there is no such variable; its argument is the list of those there are.
@@ -113,6 +113,14 @@ def _matrix(data: memoryview, order: str, only: str | None = None, depth: int = 
             raise ValueError(f"'{name or only}' holds complex numbers")
         numbers = numbers.astype(bool) if int(flags[0]) & _LOGICAL else numbers
         return name, numbers.reshape(shape, order="F")
+    if kind == _TEXT and depth:
+        coded, letters = part.element()
+        codes = {
+            4: f"utf-16-{'be' if order == '>' else 'le'}",
+            17: f"utf-16-{'be' if order == '>' else 'le'}",
+            16: "utf-8",
+        }
+        return name, bytes(letters).decode(codes.get(coded, "latin-1"), errors="replace")
     if kind not in (_CELL, _STRUCT):
         raise ValueError(f"'{name or only}' is neither numbers nor a cell or struct")
 

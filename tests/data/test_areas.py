@@ -9,6 +9,7 @@ from pathlib import Path
 import layouts
 import numpy as np
 import pytest
+import scipy.io
 
 from dkpnet_ext.data import load_domains
 from dkpnet_ext.data.readers import read_domain
@@ -187,6 +188,46 @@ def _yolo(root: Path) -> None:
     (root / "data.yaml").write_text("names: [person, crowd]\n")
 
 
+def _cvat_xml(value: str) -> Callable[[Path], None]:
+    """An attribute of the box; of the others it is not set."""
+
+    def write(root: Path) -> None:
+        names = ("xtl", "ytl", "xbr", "ybr")
+        marks = ""
+        for box in (ONE, TWO, GROUP):
+            corners = " ".join(f'{name}="{place}"' for name, place in zip(names, _corners(box), strict=True))
+            told = value if box is GROUP else "false"
+            marks += f'<box label="person" {corners}><attribute name="iscrowd">{told}</attribute></box>'
+        _write(root, "1.jpg", "annotations.xml", f'<annotations>\n<image name="1.jpg">{marks}</image></annotations>')
+
+    return write
+
+
+def _cvat_backup(root: Path) -> None:
+    shapes = [
+        {"frame": 0, "label": "person", "type": "rectangle", "points": _corners(box),
+         "attributes": [{"name": "crowd", "value": "true" if box is GROUP else "false"}]}
+        for box in (ONE, TWO, GROUP)
+    ]  # fmt: skip
+    _write(root, "data/1.jpg", "annotations.json", [{"shapes": shapes, "tracks": []}])
+    (root / "data" / "manifest.jsonl").write_text('{"version": "1.1"}\n{"name": "1", "extension": ".jpg"}\n')
+
+
+def _caltech(root: Path) -> None:
+    rows = [("person", ONE), ("person", TWO), ("people", GROUP)]
+    lines = [f"{label} {' '.join(map(str, box))} 0 0 0 0 0 0 0\n" for label, box in rows]
+    _write(root, "train/images/1.jpg", "train/annotations/1.txt", "% bbGt version=3\n" + "".join(lines))
+
+
+def _city_persons(root: Path) -> None:
+    cell = np.empty((1, 1), object)
+    rows = [[kind, *box, 1, *box] for kind, box in ((1, ONE), (2, TWO), (5, GROUP))]
+    cell[0, 0] = {"cityname": "ulm", "im_name": "u.png", "bbs": np.array(rows, np.float64)}
+    layouts.picture(root / "images" / "train" / "u.png", SIZE)
+    (root / "annotations").mkdir()
+    scipy.io.savemat(root / "annotations" / "anno_train.mat", {"anno_train_aligned": cell})
+
+
 AREAS = {
     "coco, box": _coco({"iscrowd": 1}),
     "coco, run lengths": _coco({"iscrowd": 1, "segmentation": {"counts": _runs(), "size": [240, 320]}}),
@@ -196,6 +237,11 @@ AREAS = {
     "coco, keypoints": _coco_keypoints,
     "csv-heads of Open Images": _open_images,
     "cvat datumaro": _datumaro,
+    "cvat, a checkbox": _cvat_xml("true"),
+    "cvat, a number": _cvat_xml("1"),
+    "cvat, backup": _cvat_backup,
+    "text-boxes of Caltech": _caltech,
+    "citypersons": _city_persons,
     "json-pictures of BDD100K": _bdd100k,
     "crowdhuman": _crowdhuman,
     "widerperson": _wider_person,

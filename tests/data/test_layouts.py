@@ -275,6 +275,7 @@ def test_every_layout_has_a_case():
          '[{"result": "{\\"rotate\\": 90, \\"annotations\\": []}", "fileName": "1.jpg"}]', "picture 0 was turned by 90 degrees"),
         (followers.CASES["json-pictures of LabelU"], "task-1.json",
          '[{"fileName": "1.jpg", "result": {"lineTool": {"toolName": "lineTool", "result": [{}]}}}]', "marked neither"),
+        (public_sets.caltech, "train/annotations/set00_V000_I01.txt", "% bbGt version=3\nperson 1 2 3 4\n", "no label with a box"),
         (exports.npz_beside, "1.npz", "no archive", "not a NumPy file"),
         (exports.counted_text, "1.txt", "5\n1 2\n", "5"),
         (exports.own_variable, "gt/1.mat", "text", "not a readable .mat file"),
@@ -339,6 +340,12 @@ def test_tracks_of_a_backup_are_refused(tmp_path):
     content[0]["tracks"] = [{"frame": 0, "label": "head", "shapes": []}]
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"a backup of CVAT with tracks, .*: export CVAT for video 1\.1"):
+        read_domain("X", tmp_path, progress=False)
+
+
+def test_a_broken_line_of_zooniverse(tmp_path):
+    (tmp_path / "classifications.csv").write_text("annotations,subject_data,workflow_id\n[],{},1\n")
+    with pytest.raises(UserError, match="line 2 is not as Zooniverse writes it"):
         read_domain("X", tmp_path, progress=False)
 
 

@@ -40,6 +40,13 @@ def test_cells_and_structs():
     assert second == 3
 
 
+def test_text_in_structs():
+    cell = np.empty((1, 2), object)
+    cell[0, 0], cell[0, 1] = {"name": "höhe_1.png", "none": ""}, "b"
+    first, second = matlab.load(written(cells=cell), "cells")
+    assert first == [{"name": "höhe_1.png", "none": ""}] and second == "b"
+
+
 def test_other_variables_are_named():
     with pytest.raises(KeyError) as error:
         matlab.load(written(b=1.0, a="x"), "points")

@@ -4,6 +4,7 @@ reader should find.
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -284,7 +285,39 @@ def _scale(name: str, points: list) -> dict:
     return {"task_id": "t", "params": {"attachment": f"file:{name}"}, "response": {"annotations": marks}}
 
 
+def zooniverse(root: Path, sized: bool = True) -> Found:
+    """Three volunteers, of whom the middle one is right, on pictures of half the size; a workflow of questions alone."""
+    found = _pictures(root / "images")
+    header = "classification_id,user_name,workflow_id,workflow_version,metadata,annotations,subject_data,subject_ids"
+    rows = [header.split(",")]
+    half = 2 if sized else 1
+    for number, (name, points) in enumerate(found.items(), 1000):
+        dimensions = {"clientWidth": 99, "clientHeight": 70, "naturalWidth": 320 // half, "naturalHeight": 240 // half}
+        for volunteer, some in enumerate(([], points, [*points, [9, 9], [19, 9]])):
+            marks = [
+                {"x": x / half, "y": y / half, "tool": 0, "frame": 0, "details": [], "tool_label": "Head"}
+                for x, y in some
+            ]
+            marks += [{"x1": 1, "y1": 2, "x2": 3, "y2": 4, "tool": 5, "frame": 0, "tool_label": "Line"}]
+            marks += [{"x": 9, "y": 9, "tool": 0, "frame": 1, "tool_label": "Head"}]
+            tasks = [{"task": "T1", "value": "Yes"}, {"task": "T0", "task_label": "Mark heads", "value": marks}]
+            about = {"retired": None, "#origin": f"raw_{name}", "Filename": name} if number % 2 else {"retired": None}
+            metadata = {"subject_dimensions": [dimensions if sized and volunteer else None, None]}
+            data = {str(number): about}
+            rows.append([len(rows), "a", 3149, 44.19, *map(json.dumps, (metadata, tasks, data)), number])
+        rows.append(
+            [len(rows), "a", 77, 1.1, "{}", json.dumps([{"task": "T0", "value": ["dusk"]}]), json.dumps(data), number]
+        )
+        if not number % 2:
+            (root / "images" / name).rename(root / "images" / f"{number}.jpg")
+    with (root / "heads-classifications.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return {"train": {n if i % 2 else f"{i}.jpg": points for i, (n, points) in enumerate(found.items(), 1000)}}
+
+
 CASES = {
+    "zooniverse": zooniverse,
+    "zooniverse without sizes": lambda root: zooniverse(root, sized=False),
     "json-pictures of LabelU": _one_file("task-1.json", lambda f: [_labelu(n, ps) for n, ps in f.items()]),
     "json-pictures of LabelU, first version": _one_file(
         "result.json", lambda f: [_labelu_of_old(n, ps) for n, ps in f.items()]

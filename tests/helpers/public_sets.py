@@ -66,7 +66,72 @@ def venice(root: Path) -> Found:
     return found
 
 
+BBGT = "% bbGt version=3\n"
+
+
+def _person(label: str, point, ignore: int = 0) -> str:
+    """A person whose head is at the middle of the top edge."""
+    return f"{label} {point[0] - 5} {point[1]} 10 30 0 0 0 0 0 {ignore} 0\n"
+
+
+def caltech(root: Path) -> Found:
+    """The first frames show nobody; several people, somebody unsure and somebody to be ignored are no heads."""
+    found: Found = {}
+    for split, numbers in (("train", "3124"), ("test", "4")):
+        found[split] = _pictures(root / split / "images", prefix="set00_V000_I0", numbers=numbers)
+        for name, points in found[split].items():
+            rows = [_person("person", point) for point in points]
+            rows += [_person(label, (9, 9)) for label in ("people", "person?", "person-fa", "ignore")] if points else []
+            rows += [_person("person", (9, 9), ignore=1)] if points else []
+            _text(root / split / "annotations" / f"{name[:-4]}.txt", BBGT + "".join(rows))
+    return {split: {f"{split}/{name}": points for name, points in names.items()} for split, names in found.items()}
+
+
+def kaist(root: Path) -> Found:
+    """Two cameras, of which the colour picture is counted; riders are people."""
+    found = _pictures(root / "images" / "set00" / "V000" / "visible", prefix="I0000")
+    for name, points in found.items():
+        picture(root / "images" / "set00" / "V000" / "lwir" / name, SIZE)
+        rows = [_person("cyclist" if i else "person", point) for i, point in enumerate(points)]
+        _text(root / "annotations" / "set00" / "V000" / f"{name[:-4]}.txt", BBGT + "".join(rows))
+    return {"train": {f"set00/V000/visible/{name}": points for name, points in found.items()}}
+
+
+def exdark(root: Path) -> Found:
+    """People is a class there, not several people."""
+    found = _pictures(root / "ExDark" / "People", prefix="2015_0624")
+    for name, points in found.items():
+        rows = [_person("People", point) for point in points] + ["Car 1 1 9 9 0 0 0 0 0 0 0\n"]
+        _text(root / "ExDark_Annno" / "People" / f"{name}.txt", BBGT + "".join(rows))
+    return {"train": {f"ExDark/People/{name}": points for name, points in found.items()}}
+
+
+def city_persons(root: Path) -> Found:
+    """A group, an ignored region and a picture that neither file is about (the test's)."""
+    found: Found = {}
+    for split, numbers in (("train", "123"), ("val", "4"), ("test", "2")):
+        names = _pictures(root / "images" / split / "ulm", "_leftImg8bit.png", f"ulm_{split}_", numbers)
+        cells = np.empty((1, len(names)), object)
+        for i, (name, points) in enumerate(names.items()):
+            rows = [[1 + n % 4, x - 5, y, 10, 30, n, 0, 0, 0, 0] for n, (x, y) in enumerate(points)]
+            rows += [[0, 1, 1, 9, 9, 8, 1, 1, 9, 9], [5, 1, 1, 9, 9, 9, 1, 1, 9, 9]]
+            cells[0, i] = {
+                "cityname": "ulm",
+                "im_name": name,
+                "bbs": np.array(rows if points else np.zeros((0, 10)), np.float64),
+            }
+        if split != "test":
+            (root / "annotations").mkdir(exist_ok=True)
+            scipy.io.savemat(root / "annotations" / f"anno_{split}.mat", {f"anno_{split}_aligned": cells})
+            found[split] = names
+    return found
+
+
 CASES = {
+    "text-boxes of Caltech": caltech,
+    "text-boxes of KAIST": kaist,
+    "text-boxes of ExDark": exdark,
+    "citypersons": city_persons,
     "gcc": gcc,
     "gcc, JSON alone": gcc_jsons,
     "shanghaitech of Venice": venice,

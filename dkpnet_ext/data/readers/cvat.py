@@ -6,9 +6,10 @@
     annotations/default.json                    Datumaro: items with annotations of type points or bbox
 
 Every pair of a ``points`` element is a head, a box or an ellipse its centre, a polygon or mask the centre of its extent, a
-skeleton its points called head, nose, eye or ear, else the centre of its extent. Heads marked by lines or cuboids, and a
-backup's tracks, of which only key frames are stored, are refused. Sources: docs.cvat.ai (XML annotation format 1.1), datumaro
-(data_formats/cvat, data_formats/datumaro).
+skeleton its points called head, nose, eye or ear, else the centre of its extent. What an attribute called iscrowd, is_crowd, crowd
+or ignore marks (true, or a number that is not 0) is an area. Heads marked by lines or cuboids, and a
+backup's tracks, of which only key frames are stored, are refused. Sources: docs.cvat.ai (XML annotation format 1.1), cvat-ai/cvat
+(backup.py), datumaro (data_formats/cvat, data_formats/datumaro).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from ..images import BadFile
 from .base import Entry, Layout, contents
+from .marks import is_group
 from .tree import (
     FACE,
     PEEKED,
@@ -82,14 +84,19 @@ def _xml(path: Path) -> Iterator[tuple[str, str | None, list[Shape]]]:
         raise BadFile(path, "it defines XML entities")
     tree = ElementTree.fromstring(content)
     for image in tree.iter("image"):
-        shapes = [shape for element in image for shape in _marked(element, element.get("label", ""))]
+        shapes = [shape for element in image for shape in _shapes(element, element.get("label", ""))]
         yield image.get("name", ""), image.get("subset"), shapes
     frames: dict[int, list[Shape]] = {}
     for track in tree.iter("track"):
         for element in track:
-            shown = [] if element.get("outside") == "1" else _marked(element, track.get("label", ""))
+            shown = [] if element.get("outside") == "1" else _shapes(element, track.get("label", ""))
             frames.setdefault(int(element.get("frame", "")), []).extend(shown)
     yield from ((f"frame_{number:06d}", None, frames[number]) for number in sorted(frames))
+
+
+def _shapes(element: ElementTree.Element, label: str) -> list[Shape]:
+    crowd = is_group({own.get("name", ""): own.text for own in element.findall("attribute")})
+    return [shape._replace(group=crowd) for shape in _marked(element, label)]
 
 
 def _marked(element: ElementTree.Element, label: str) -> Iterator[Shape]:
@@ -132,7 +139,9 @@ def _backup(path: Path, content: Any) -> Iterator[tuple[str, str | None, list[Sh
     shapes: list[list[Shape]] = [[] for _ in names]
     for shape in (shape for part in content for shape in part.get("shapes", [])):
         if not shape.get("outside"):
-            shapes[shape["frame"]] += shapes_of(str(shape.get("label", "")), shape["type"], shape["points"])
+            crowd = is_group({str(own.get("name")): own.get("value") for own in shape.get("attributes", [])})
+            found = shapes_of(str(shape.get("label", "")), shape["type"], shape["points"])
+            shapes[shape["frame"]] += [own._replace(group=crowd) for own in found]
     yield from ((name, None, mine) for name, mine in zip(names, shapes, strict=True))
 
 
@@ -147,7 +156,7 @@ def _datumaro(content: Any) -> Iterator[tuple[str, str | None, list[Shape]]]:
                 found = shapes_of(label, "bbox", [x, y, x + width, y + height])
             else:
                 found = shapes_of(label, mark["type"], mark.get("points", []))
-            crowd = bool(mark.get("attributes", {}).get("is_crowd"))
+            crowd = is_group(mark.get("attributes", {}))
             shapes += [shape._replace(group=crowd) for shape in found]
         yield item.get("image", {}).get("path") or item["id"], None, shapes
 

@@ -15,6 +15,7 @@ from . import (
     beside,
     carpk,
     cclabeler,
+    city_persons,
     coco,
     crowdhuman,
     csv_heads,
@@ -49,6 +50,7 @@ from . import (
     wider_person,
     worldexpo,
     yolo,
+    zooniverse,
 )
 from .base import MALFORMED, Layout, files
 from .tree import peek_json, peek_lines, walk
@@ -65,6 +67,7 @@ LAYOUTS: dict[str, Layout] = {
             fsc147,
             vscrowd,
             wider_person,
+            city_persons,
             coco,
             imglab,
             voc,
@@ -76,6 +79,7 @@ LAYOUTS: dict[str, Layout] = {
             supervisely,
             yolo,
             text_boxes,
+            zooniverse,
             csv_heads,
             path_lists,
             text_pictures,

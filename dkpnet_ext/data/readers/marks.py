@@ -4,13 +4,14 @@ json-each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .tree import Shape, outlined
 
 LABELS = ("label", "category", "name", "className", "class", "title", "identity")
-_GROUPS = ("iscrowd", "ignore", "crowd", "Crowd", "IsGroupOf")
+_GROUPS = ("iscrowd", "is_crowd", "ignore", "crowd", "isgroupof", "is_group_of")  # in small letters
+_NOT = ("", "0", "false", "no", "none", "off")
 _NAMES = ("categories", "category", "labels", "label", "class")
 MARKS = (
     *("objects", "labels", "annotations", "instances", "heads", "dots", "points", "locations", "boxes", "bbox"),
@@ -27,6 +28,13 @@ _CORNERS = (
     ("x", "y", "x2", "y2"),
 )
 _SIZED = (("left", "top", "width", "height"), ("x", "y", "width", "height"), ("x", "y", "w", "h"))
+
+
+def is_group(told: Mapping[str, Any]) -> bool:
+    """Whether a field or attribute of a mark says that it is a group, or to be ignored. CVAT writes true and false as words."""
+    return any(
+        key.lower() in _GROUPS and value and str(value).strip().lower() not in _NOT for key, value in told.items()
+    )
 
 
 def shape_of(mark: Any, label: str = "") -> Shape | None:
@@ -49,9 +57,9 @@ def shape_of(mark: Any, label: str = "") -> Shape | None:
     if mark.get("deleted"):  # of LabelMe's first form and Cityscapes
         return None
     own = mark.get("attributes")
-    told = mark | own if isinstance(own, dict) else mark
-    if any(told.get(key) for key in _GROUPS):
-        shape = shape_of({key: value for key, value in mark.items() if key not in (*_GROUPS, "attributes")}, label)
+    if is_group(mark | own if isinstance(own, dict) else mark):
+        rest = {key: value for key, value in mark.items() if key.lower() not in (*_GROUPS, "attributes")}
+        shape = shape_of(rest, label)
         return shape and shape._replace(group=True)
     label = next((str(mark[key]) for key in LABELS if isinstance(mark.get(key), str | int)), label)
     if isinstance(point := mark.get("point") or mark.get("keypoint"), dict):
