@@ -365,6 +365,21 @@ def test_a_label_that_cannot_be_printed(tmp_path):
     assert "not counted: 1" in text and "\0" not in text and "\x0e" not in text
 
 
+@pytest.mark.parametrize(
+    ("folders", "write"), [(("jpgs", "jsons"), foreign.labelme), (("pngs", "mats"), foreign.own_mats)]
+)
+def test_folders_called_like_those_of_gcc(folders, write, tmp_path):
+    """Their files tell that they are not: places are (x, y)."""
+    expected = write(tmp_path / "own")["train"]
+    for path in [*(tmp_path / "own").iterdir()]:
+        folder = tmp_path / "own" / folders[path.suffix in (".json", ".mat")]
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / path.name.replace("_ann.mat", ".mat"))
+    records, report = read_domain("X", tmp_path, progress=False)
+    assert report.layout in ("labelme", "beside") and report.bad == []
+    assert sum(len(record.points) for record in records["train"]) == sum(map(len, expected.values()))
+
+
 def test_vscrowd_begins_without_heads(tmp_path):
     exports.vscrowd(tmp_path)
     for path in (tmp_path / "annotations").glob("*.txt"):

@@ -40,6 +40,17 @@ def gcc(root: Path, lists: bool = True) -> Found:
     return found
 
 
+def gcc_of_another_name(root: Path) -> Found:
+    """Told by the camera in its files."""
+    found = _pictures(root / "square" / "jpgs")
+    for name, points in found.items():
+        info = {"location": _rows_and_columns(points), "number": np.array([[len(points)]])}
+        camera = {"location": np.zeros((1, 3)), "rotation": np.zeros((1, 3)), "fov": 50.0}
+        (root / "square" / "mats").mkdir(exist_ok=True)
+        scipy.io.savemat(root / "square" / "mats" / f"{name[:-4]}.mat", {"image_info": info, "camera_info": camera})
+    return {"train": {f"square/{name}": points for name, points in found.items()}}
+
+
 def gcc_jsons(root: Path) -> Found:
     """As the labeller leaves them, without MATLAB's files and lists."""
     found = gcc(root, lists=False)
@@ -133,6 +144,7 @@ CASES = {
     "text-boxes of ExDark": exdark,
     "citypersons": city_persons,
     "gcc": gcc,
+    "gcc of another name": gcc_of_another_name,
     "gcc, JSON alone": gcc_jsons,
     "shanghaitech of Venice": venice,
 }

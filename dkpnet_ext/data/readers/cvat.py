@@ -7,7 +7,7 @@
 
 Every pair of a ``points`` element is a head, a box or an ellipse its centre, a polygon or mask the centre of its extent, a
 skeleton its points called head, nose, eye or ear, else the centre of its extent. What an attribute called iscrowd, is_crowd, crowd
-or ignore marks (true, or a number that is not 0) is an area. Heads marked by lines or cuboids, and a
+or ignore marks (true, yes, 1) is an area. Heads marked by lines or cuboids, and a
 backup's tracks, of which only key frames are stored, are refused. Sources: docs.cvat.ai (XML annotation format 1.1), cvat-ai/cvat
 (backup.py), datumaro (data_formats/cvat, data_formats/datumaro).
 """

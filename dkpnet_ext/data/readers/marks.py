@@ -11,7 +11,7 @@ from .tree import Shape, outlined
 
 LABELS = ("label", "category", "name", "className", "class", "title", "identity")
 _GROUPS = ("iscrowd", "is_crowd", "ignore", "crowd", "isgroupof", "is_group_of")  # in small letters
-_NOT = ("", "0", "false", "no", "none", "off")
+_YES = ("1", "true", "yes", "on")
 _NAMES = ("categories", "category", "labels", "label", "class")
 MARKS = (
     *("objects", "labels", "annotations", "instances", "heads", "dots", "points", "locations", "boxes", "bbox"),
@@ -32,9 +32,8 @@ _SIZED = (("left", "top", "width", "height"), ("x", "y", "width", "height"), ("x
 
 def is_group(told: Mapping[str, Any]) -> bool:
     """Whether a field or attribute of a mark says that it is a group, or to be ignored. CVAT writes true and false as words."""
-    return any(
-        key.lower() in _GROUPS and value and str(value).strip().lower() not in _NOT for key, value in told.items()
-    )
+    said = (value for key, value in told.items() if key.lower() in _GROUPS)
+    return any(value.strip().lower() in _YES if isinstance(value, str) else bool(value) for value in said)
 
 
 def shape_of(mark: Any, label: str = "") -> Shape | None:

@@ -45,7 +45,7 @@ class Classification(NamedTuple):
     workflow: str
     subject: str
     named: dict[str, Any]  # what is known of the picture
-    size: tuple[float, float] | None  # (width, height)
+    size: tuple[float, ...] | None  # (width, height)
     shapes: list[Shape]
 
 
@@ -81,9 +81,10 @@ def _read(path: Path) -> Iterator[Classification]:
         try:
             subject, named = next(iter(json.loads(row["subject_data"]).items()))
             sizes = json.loads(row.get("metadata") or "{}").get("subject_dimensions") or [None]
-            size = sizes[0] and (sizes[0]["naturalWidth"], sizes[0]["naturalHeight"])
+            size = tuple(float(sizes[0][f"natural{side}"]) for side in ("Width", "Height")) if sizes[0] else ()
             marks = [mark for mark in _marks(json.loads(row["annotations"])) if mark.get("x", 0) is not None]
-            yield Classification(row["workflow_id"], subject, dict(named), size, list(map(_shape, marks)))
+            known = size if size and min(size) > 0 else None
+            yield Classification(row["workflow_id"], subject, dict(named), known, list(map(_shape, marks)))
         except (*MALFORMED, StopIteration):
             raise BadFile(path, f"line {number} is not as Zooniverse writes it") from None
 
@@ -100,13 +101,13 @@ def _name(subject: str, named: dict[str, Any], pictures: Pictures) -> str:
     return next(iter(there), (told or [*files.values(), f"{subject}.jpg"])[0])
 
 
-def _pixels(shape: Shape, size: Any) -> Shape:
+def _as_shares(shape: Shape, size: Any) -> Shape:
     share = shape._replace(corners=(np.asarray(shape.corners, float) / [*size, *size][: len(shape.corners)]).tolist())
     return share._replace(rings=[(np.asarray(ring, float) / size).tolist() for ring in shape.rings])
 
 
-def _rows(path: Path, shares: bool) -> Iterator[Labelled]:
-    every, split, pictures = list(_read(path)), split_of_file(path), Pictures(picture_root(path))
+def _rows(path: Path, every: list[Classification], shares: bool) -> Iterator[Labelled]:
+    split, pictures = split_of_file(path), Pictures(picture_root(path))
     drawn = {own.workflow for own in every if own.shapes}
     subjects: dict[str, list[Classification]] = {}
     for own in every:
@@ -117,21 +118,17 @@ def _rows(path: Path, shares: bool) -> Iterator[Labelled]:
         size = next((own.size for own in several if own.size), None)
         try:
             name = _name(subject, chosen.named, pictures)
-            shapes = [_pixels(shape, size) for shape in chosen.shapes] if shares else chosen.shapes
+            shapes = [_as_shares(shape, size) for shape in chosen.shapes] if shares else chosen.shapes
             yield Labelled(split, name, pictures.find(name, split), path, shapes)
         except BadFile as bad:
             yield Labelled(split, f"subject {subject}", path, path, bad)
 
 
-def _sized(path: Path) -> bool:
-    """Whether the size of every picture is known."""
-    every = list(_read(path))
-    return {own.subject for own in every} == {own.subject for own in every if own.size and min(own.size) > 0}
-
-
 def _entries(root: Path) -> Iterator[Entry]:
-    shares = all(map(_sized, _files(root)))
-    yield from from_shapes((row for path in _files(root) for row in _rows(path, shares)), fractions=shares)
+    files = {path: list(_read(path)) for path in _files(root)}
+    every = [(path, own) for path, rows in files.items() for own in rows]
+    shares = {(path, own.subject) for path, own in every} == {(path, own.subject) for path, own in every if own.size}
+    yield from from_shapes((row for path in files for row in _rows(path, files[path], shares)), fractions=shares)
 
 
 LAYOUT = Layout(
