@@ -92,6 +92,7 @@ FOREIGN = {  # likewise, of labelling tools and other sets: fewer tries each, as
     "caltech": (public_sets.caltech, "train/annotations/set00_V000_I01.txt"),
     "exdark": (public_sets.exdark, "ExDark_Annno/People/2015_06241.jpg.txt"),
     "citypersons": (public_sets.city_persons, "annotations/anno_train.mat"),
+    "drone-rgbt": (public_sets.drone_rgbt, "Train/GT_/1R.xml"),
     "gcc": (public_sets.gcc, "scene_01_0/mats/1534540881.mat"),
     "gcc-json": (public_sets.gcc_jsons, "scene_01_0/jsons/1534540881.json"),
     "gcc-list": (public_sets.gcc, "txt_list/train_list.txt"),

@@ -138,7 +138,42 @@ def city_persons(root: Path) -> Found:
     return found
 
 
+def _voc(points: list, form) -> str:
+    objects = "".join(f"<object><name>person</name>{form(*point)}</object>" for point in points)
+    return (
+        f"<annotation><filename>x</filename><size><width>320</width><height>240</height></size>{objects}</annotation>"
+    )
+
+
+def drone_rgbt(root: Path) -> Found:
+    """A point for each person, in a file that is called like the thermal picture."""
+    found: Found = {}
+    for folder, split, numbers in (("Train", "train", "123"), ("Test", "test", "14")):
+        found[split] = _pictures(root / folder / "RGB", numbers=numbers)
+        for name, points in found[split].items():
+            picture(root / folder / "Infrared" / f"{name[:-4]}R.jpg", SIZE)
+            text = _voc(points, lambda x, y: f"<point><x>{x}</x><y>{y}</y></point>")
+            _text(root / folder / "GT_" / f"{name[:-4]}R.xml", text)
+    return found
+
+
+def _bndbox(x: float, y: float) -> str:
+    return f"<bndbox><xmin>{x - 5}</xmin><ymin>{y}</ymin><xmax>{x + 5}</xmax><ymax>{y + 9}</ymax></bndbox>"
+
+
+def voc_nested(root: Path) -> Found:
+    """Pictures and annotations in folders of their own, in train and test."""
+    found: Found = {}
+    for split, numbers in (("train", "123"), ("test", "4")):
+        found[split] = _pictures(root / split / "images", numbers=numbers)
+        for name, points in found[split].items():
+            _text(root / split / "annotations" / f"{name[:-4]}.xml", _voc(points, _bndbox))
+    return found
+
+
 CASES = {
+    "voc of DroneRGBT": drone_rgbt,
+    "voc in train and test": voc_nested,
     "text-boxes of Caltech": caltech,
     "text-boxes of KAIST": kaist,
     "text-boxes of ExDark": exdark,

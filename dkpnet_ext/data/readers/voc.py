@@ -1,11 +1,13 @@
 """Pascal VOC boxes (host.robots.ox.ac.uk/pascal/VOC), as labelImg and Roboflow write them, and LabelMe's first form.
 
     JPEGImages/1.jpg   Annotations/1.xml   ImageSets/Main/train.txt     or  train/1.jpg  train/1.xml     or  1.jpg  1.xml
+    Train/RGB/1.jpg    Train/Infrared/1R.jpg   Train/GT_/1R.xml   (or rgb, tir, labels)   Test/...      DroneRGBT, GAIIC 2024
 
 ``object`` elements with ``name`` and ``bndbox``, or the ``polygon`` or ``segm`` of labelme.csail.mit.edu, of which the surrounding
 box is taken; a box gives its centre, a person's box the middle of its top edge, or the centre of its ``part`` called head (VOC's
-person layout). SCUT-HEAD calls the box of a head person: there it is a head. Sources: datumaro (voc, labelme),
-HCIILAB/SCUT-HEAD-Dataset-Release; that its files say person is from code that reads them.
+person layout). DroneRGBT has a ``point`` (x, y) instead; its colour picture is counted. SCUT-HEAD calls the box of a head person:
+there it is a head. Sources: datumaro (voc, labelme), HCIILAB/SCUT-HEAD-Dataset-Release; that its files say person, and DroneRGBT,
+are from code that reads them.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..images import BadFile
 from .base import Entry, Layout, files, is_file, read_text, read_xml
-from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, outlined, peek_lines, split_of, split_of_file, walk
+from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, outlined, peek_lines, split_of, walk
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
+_DRONE_RGBT = ("gt_", "labels")
 _SCUT_HEAD = re.compile(r"Part[AB]_\d{5}$")
 
 
@@ -54,7 +57,9 @@ def _shapes(path: Path) -> tuple[str, list[Shape]]:
             shapes.append(_around(label, polygon, path))
             continue
         corners: Sequence[Any]
-        if (head := next((p for p in element.iter("part") if p.findtext("name") == "head"), None)) is not None:
+        if (point := element.find("point")) is not None:
+            corners = [point.findtext("x", ""), point.findtext("y", "")]
+        elif (head := next((p for p in element.iter("part") if p.findtext("name") == "head"), None)) is not None:
             corners = _middle(_corners(head, "bndbox"), path)
         else:
             corners = _corners(element, "bndbox" if element.find("segm") is None else "segm/box")
@@ -83,15 +88,24 @@ def _around(label: str, polygon: Element, path: Path) -> Shape:
         raise BadFile(path, "a polygon without corners, or one without x and y") from None
 
 
+def _image(path: Path, called: str, pictures: Pictures, split: str) -> Path:
+    """The picture of a file's name, or the one that it names; of a thermal picture 1R the colour picture 1."""
+    image, stem = pictures.find(path.stem, split), path.stem
+    if path.parent.name.lower() in _DRONE_RGBT and re.fullmatch(r"\d+R", stem):
+        colour = pictures.find(stem[:-1], split)
+        image = colour if is_file(colour) else image
+    return image if is_file(image) else pictures.find(called or stem, split)
+
+
 def _rows(root: Path) -> Iterator[Labelled]:
     own = root / "JPEGImages"  # masks in other folders have the same names
     pictures, splits = Pictures(own if own.is_dir() else root), _splits(root)
     for path in _files(root):
-        split = splits.get(path.stem) or split_of_file(path)
+        inside = split_of(path.relative_to(root).parent.as_posix())
+        split = splits.get(path.stem) or split_of(path.stem) or inside or "train"
         try:
-            image = pictures.find(path.stem, split)
             called, shapes = _shapes(path)
-            image = image if is_file(image) else pictures.find(called or path.stem, split)
+            image = _image(path, called, pictures, split)
             yield Labelled(split, image.name, image, path, shapes)
         except BadFile as bad:
             yield Labelled(split, path.name, path, path, bad)
