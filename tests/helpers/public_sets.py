@@ -171,7 +171,27 @@ def voc_nested(root: Path) -> Found:
     return found
 
 
+def moving_drone_crowd(root: Path) -> Found:
+    """Frames begin at 0, pictures at 1; a scene and a clip are listed, the last clip is not."""
+    found: Found = {"test": {}, "val": {}, "train": {}}
+    clips = (
+        ("test", "scene_1/1", "1"),
+        ("test", "scene_1/2", "2"),
+        ("val", "scene_2/1", "3"),
+        ("train", "scene_2/2", "4"),
+    )
+    for split, clip, numbers in clips:
+        names = _pictures(root / "frames" / clip, numbers=numbers)
+        boxes = [(int(name[:-4]) - 1, i, x - 5, y - 5) for name, ps in names.items() for i, (x, y) in enumerate(ps)]
+        _text(root / "annotations" / f"{clip}.csv", "".join(f"{f},{i},{x},{y},10,10,1,1,1\n" for f, i, x, y in boxes))
+        found[split] |= {f"{clip}/{name}": points for name, points in names.items()}
+    (root / "test.txt").write_text("scene_1\n")
+    (root / "val.txt").write_text("scene_2/1\n")
+    return found
+
+
 CASES = {
+    "moving-drone-crowd": moving_drone_crowd,
     "voc of DroneRGBT": drone_rgbt,
     "voc in train and test": voc_nested,
     "text-boxes of Caltech": caltech,

@@ -32,6 +32,7 @@ from . import (
     lists,
     mall,
     mot,
+    moving_drone_crowd,
     nwpu,
     path_lists,
     rgbt_cc,
@@ -60,7 +61,7 @@ LAYOUTS: dict[str, Layout] = {
     module.LAYOUT.name: module.LAYOUT
     for module in (
         *(shanghaitech, ucf_qnrf, beijing_brt, jhu_crowd, nwpu, ucf_cc_50, worldexpo, mall, ucsd, visdrone, carpk, mot),
-        gcc,
+        *(gcc, moving_drone_crowd),
         *(
             rgbt_cc,
             crowdhuman,
