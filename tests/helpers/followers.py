@@ -315,7 +315,22 @@ def zooniverse(root: Path, sized: bool = True) -> Found:
     return {"train": {n if i % 2 else f"{i}.jpg": points for i, (n, points) in enumerate(found.items(), 1000)}}
 
 
+def x_anylabeling(root: Path) -> Found:
+    """A rectangle is four corners there; a pose's points of other labels beside it."""
+    found = _pictures(root)
+    for name, points in found.items():
+        boxes = [_person(point) for point in points]
+        corners = [[[x0, y0], [x1, y0], [x1, y1], [x0, y1]] for x0, y0, x1, y1 in boxes]
+        shapes = [{"label": "person", "points": ring, "shape_type": "rectangle", "group_id": 0} for ring in corners]
+        shapes += [{"label": "nose", "points": [[9, 9]], "shape_type": "point", "group_id": 0}]
+        shapes = [shape | {"score": 0.9, "difficult": False, "attributes": {}, "kie_linking": []} for shape in shapes]
+        content = {"version": "2.4.0", "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None}
+        _json(root / f"{name[:-4]}.json", content | {"imageHeight": 240, "imageWidth": 320})
+    return {"train": found}
+
+
 CASES = {
+    "labelme of X-AnyLabeling": x_anylabeling,
     "zooniverse": zooniverse,
     "zooniverse without sizes": lambda root: zooniverse(root, sized=False),
     "json-pictures of LabelU": _one_file("task-1.json", lambda f: [_labelu(n, ps) for n, ps in f.items()]),

@@ -1,10 +1,10 @@
-"""LabelMe (github.com/wkentaro/labelme).
+"""LabelMe (github.com/wkentaro/labelme), and X-AnyLabeling, whose rectangles have four corners.
 
     1.jpg     1.json     2.jpg     2.json     ...     (perhaps in train/, val/, test/)
 
 A JSON for each picture, beside it or in a folder of its own: ``shapes`` with ``label``, ``shape_type`` and ``points``.
 A point is a head, a rectangle or circle its centre, a polygon the centre of its extent. A picture without a JSON is
-unlabelled. Source: strickvl/panlabel's sample; the shape types are those of the tool.
+unlabelled. Source: strickvl/panlabel's sample, CVHub520/X-AnyLabeling's examples; the shape types are those of the tool.
 """
 
 from __future__ import annotations
