@@ -94,6 +94,7 @@ FOREIGN = {  # likewise, of labelling tools and other sets: fewer tries each, as
     "citypersons": (public_sets.city_persons, "annotations/anno_train.mat"),
     "drone-rgbt": (public_sets.drone_rgbt, "Train/GT_/1R.xml"),
     "moving-drone-crowd": (public_sets.moving_drone_crowd, "annotations/scene_1/1.csv"),
+    "sense-crowd": (public_sets.sense_crowd, "label_list_all/a_b_s1.txt"),
     "gcc": (public_sets.gcc, "scene_01_0/mats/1534540881.mat"),
     "gcc-json": (public_sets.gcc_jsons, "scene_01_0/jsons/1534540881.json"),
     "gcc-list": (public_sets.gcc, "txt_list/train_list.txt"),

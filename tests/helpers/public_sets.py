@@ -190,7 +190,25 @@ def moving_drone_crowd(root: Path) -> Found:
     return found
 
 
+def sense_crowd(root: Path) -> Found:
+    """VSCrowd's first form: the point comes before the head's number; a frame without a line is left out."""
+    found: Found = {}
+    for split, video, numbers in (("train", "a_b_s1", "123"), ("val", "a_b_s2", "4"), ("test", "c", "1")):
+        names = _pictures(root / "video_ori" / video, prefix=f"{split}0000", numbers=numbers)
+        picture(root / "video_ori" / video / f"{split}9.jpg", SIZE)
+        heads = {
+            n: [f"{x - 5} {y - 5} {x + 5} {y + 9} {x} {y} {i}" for i, (x, y) in enumerate(ps)]
+            for n, ps in names.items()
+        }
+        lines = "".join(f"{' '.join([name, '320', '240', *own])}\n" for name, own in heads.items())
+        _text(root / "label_list_all" / f"{video}.txt", lines)
+        _text(root / f"{split}.txt", f"{video}\n")
+        found[split] = {f"{video}/{name}": points for name, points in names.items()}
+    return found
+
+
 CASES = {
+    "vscrowd of SenseCrowd": sense_crowd,
     "moving-drone-crowd": moving_drone_crowd,
     "voc of DroneRGBT": drone_rgbt,
     "voc in train and test": voc_nested,

@@ -1,9 +1,12 @@
 """VSCrowd (Li et al., "Video crowd localization with multi-focus Gaussian neighborhood attention", 2021).
 
     annotations/train_001.txt     videos/train_001/001.jpg (a folder of the file's name, anywhere below)
+    label_list_all/NAME.txt       video_ori/NAME/000001.jpg     train.txt   val.txt   test.txt     SenseCrowd, its first form
 
 A line per frame: ``frame head x0 y0 x1 y1 x y head x0 ...``: of each head its number, its box and the point that is counted, in
-pixels. The frame's number is the picture's name. Frames without a line are left out. Source: HopLee6/VSCrowd-Dataset (README).
+pixels. The frame's number is the picture's name. In the first form a line is ``000001.jpg``, two numbers, and of each head
+``x0 y0 x1 y1 x y head``; the lists name videos. Frames without a line are left out. Sources: HopLee6/VSCrowd-Dataset (README); for
+the first form the code of taohan10200/DRNet and fyw1999/MovingDroneCrowd that reads it.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..images import BadFile
-from .base import Entry, Layout, pictures, read_text
+from .base import Entry, Layout, files, pictures, read_text
 from .tree import PEEKED_BYTES, Labelled, Shape, annotation_files, from_shapes, peek_lines, split_of_file, walk_pictures
 
 _FIELDS = 7  # of a head
+_FIRST_FORM = "label_list_all"
 
 
 def _is_video(path: Path) -> bool:
@@ -29,26 +33,44 @@ def _is_video(path: Path) -> bool:
 
 
 def _videos(root: Path) -> list[Path]:
+    if first := files(root / _FIRST_FORM, "*.txt"):
+        return first
     found = [path for path in annotation_files(root, ".txt") if _is_video(path)] if root.is_dir() else []
     return found if found and len(found) == len(annotation_files(root, ".txt")) else []
+
+
+def _splits(root: Path) -> dict[str, str]:
+    """Video -> split, where lists name them."""
+    lists = [(split, root / f"{split}.txt") for split in ("train", "val", "test")]
+    return {name: split for split, path in lists if path.is_file() for name in read_text(path).split()}
+
+
+def _frames(folder: Path, by_name: bool) -> dict[str | int, Path]:
+    images = pictures(folder)
+    if by_name:
+        return {image.name: image for image in images}
+    return {int("0" + "".join(c for c in image.stem if c.isdecimal())): image for image in images}
 
 
 def _rows(root: Path) -> Iterator[Labelled]:
     folders = {image.parent.name: image.parent for image in walk_pictures(root)}
     for path in _videos(root):
-        split, folder = split_of_file(path), folders.get(path.stem)
+        first, folder = path.parent.name == _FIRST_FORM, folders.get(path.stem)
+        split = (_splits(root).get(path.stem) or "train") if first else split_of_file(path)
         if folder is None:
             yield Labelled(split, path.stem, path, path, BadFile(path, f"no folder {path.stem} with its frames"))
             continue
-        frames = {int("0" + "".join(c for c in image.stem if c.isdecimal())): image for image in pictures(folder)}
+        frames, place = _frames(folder, first), 4 if first else 5
         for number, line in enumerate(read_text(path).splitlines(), 1):
             try:
-                frame, *heads = (float(field) for field in line.split() or ["-1"])
+                frame, *fields = line.split() or ["-1"]
+                heads = [float(field) for field in fields[2 * first :]]
+                key: str | int = frame if first else int(float(frame))
                 if len(heads) % _FIELDS:
                     raise ValueError
-                if int(frame) in frames:
-                    shapes = [Shape("head", heads[i + 5 : i + 7]) for i in range(0, len(heads), _FIELDS)]
-                    image = frames[int(frame)]
+                if key in frames:
+                    shapes = [Shape("head", heads[i : i + 2]) for i in range(place, len(heads), _FIELDS)]
+                    image = frames[key]
                     yield Labelled(split, f"{folder.name}/{image.name}", image, path, shapes)
             except (ValueError, OverflowError):
                 reason = BadFile(path, f"line {number} is not a frame and seven numbers for each head")
