@@ -63,7 +63,7 @@ class Network(nn.Module):
         channels: K, width after the neck.
         domains: names of the domains, in label order.
         out_stride: pixels per density cell and axis, 2, 4 or 8 (of a network of its own 1, too).
-        density_scale: the head predicts density times this (not under ``zip``); `unscale` divides by it.
+        density_scale: the head predicts density times this; `unscale` divides by it.
         link: from the head's output to density, ``relu``, ``exp``, ``abs`` or ``zip``, see `unscale`.
         fold_norms: the backbone's batch norms are part of its convolutions, whose weights and biases are trained.
         min_side, max_side: limits in pixels that images were resized to for training; evaluation keeps to them.
@@ -175,7 +175,7 @@ class Network(nn.Module):
         pixels, and 20 are the most. ``abs`` is the Bayesian loss's. ``zip`` takes `OUTPUTS` channels, see `zero_inflated`.
         """
         if self.link == "zip":
-            return zero_inflated(output).density
+            return zero_inflated(output).density / self.density_scale
         if self.link == "abs":
             return output.abs() / self.density_scale
         if self.link == "exp":

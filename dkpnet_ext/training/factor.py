@@ -50,10 +50,10 @@ def find_factor(
     A factor has one parameter, so it is judged on every picture, left out of it in turn, and none need be held out.
 
     Returns:
-        None where there are heads in several data sets, which may need other factors; of pictures that are all counted as
-        empty; under the link ``zip``, which has no scale.
+        None where there are heads in several data sets, which may need other factors, and of pictures that are all counted
+        as empty.
     """
-    if model.link == "zip" or len({item.domain for item in [*train, *val] if item.count}) != 1:
+    if len({item.domain for item in [*train, *val] if item.count}) != 1:
         return None
     domain = next(item.domain for item in [*train, *val] if item.count)
     learned = [item for item in train if item.domain == domain]

@@ -68,7 +68,7 @@ def density_loss(output: CounterOutput, people: Annotation, config: LossConfig, 
 
     Args:
         output: density [N * B, 1, h, w] of N latent samples per image; ``cells`` for ``zip``.
-        scale: the model's density_scale, of ``mse``.
+        scale: the model's density_scale, of ``mse`` and ``zip``.
         images: of an optimiser step, of which this batch may be a part; ``dm`` sums one of its terms over them.
     """
     batch = len(people.sides)
@@ -87,7 +87,7 @@ def density_loss(output: CounterOutput, people: Annotation, config: LossConfig, 
         each = [dm_loss(density, counts, people, images) for density in samples]
     elif config.loss == "zip":
         assert output.cells is not None
-        counts = people.per_cell()
+        counts = people.per_cell() * scale  # of a counter that has a factor; else 1
         each = [zip_loss(cells, counts) for cells in output.cells.split(batch)]
     elif config.loss == "poisson":
         counts = people.per_cell()
@@ -130,7 +130,8 @@ def zip_loss(cells: Tensor, counts: Tensor) -> Tensor:
     absolute error of the counts of 1, 2 x 2 and 4 x 4 cells, weighted by 1/4, 1/2 and 1; and that of the whole image.
 
     Args:
-        cells: [B, OUTPUTS, h, w], the head's output, see `zero_inflated`; counts: [B, 1, h, w], heads per cell.
+        cells: [B, OUTPUTS, h, w], the head's output, see `zero_inflated`; counts: [B, 1, h, w], heads per cell, times the
+            network's density_scale.
     """
     model = zero_inflated(cells)
     held = counts > 0

@@ -67,7 +67,7 @@ def similarity(x, y):
     return product
 
 
-def plain(name, result, people, images=3):
+def plain(name, result, people, scale, images=3):
     """Every loss written out image by image, in float64; returns it and its input."""
     x = (result.cells if name == "zip" else result.density).detach().double().requires_grad_()
     total, (height, width), stride = 0.0, x.shape[2:], people.stride
@@ -81,7 +81,7 @@ def plain(name, result, people, images=3):
             target = ops.density(
                 points.float(), torch.tensor([0, len(points)]), people.size, stride=stride, sigma=4.0
             ).double()
-            total = total + 100**2 * (density - target[0, 0]).square().sum() / 2
+            total = total + scale**2 * (density - target[0, 0]).square().sum() / 2
         elif name == "poisson":
             for k in (1, 2, 4):
                 rate, count = (
@@ -108,6 +108,7 @@ def plain(name, result, people, images=3):
                 shares = density / (density.sum() + 1e-6) - counts / (len(points) + 1e-6)
                 total = total + 0.1 * images * objective + 0.01 * len(points) * shares.abs().sum()
         else:
+            counts = counts * scale
             logits = x[image]
             pi = torch.softmax(torch.stack([logits[0], logits[1] - 3.0]), 0)[0]
             weights = torch.softmax(logits[2:] - 0.7 * torch.arange(len(BINS)).double()[:, None, None], 0)
@@ -127,7 +128,7 @@ def plain(name, result, people, images=3):
                     for left in range(0, width, k):
                         part = (slice(top, top + k), slice(left, left + k))
                         total = total + weight * (mean[part].sum() - counts[part].sum()).abs()
-            total = total + (mean.sum() - len(points)).abs()
+            total = total + (mean.sum() - counts.sum()).abs()
     return total / len(people.sides), x
 
 
@@ -141,8 +142,9 @@ def gradient(loss, x):
 def test_value_and_gradient_are_the_formulas(name, people):
     result = output(people)
     x = result.cells if name == "zip" else result.density
-    loss = density_loss(result, people, LossConfig(loss=name), 100.0, 3)
-    expected, exact = plain(name, result, people)
+    scale = 100.0 if name == "mse" else 2.0
+    loss = density_loss(result, people, LossConfig(loss=name), scale, 3)
+    expected, exact = plain(name, result, people, scale)
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     torch.testing.assert_close(gradient(loss, x), gradient(expected, exact), rtol=1e-4, atol=1e-5)
 
@@ -197,13 +199,29 @@ def test_every_network_has_the_outputs_of_zip(system, tmp_path):
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     trained = model.train()(images, torch.tensor([0, 1]))
     assert trained.cells.shape == (2, OUTPUTS, *trained.density.shape[2:])
-    torch.testing.assert_close(zero_inflated(trained.cells).density, trained.density)
+    torch.testing.assert_close(zero_inflated(trained.cells).density, trained.density * 100)
     model.eval().save_pretrained(tmp_path)
     loaded = load_model(tmp_path)
     counted = loaded(images)
     assert loaded.link == "zip" and counted.cells is None
     assert counted.density.shape[1] == 1 and bool((counted.density > 0).all())
     torch.testing.assert_close(counted.density, model(images).density)
+
+
+def test_a_counter_with_a_factor_goes_on_learning_the_counts_it_gives():
+    """Under zip the density is the cells' divided by density_scale: labels are compared with the density, not with the cells."""
+    torch.manual_seed(0)
+    cells = torch.zeros(1, OUTPUTS, 4, 4)
+    cells[:, 1] = 20.0  # every cell holds heads,
+    cells[:, 3] = 40.0  # and two of them
+    people = heads([(x, y) for y in range(4, 32, 8) for x in range(4, 32, 8)], (16,), (32, 32))  # one in each cell
+    settings = LossConfig(loss="zip")
+
+    def loss(scale):
+        output = CounterOutput(zero_inflated(cells).density / scale, cells=cells)
+        return float(density_loss(output, people, settings, scale, images=1))
+
+    assert loss(2.0) < loss(1.0) / 2 and loss(2.0) < loss(4.0) / 2
 
 
 def test_zip_in_tiles_and_exported(tmp_path, monkeypatch):
