@@ -82,7 +82,7 @@ def test_it_begins_with_the_counter_and_ends_better(mine, tmp_path):
     known = load_model(folder).calibration
     assert known.pictures == {"mine": 10, "": 10} and not list(folder.glob("part*"))
     assert known.quantiles[80]["mine"] == pytest.approx(errors[8]) and known.quantiles[90]["mine"] == errors[9]
-    assert load_model(folder).arguments["link"] == "exp" and Config.load(folder / "config.json").model.neck == "fpn"
+    assert load_model(folder).arguments["link"] == "zip" and Config.load(folder / "config.json").model.neck == "fpn"
 
 
 def test_a_worse_counter_is_never_kept(mine, tmp_path, capsys):
@@ -169,7 +169,7 @@ def test_what_cannot_be_adapted_is_one_line(mine, run, tmp_path):
         (["--min_side", "300"], "--min-side 300: .* with --min-side 256"),
         (["--weights", "imagenet"], "--weights imagenet: .* with --weights None"),
         (["--batch-norm", "train"], "--batch-norm train: .* with --batch-norm folded"),
-        (["--loss", "mse"], "--loss mse: .* with --loss poisson"),
+        (["--loss", "mse"], "--loss mse: .* with --loss zip"),
     ],
 )
 def test_an_option_that_contradicts_the_counter_is_one_line(options, message, capsys):
