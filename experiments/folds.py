@@ -35,7 +35,7 @@ def settings(variant: str, args: argparse.Namespace) -> Config:
     config = PRESETS["small"].config
     config.data.workers, config.model.weights, config.optim.epochs = 0, args.weights, args.epochs
     config.data.ratio, config.data.negatives = tuple(args.ratio), tuple(args.negatives)
-    config.eval_every, config.output = args.epochs, args.out / "run"
+    config.eval_every = args.epochs
     if variant == "wide scale":
         config.data.scale = (0.35, 2.8)
     elif variant == "slow backbone":
@@ -43,12 +43,7 @@ def settings(variant: str, args: argparse.Namespace) -> Config:
     elif variant == "fixed backbone":
         config.optim.frozen_stages = 6
     elif variant == "zip":
-        config.loss.loss, config.loss.w_density, config.model.density_scale, config.optim.clip = (
-            "zip",
-            1.0,
-            10.0,
-            1000.0,
-        )
+        config.loss.loss, config.loss.w_density, config.optim.clip = "zip", 1.0, 1000.0
     return config
 
 

@@ -34,7 +34,7 @@ MAX_MEGAPIXELS = 64  # of a picture; phones take at most 50, and each takes 3 by
 MAX_CORNERS = 10_000  # of a region
 DECODING = 2  # pictures in memory at a time
 KEPT = 16  # pictures whose regions can still be counted; a density map of 8192 x 8192 px takes 16 MB
-# Drawn scenes of which the packaged model, which learned from photographs, counts 96 to 102 % (a test compares), and a picture
+# Drawn scenes of which the packaged model, which learned from photographs, counts 95 to 102 % (a test compares), and a picture
 # without people. They were looked for: on most scenes it counts less, at a station's gray camera a quarter.
 EXAMPLES = [
     ("square", 54), ("street", 10), ("stadium", 26), ("leaves", 3),

@@ -115,11 +115,8 @@ def _matrix(data: memoryview, order: str, only: str | None = None, depth: int = 
         return name, numbers.reshape(shape, order="F")
     if kind == _TEXT and depth:
         coded, letters = part.element()
-        codes = {
-            4: f"utf-16-{'be' if order == '>' else 'le'}",
-            17: f"utf-16-{'be' if order == '>' else 'le'}",
-            16: "utf-8",
-        }
+        wide = "utf-16-be" if order == ">" else "utf-16-le"
+        codes = {4: wide, 16: "utf-8", 17: wide}
         return name, bytes(letters).decode(codes.get(coded, "latin-1"), errors="replace")
     if kind not in (_CELL, _STRUCT):
         raise ValueError(f"'{name or only}' is neither numbers nor a cell or struct")

@@ -40,10 +40,11 @@ def _is_scene(scene: Path, truths: Path) -> bool:
         return True
     for path in files(truths)[:PEEKED]:
         try:
-            if "camera" in (
-                peek_json(path) if path.suffix == ".json" else {"camera": read_variable(path, "camera_info")}
-            ):
-                return True
+            if path.suffix != ".json":
+                read_variable(path, "camera_info")
+            elif "camera" not in peek_json(path):
+                continue
+            return True
         except (BadFile, TypeError):
             continue
     return False

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..images import BadFile
-from .base import Entry, Layout, files, pictures, read_text
-from .tree import Labelled, Shape, from_shapes
+from .base import Entry, Layout, files, pictures
+from .tree import Labelled, Shape, from_shapes, listed_splits
 from .visdrone import numbers
 
 
@@ -24,13 +24,8 @@ def _clips(root: Path) -> list[tuple[Path, Path]]:
     return [(folder, path) for folder, path in found if folder.is_dir()]
 
 
-def _splits(root: Path) -> dict[str, str]:
-    lists = [(split, root / f"{split}.txt") for split in ("train", "val", "test")]
-    return {name.strip(): split for split, path in lists if path.is_file() for name in read_text(path).splitlines()}
-
-
 def _rows(root: Path) -> Iterator[Labelled]:
-    splits = _splits(root)
+    splits = listed_splits(root)
     for folder, path in _clips(root):
         clip = f"{path.parent.name}/{path.stem}"
         split = splits.get(clip) or splits.get(path.parent.name) or "train"

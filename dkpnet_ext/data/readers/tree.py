@@ -45,6 +45,12 @@ def split_of(name: str) -> str | None:
     return next((split for split, names in SPLITS.items() for word in words if word in names), None)
 
 
+def listed_splits(root: Path) -> dict[str, str]:
+    """What the words of train.txt, val.txt and test.txt in ``root`` name -> split; empty without such lists."""
+    lists = [(split, root / f"{split}.txt") for split in ("train", "val", "test")]
+    return {name: split for split, path in lists if path.is_file() for name in read_text(path).split()}
+
+
 def split_folders(root: Path) -> list[tuple[str, Path]]:
     """(split, folder) of the folders in ``root`` whose names tell a split; of a folder without such: all of it train."""
     if not root.is_dir():

@@ -16,7 +16,17 @@ from pathlib import Path
 
 from ..images import BadFile
 from .base import Entry, Layout, files, pictures, read_text
-from .tree import PEEKED_BYTES, Labelled, Shape, annotation_files, from_shapes, peek_lines, split_of_file, walk_pictures
+from .tree import (
+    PEEKED_BYTES,
+    Labelled,
+    Shape,
+    annotation_files,
+    from_shapes,
+    listed_splits,
+    peek_lines,
+    split_of_file,
+    walk_pictures,
+)
 
 _FIELDS = 7  # of a head
 _FIRST_FORM = "label_list_all"
@@ -39,12 +49,6 @@ def _videos(root: Path) -> list[Path]:
     return found if found and len(found) == len(annotation_files(root, ".txt")) else []
 
 
-def _splits(root: Path) -> dict[str, str]:
-    """Video -> split, where lists name them."""
-    lists = [(split, root / f"{split}.txt") for split in ("train", "val", "test")]
-    return {name: split for split, path in lists if path.is_file() for name in read_text(path).split()}
-
-
 def _frames(folder: Path, by_name: bool) -> dict[str | int, Path]:
     images = pictures(folder)
     if by_name:
@@ -54,9 +58,10 @@ def _frames(folder: Path, by_name: bool) -> dict[str | int, Path]:
 
 def _rows(root: Path) -> Iterator[Labelled]:
     folders = {image.parent.name: image.parent for image in walk_pictures(root)}
+    splits = listed_splits(root)
     for path in _videos(root):
         first, folder = path.parent.name == _FIRST_FORM, folders.get(path.stem)
-        split = (_splits(root).get(path.stem) or "train") if first else split_of_file(path)
+        split = splits.get(path.stem, "train") if first else split_of_file(path)
         if folder is None:
             yield Labelled(split, path.stem, path, path, BadFile(path, f"no folder {path.stem} with its frames"))
             continue
