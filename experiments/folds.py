@@ -13,21 +13,37 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import timm
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dkpnet_ext import load_model
 from dkpnet_ext.data import Domain, load_domains, split_validation
-from dkpnet_ext.models.fpn import FPNHead
+from dkpnet_ext.data.dataset import CrowdDataset, Example
+from dkpnet_ext.models import backbones, dkpnet
+from dkpnet_ext.models.fpn import FPNHead, Mix
 from dkpnet_ext.training import PRESETS, Config, train
 
-VARIANTS = ("base", "dropout", "wide scale", "slow backbone", "zip", "fixed backbone")
+VARIANTS = (
+    "base",
+    "zip",
+    "zip, dropout",
+    "zip, cut and mixed",
+    "zip, wide scale",
+    "zip, slow backbone",
+    "zip, lite2",
+    "zip, lite2, dropout",
+    "zip, lite2, cut and mixed",
+    "zip, to a 32nd",
+    "zip, lite2, to a 32nd",
+)
 
 
 def settings(variant: str, args: argparse.Namespace) -> Config:
@@ -36,31 +52,78 @@ def settings(variant: str, args: argparse.Namespace) -> Config:
     config.data.workers, config.model.weights, config.optim.epochs = 0, args.weights, args.epochs
     config.data.ratio, config.data.negatives = tuple(args.ratio), tuple(args.negatives)
     config.eval_every = args.epochs
-    if variant == "wide scale":
-        config.data.scale = (0.35, 2.8)
-    elif variant == "slow backbone":
-        config.optim.backbone_lr = 0.1
-    elif variant == "fixed backbone":
-        config.optim.frozen_stages = 6
-    elif variant == "zip":
+    changes = variant.split(", ")
+    if "zip" in changes:
         config.loss.loss, config.loss.w_density, config.optim.clip = "zip", 1.0, 1000.0
+    if "lite2" in changes:
+        config.model.backbone, config.model.weights = "tf_efficientnet_lite2", args.lite2
+    if "wide scale" in changes:
+        config.data.scale = (0.35, 2.8)
+    if "slow backbone" in changes:
+        config.optim.backbone_lr = 0.1
     return config
+
+
+class DeepFeatures(backbones.TimmFeatures):
+    """The features at 1/32 as well."""
+
+    def __init__(self, name: str) -> None:
+        nn.Module.__init__(self)
+        self.net = timm.create_model(name, features_only=True, out_indices=(1, 2, 3, 4))
+        self.reductions = tuple(self.net.feature_info.reduction())
+        self.channels = tuple(self.net.feature_info.channels())
+
+
+class DeepHead(FPNHead):
+    """Features at 1/32, mixed and added to those at 1/16, before they are mixed."""
+
+    def __init__(self, in_channels: Sequence[int], channels: int = 64, outputs: int = 1) -> None:
+        super().__init__(in_channels[:-1], channels, outputs)
+        self.deep, self.mix_deep = nn.Conv2d(in_channels[-1], channels, 1), Mix(channels, 5)
+
+    def features(self, branches: Sequence[Tensor]) -> Tensor:
+        """x [B, K, H/8, W/8]"""
+        fine, coarse, deep = branches[-3:]
+        coarse = self.coarse(coarse) + F.interpolate(self.mix_deep(self.deep(deep)), scale_factor=2.0, mode="nearest")
+        return self.mix(self.fine(fine) + F.interpolate(self.mix_coarse(coarse), scale_factor=2.0, mode="nearest"))
 
 
 @contextmanager
 def changed(variant: str) -> Iterator[None]:
-    """Within it a network in training loses a fifth of its mixed features' channels, if the variant says so."""
-    features = FPNHead.features
+    """Within it, if the variant says so: a network in training loses a fifth of its mixed features' channels (dropout); a
+    rectangle of half of the crops, its sides multiples of 32 pixels, is another crop's (cut and mixed, after CutMix)."""
+    features, example = FPNHead.features, CrowdDataset.__getitem__
 
     def dropped(self: FPNHead, branches: list[Tensor]) -> Tensor:
         return F.dropout2d(features(self, branches), 0.2, self.training)
 
-    if variant == "dropout":
-        FPNHead.features = dropped  # type: ignore[method-assign]
-    try:
+    def mixed(self: CrowdDataset, index: int | tuple[int, int]) -> Example:
+        whole = example(self, index)
+        generator = np.random.default_rng((self.seed, 1, *(index if isinstance(index, tuple) else (index,))))
+        if generator.random() < 0.5:
+            return whole
+        other = example(self, (int(generator.integers(len(self.items))), int(generator.integers(2**40))))
+        cells = whole.image.shape[1] // 32
+        (top, bottom), (left, right) = (sorted(32 * generator.choice(cells + 1, 2, replace=False)) for _ in range(2))
+        image = whole.image.clone()
+        image[:, top:bottom, left:right] = other.image[:, top:bottom, left:right]
+
+        def inside(points: Tensor) -> Tensor:
+            x, y = points.unbind(1)
+            return (x >= left) & (x < right) & (y >= top) & (y < bottom)
+
+        points = torch.cat([whole.points[~inside(whole.points)], other.points[inside(other.points)]])
+        return whole._replace(image=image, points=points)
+
+    with ExitStack() as stack:
+        if "dropout" in variant:
+            stack.enter_context(patch.object(FPNHead, "features", dropped))
+        if "mixed" in variant:
+            stack.enter_context(patch.object(CrowdDataset, "__getitem__", mixed))
+        if "32nd" in variant:
+            stack.enter_context(patch.object(backbones, "TimmFeatures", DeepFeatures))
+            stack.enter_context(patch.object(dkpnet, "FPNHead", DeepHead))
         yield
-    finally:
-        FPNHead.features = features  # type: ignore[method-assign]
 
 
 def halves(domains: list[Domain], fold: int) -> list[Domain]:
@@ -85,23 +148,27 @@ def counts(model: torch.nn.Module, domains: list[Domain]) -> dict[str, list[tupl
     return rows
 
 
-def report(out: Path, draws: int = 10_000) -> str:
-    """MAE by data set, and its change against `base` with a 95 % bootstrap interval over pictures."""
+def file_stem(variant: str) -> str:
+    return variant.replace(",", "").replace(" ", "-")
+
+
+def report(out: Path, folds: list[int], against: str, draws: int = 10_000) -> str:
+    """MAE by data set, and its change against another variant with a 95 % bootstrap interval over pictures."""
     generator = np.random.default_rng(0)
     tables: dict[str, dict[str, np.ndarray]] = {}
     for variant in VARIANTS:
-        files = [out / f"{variant.replace(' ', '-')}-{fold}.json" for fold in (0, 1)]
+        files = [out / f"{file_stem(variant)}-{fold}.json" for fold in folds]
         if all(file.exists() for file in files):
-            folds = [json.loads(file.read_text()) for file in files]
-            tables[variant] = {name: np.concatenate([np.array(f[name]) for f in folds]) for name in folds[0]}
+            counted = [json.loads(file.read_text()) for file in files]
+            tables[variant] = {name: np.concatenate([np.array(f[name]) for f in counted]) for name in counted[0]}
     lines = []
     for variant, table in tables.items():
         cells = []
         for name, rows in table.items():
             heads, error = rows[:, 0], np.abs(rows[:, 1:].mean(1) - rows[:, 0])
             cell = f"{name} {error.mean():.2f} (bias {100 * (rows[:, 1:].mean(1).sum() / heads.sum() - 1):+.1f} %)"
-            if variant != "base":
-                other = np.abs(tables["base"][name][:, 1:].mean(1) - heads)
+            if variant != against and against in tables:
+                other = np.abs(tables[against][name][:, 1:].mean(1) - heads)
                 drawn = generator.integers(0, len(heads), (draws, len(heads)))
                 low, high = np.percentile(100 * (error[drawn].mean(1) / other[drawn].mean(1) - 1), (2.5, 97.5))
                 cell += f" {100 * (error.mean() / other.mean() - 1):+.1f} % [{low:+.1f}, {high:+.1f}]"
@@ -117,14 +184,17 @@ def main() -> None:
     parser.add_argument("--ratio", nargs="+", type=float, default=[42, 35, 13])
     parser.add_argument("--negatives", nargs="+", default=["drawn"])
     parser.add_argument("--weights", required=True)
+    parser.add_argument("--lite2", metavar="FILE", help="tf_efficientnet_lite2's ImageNet weights in timm's names")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
+    parser.add_argument("--against", choices=VARIANTS, default="base")
+    parser.add_argument("--folds", nargs="+", type=int, choices=(0, 1), default=[0, 1])
     parser.add_argument("--epochs", type=int, default=4)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     domains = load_domains(args.data, min_side=PRESETS["small"].config.data.min_side)
     for variant in args.variants:
-        for fold in (0, 1):
-            file = args.out / f"{variant.replace(' ', '-')}-{fold}.json"
+        for fold in args.folds:
+            file = args.out / f"{file_stem(variant)}-{fold}.json"
             if file.exists():
                 continue
             config = settings(variant, args)
@@ -132,8 +202,8 @@ def main() -> None:
             parts = halves(domains, fold)
             with changed(variant):
                 train(config, domains=parts, extras=False)
-            file.write_text(json.dumps(counts(load_model(config.output / "model"), parts)))
-            print(report(args.out), flush=True)
+                file.write_text(json.dumps(counts(load_model(config.output / "model"), parts)))
+            print(report(args.out, args.folds, args.against), flush=True)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ PRESETS: dict[str, Preset] = {
                 system="jt", backbone="tf_efficientnet_lite0", channels=64, latent_dim=16, neck="fpn", out_stride=8
             ),
             cluster=ClusterConfig(num_clusters=3, num_sub=3),
-            loss=LossConfig(loss="poisson", dispersion=0.1, w_density=0.01),
+            loss=LossConfig(loss="zip"),
             optim=OptimConfig(
                 epochs=62,
                 batch=5,
@@ -92,8 +92,9 @@ PRESETS: dict[str, Preset] = {
                 backbone_lr=0.5,
                 weight_decay=0.05,
                 beta2=0.999,
-                # Lower limits cut the gradients of dense crowds that are counted too low, and so count all crowds too low.
-                clip=10.0,
+                # Lower limits cut the gradients of dense crowds that are counted too low, and so count all crowds too low. The
+                # loss is a sum over a crop's cells: those of an image are hundreds.
+                clip=1000.0,
                 ema=0.999,
                 schedule="cosine",
                 batch_norm="folded",

@@ -194,8 +194,6 @@ def test_training_begins_with_a_trained_counter(domains, tmp_path):
         *domains,
         "--weights",
         "starter",
-        "--loss",  # the packaged model's, or its last layer would begin anew
-        "zip",
         "--crop",
         "64",
         "--batch",
