@@ -36,11 +36,13 @@ VARIANTS = (
     "zip",
     "zip, dropout",
     "zip, cut and mixed",
+    "zip, dense",
     "zip, wide scale",
     "zip, slow backbone",
     "zip, lite2",
     "zip, lite2, dropout",
     "zip, lite2, cut and mixed",
+    "zip, from a quarter",
     "zip, to a 32nd",
     "zip, lite2, to a 32nd",
 )
@@ -88,6 +90,20 @@ class DeepHead(FPNHead):
         return self.mix(self.fine(fine) + F.interpolate(self.mix_coarse(coarse), scale_factor=2.0, mode="nearest"))
 
 
+class QuarterHead(FPNHead):
+    """The features at 1/4, four cells side by side, are added to those at 1/8."""
+
+    def __init__(self, in_channels: Sequence[int], channels: int = 64, outputs: int = 1) -> None:
+        super().__init__(in_channels, channels, outputs)
+        self.quarter = nn.Conv2d(4 * in_channels[-3], channels, 1)
+
+    def features(self, branches: Sequence[Tensor]) -> Tensor:
+        """x [B, K, H/8, W/8]"""
+        quarter, fine, coarse = branches[-3:]
+        coarse = F.interpolate(self.mix_coarse(self.coarse(coarse)), scale_factor=2.0, mode="nearest")
+        return self.mix(self.fine(fine) + self.quarter(F.pixel_unshuffle(quarter, 2)) + coarse)
+
+
 @contextmanager
 def changed(variant: str) -> Iterator[None]:
     """Within it, if the variant says so: a network in training loses a fifth of its mixed features' channels (dropout); a
@@ -123,16 +139,22 @@ def changed(variant: str) -> Iterator[None]:
         if "32nd" in variant:
             stack.enter_context(patch.object(backbones, "TimmFeatures", DeepFeatures))
             stack.enter_context(patch.object(dkpnet, "FPNHead", DeepHead))
+        if "quarter" in variant:
+            stack.enter_context(patch.object(dkpnet, "FPNHead", QuarterHead))
         yield
 
 
-def halves(domains: list[Domain], fold: int) -> list[Domain]:
-    """Without test images; the training images are one half, the validation images the other."""
+def halves(domains: list[Domain], fold: int, variant: str = "base") -> list[Domain]:
+    """Without test images; the training images are one half, the validation images the other. Those of more than 500 heads
+    are there twice, of more than 1000 four times, if the variant says so (dense)."""
     parts = [split_validation(d.train, 0.5) for d in domains]
-    return [
-        dataclasses.replace(d, train=part[fold], val=part[1 - fold], test=[])
-        for d, part in zip(domains, parts, strict=True)
-    ]
+    halved = []
+    for domain, part in zip(domains, parts, strict=True):
+        train = list(part[fold])
+        if "dense" in variant:
+            train += [item for item in train if item.count > 500] + 2 * [item for item in train if item.count > 1000]
+        halved.append(dataclasses.replace(domain, train=train, val=part[1 - fold], test=[]))
+    return halved
 
 
 def counts(model: torch.nn.Module, domains: list[Domain]) -> dict[str, list[tuple[float, float, float]]]:
@@ -199,7 +221,7 @@ def main() -> None:
                 continue
             config = settings(variant, args)
             config.output = args.out / file.stem
-            parts = halves(domains, fold)
+            parts = halves(domains, fold, variant)
             with changed(variant):
                 train(config, domains=parts, extras=False)
                 file.write_text(json.dumps(counts(load_model(config.output / "model"), parts)))
