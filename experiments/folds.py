@@ -22,10 +22,11 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from dkpnet_ext import load_model
-from dkpnet_ext.data import Domain, load_domains, split_validation
+from dkpnet_ext.data import Domain, Item, load_domains, split_validation
 from dkpnet_ext.data.dataset import CrowdDataset, Example
 from dkpnet_ext.models import backbones, dkpnet
 from dkpnet_ext.models.fpn import FPNHead, Mix
@@ -42,6 +43,7 @@ VARIANTS = (
     "zip, lite2",
     "zip, lite2, dropout",
     "zip, lite2, cut and mixed",
+    "zip, enlarged",
     "zip, from a quarter",
     "zip, to a 32nd",
     "zip, lite2, to a 32nd",
@@ -144,16 +146,28 @@ def changed(variant: str) -> Iterator[None]:
         yield
 
 
+def enlarged(item: Item, factor: float = 1.5) -> Item:
+    """The picture, bicubic, and its points; in memory."""
+    height, width = (round(side * factor) for side in item.size)
+    image = np.asarray(Image.fromarray(item.read()).resize((width, height), Image.Resampling.BICUBIC))
+    return dataclasses.replace(
+        item, image=image, size=(height, width), points=item.points * np.float32(factor), scale=item.scale * factor
+    )
+
+
 def halves(domains: list[Domain], fold: int, variant: str = "base") -> list[Domain]:
     """Without test images; the training images are one half, the validation images the other. Those of more than 500 heads
-    are there twice, of more than 1000 four times, if the variant says so (dense)."""
+    are there twice, of more than 1000 four times, if the variant says so (dense); all are half as large again (enlarged)."""
     parts = [split_validation(d.train, 0.5) for d in domains]
     halved = []
     for domain, part in zip(domains, parts, strict=True):
         train = list(part[fold])
         if "dense" in variant:
             train += [item for item in train if item.count > 500] + 2 * [item for item in train if item.count > 1000]
-        halved.append(dataclasses.replace(domain, train=train, val=part[1 - fold], test=[]))
+        val = list(part[1 - fold])
+        if "enlarged" in variant:
+            train, val = [enlarged(item) for item in train], [enlarged(item) for item in val]
+        halved.append(dataclasses.replace(domain, train=train, val=val, test=[]))
     return halved
 
 
