@@ -132,8 +132,8 @@ def test_errors_against_float64(backend, device, name, layout, dtype, error_rule
     # In 16 bits a hidden unit near zero may round to either side of its ReLU's kink, which is by far the largest error
     # of a gradient: enough pixels that this befalls plain PyTorch as well.
     height, width = CASES[name][0]
-    # The density of one pixel is one number an image. Of two images its error is luck: on an Intel CPU 2.3 times plain PyTorch's, of
-    # 64 images 1.01 times.
+    # The density of one pixel is one number an image. Of two images its error is luck: on an Intel CPU 2.3 times plain
+    # PyTorch's, of 64 images 1.01 times.
     few = dtype == torch.float32 and height * width > 1
     batch = 2 if few else min(64, 2 + 3000 // (height * width))
     for attention in (True, False):
