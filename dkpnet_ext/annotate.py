@@ -46,7 +46,7 @@ def main() -> None:
     device = pick_device(args.device)
     with locked(output_folder(args.folder / DRAFTS)):
         store = Store(args.folder)
-        model = load_model(args.checkpoint).for_inference().to(device)
+        model = load_model(args.checkpoint).to(device).for_inference()
         say(f"{args.folder}: {len(store.pictures)} pictures, {sum(x.done for x in store.labels.values())} finished")
         run(AnnotatePage(store, model, args.checkpoint or "starter", host=args.host), args.host, args.port)
 

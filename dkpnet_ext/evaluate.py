@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from .cli import Arithmetic, Cache, Device, Engine, parse, run_command
 from .errors import UserError, say
 
 TRAINED = "(default: as for the model's training)"
+BY_CALIBRATE = ("checkpoint", "data", "calibrate", "on_bad", "cache", "device")  # options that --calibrate reads
 
 
 @dataclass
@@ -58,6 +59,10 @@ def main() -> None:
     from .models import load_model
     from .models.hub import find_checkpoint
 
+    ignored = [f.name for f in fields(args) if f.name not in BY_CALIBRATE and getattr(args, f.name) != f.default]
+    if args.calibrate and ignored:
+        names = ", ".join("--" + name.replace("_", "-") for name in ignored)
+        raise UserError(f"--calibrate: measures the model as `predict` runs it, and only that; leave {names} out")
     if args.points and args.nine_patch:
         raise UserError("--points: nine patches give counts only; leave one of the two options out")
     device = pick_device(args.device, args.precision)

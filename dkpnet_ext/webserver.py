@@ -210,6 +210,8 @@ def run(page: Page, host: str, port: int) -> None:
     """Serve the page until Ctrl-C, after a line that says its address. Raises as `serve` does."""
     server = serve(page, host, port)
     say(f"open http://{f'[{host}]' if ':' in host else host}:{server.port} (Ctrl-C ends it)")
-    server.serve_forever()
-    # A thread that still counts in compiled code while the interpreter goes away would abort the process.
-    page.finished(LAST)
+    try:
+        server.serve_forever()
+    finally:
+        # A thread that still counts in compiled code while the interpreter goes away would abort the process.
+        page.finished(LAST)

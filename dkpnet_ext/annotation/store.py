@@ -25,8 +25,8 @@ from ..counting.regions import polygon
 from ..data.images import BadFile
 from ..data.readers import find_layout
 from ..data.readers.base import as_points, natural, read_json
-from ..data.readers.lists import beside, list_points
-from ..data.readers.tree import split_of, walk_pictures
+from ..data.readers.lists import beside, elsewhere, image_of, list_points
+from ..data.readers.tree import Pictures, split_of, walk_pictures
 from ..errors import UserError
 from ..files import output_folder, remove_partial, write_atomically
 
@@ -156,9 +156,12 @@ class Store:
             rows = [{"image": image, "points": points} for image, points in rows.items()]
         if not isinstance(rows, list):
             raise UserError(f'{path}: not a list of {{"image": ..., "points": [[x, y], ...]}}')
+        pictures = Pictures(self.folder)
         for row in rows:
-            image = row.get("image") if isinstance(row, dict) else None
-            file = beside(path, image) if isinstance(image, str) and "\0" not in image else None
+            image = image_of(row)
+            file = None if image is None else beside(path, image)
+            if file and not file.is_file():
+                file = elsewhere(file, pictures)
             name = file.relative_to(self.folder).as_posix() if file and file.is_relative_to(self.folder) else ""
             if name not in self.pictures or name in self.labels:
                 self.others[split].append(row)
@@ -217,9 +220,9 @@ class Store:
         inside = (split for split in SPLITS if name in self.listed[split])
         split = next(inside, None) or split_of(Path(name).parent.as_posix()) or "train"
         entries = dict(self.listed[split])
-        row = entries.pop(name, {})
+        row = entries.pop(name, {"image": name})  # its own name for the picture stays
         if labels.done:
-            row = {"image": name} | {k: v for k, v in row.items() if k != "ignore"} | {"points": labels.points}
+            row = {k: v for k, v in row.items() if k != "ignore"} | {"points": labels.points}
             entries[name] = row | ({"ignore": labels.ignore} if labels.ignore else {})
         path = self.folder / f"{split}.json"
         rows = [entries[key] for key in sorted(entries, key=lambda key: natural(Path(key)))] + self.others[split]

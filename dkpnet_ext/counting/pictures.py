@@ -156,4 +156,7 @@ def draw_picture(
 def _frames(path: Path) -> int:
     """Frames of an animation; 1 of a still picture (also of those that hold a preview or a second photograph)."""
     with open_image(path) as image:
-        return getattr(image, "n_frames", 1) if image.format in ("GIF", "WEBP", "PNG") else 1
+        try:
+            return getattr(image, "n_frames", 1) if image.format in ("GIF", "WEBP", "PNG") else 1
+        except Exception:  # cut off behind the first frame, the one that is counted: Pillow raises what it comes upon
+            return 1

@@ -6,7 +6,7 @@ import glob
 import json
 import os
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..data.images import IMAGE_SUFFIXES
 from ..device import Precision
 from ..errors import UserError, out_of_memory
-from ..files import OutputError, output_folder, write_atomically
+from ..files import OutputError, locked, output_folder, write_atomically
 from .ground import Ground
 from .pictures import Prediction, count_pixels, decode_picture, draw_picture, outputs_of_picture
 from .regions import Regions
@@ -54,16 +54,15 @@ def predict_files(
         points, ground: also write where the heads are, people per square metre, see `draw_picture` and `count_video`.
 
     Raises:
-        UserError: an input that names nothing; an output that cannot be written.
+        UserError: an input that names nothing; an output that cannot be written, or that another call is writing to.
     """
     files = find_files(inputs, IMAGE_SUFFIXES | VIDEO_SUFFIXES, skip=output)
-    output_folder(output)
-    earlier = _read_listing(output / LISTING)
-    names = _Names(output, files, earlier)
     done: list[Prediction] = []
     pictures = sum(path.suffix.lower() not in VIDEO_SUFFIXES for path in files)
     how = {"precision": precision, "as_is": as_is}
-    with Workers(model, pictures) as workers:
+    with locked(output_folder(output)), Workers(model, pictures) as workers:
+        earlier = _read_listing(output / LISTING)
+        names = _Names(output, files, earlier)
         try:
             for path in files:
                 video = path.suffix.lower() in VIDEO_SUFFIXES
@@ -101,8 +100,9 @@ def predict_files(
                         job.finish(future.result, done)
             raise
         finally:
-            again = {found.file for found in done}
-            listed = [entry for entry in earlier if entry["file"] not in again] + [asdict(found) for found in done]
+            new = [asdict(found) | {"path": os.path.abspath(found.file)} for found in done]
+            again = {entry["path"] for entry in new}
+            listed = [entry for entry in earlier if _path(entry) not in again] + new
             write_atomically(output / LISTING, json.dumps(listed, indent=2) + "\n")
 
 
@@ -170,15 +170,20 @@ def _read_listing(path: Path) -> list[dict[str, Any]]:
     raise UserError(f"{path}: not a list of this command's results; move it away, or choose another --output")
 
 
+def _path(entry: Mapping[str, Any]) -> str:
+    """The whole path of a listing's file. Older listings have only the path that was given."""
+    return entry.get("path") or os.path.abspath(entry["file"])
+
+
 class _Names:
     """Names of results in the output folder, each taken once."""
 
     def __init__(self, output: Path, files: Sequence[Path], earlier: Sequence[dict[str, Any]]) -> None:
         self.output = output
-        again = {str(path) for path in files}
+        again = {os.path.abspath(path) for path in files}
         # What an earlier call wrote about the same files may be replaced.
-        self.free = {name for entry in earlier if entry["file"] in again for name in entry["outputs"]}
-        self.taken = {name for entry in earlier if entry["file"] not in again for name in entry["outputs"]}
+        self.free = {name for entry in earlier if _path(entry) in again for name in entry["outputs"]}
+        self.taken = {name for entry in earlier if _path(entry) not in again for name in entry["outputs"]}
         self.inputs = {os.path.realpath(path) for path in files}  # unlike `resolve` it takes links to themselves
 
     def choose(self, path: Path, outputs: Callable[[str], list[str]]) -> str:
@@ -212,9 +217,10 @@ def find_files(inputs: Sequence[Path], suffixes: frozenset[str], skip: Path) -> 
     """
     found: list[Path] = []
     for path in inputs:
-        if path.is_dir():
+        # os.path, which says no of what may not be looked at; pathlib raises.
+        if os.path.isdir(path):
             found += _inside(path, suffixes, skip)
-        elif path.exists():
+        elif os.path.exists(path):
             found.append(path)
         elif re.match(r"[a-z]+:/", str(path)):
             raise UserError(f"{path}: an address; download the picture or video and name its file")
@@ -224,7 +230,7 @@ def find_files(inputs: Sequence[Path], suffixes: frozenset[str], skip: Path) -> 
             named = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
             if not named:
                 raise UserError(f"{path}: no file fits this pattern")
-            found += [p for p in named if p.is_file()]
+            found += [p for p in named if os.path.isfile(p)]
         else:
             found.append(path)  # a missing one is reported like any other unreadable file
     return list(dict.fromkeys(found))
@@ -237,7 +243,7 @@ def _inside(folder: Path, suffixes: frozenset[str], skip: Path) -> list[Path]:
         p
         for p in sorted(folder.rglob("*"))
         if p.suffix.lower() in suffixes
-        and not p.is_dir()
+        and not os.path.isdir(p)
         and (searched or results not in Path(os.path.realpath(p)).parents)
     ]
     if not inside:

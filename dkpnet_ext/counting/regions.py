@@ -124,7 +124,7 @@ def _polygons(document: Any) -> dict[str, list[Ring]]:
 
 
 def _labels(image: Image.Image) -> dict[str, np.ndarray]:
-    if image.mode not in ("1", "L", "P", "I;16", "I;16B", "I"):
+    if image.mode not in ("1", "L", "P", "I;16", "I;16B", "I") or (image.mode == "P" and _is_coloured(image)):
         image = image.convert("RGB")
     values = np.asarray(image)
     if values.ndim == 3:
@@ -136,6 +136,13 @@ def _labels(image: Image.Image) -> dict[str, np.ndarray]:
         raise UserError(f"{len(labels)} different values; a mask has at most {MAX_LABELS} (is it a photograph?)")
     spell = (lambda v: f"#{v:06x}") if image.mode == "RGB" else str
     return {spell(label): values == label for label in labels}
+
+
+def _is_coloured(image: Image.Image) -> bool:
+    """Whether a palette's colours are the labels, rather than its numbers: black, which is no region, is not the first."""
+    used = [number for _, number in image.getcolors() or []]
+    colours = {number: image.getpalette("RGB")[3 * number : 3 * number + 3] for number in used}
+    return 0 in used and any(colours[0]) and [0, 0, 0] in colours.values()
 
 
 def _overlaps(targets: np.ndarray, sources: np.ndarray) -> csr_array:

@@ -31,7 +31,7 @@ class Frame(NamedTuple):
     """A decoded frame, or the reason why there is none."""
 
     number: int  # of the frame in the file, damaged ones included
-    time: float | None  # seconds
+    time: float  # seconds since the first frame
     pixels: np.ndarray | None  # uint8 [H, W, 3] RGB, upright
     problem: str = ""
 
@@ -64,24 +64,30 @@ def read_frames(path: Path) -> Iterator[Frame]:
         if not container.streams.video:
             raise UserError(f"video {path}: holds no video stream")
         stream = container.streams.video[0]
-        index = 0
+        rate = stream.average_rate or 25  # frames per second
+        timed = container.format.name != "avi"  # whose frames have numbers, in the order of decoding, and no times
+        index, start = 0, None
         try:
             for packet in container.demux(stream):
                 try:
                     frames = packet.decode()
                 except av.error.FFmpegError as error:
-                    yield Frame(index, None, None, f"cannot be decoded ({error.strerror})")
+                    yield Frame(index, float(index / rate), None, f"cannot be decoded ({error.strerror})")
                     index += 1
                     continue
                 for frame in frames:
+                    time = float(index / rate)
+                    if timed and frame.time is not None:
+                        start = frame.time if start is None else start  # a part of a stream begins late
+                        time = frame.time - start
                     if frame.is_corrupt:
-                        yield Frame(index, frame.time, None, "is damaged")
+                        yield Frame(index, time, None, "is damaged")
                     else:
                         upright = np.rot90(frame.to_ndarray(format="rgb24"), _rotation(frame) // 90)
-                        yield Frame(index, frame.time, np.ascontiguousarray(upright))
+                        yield Frame(index, time, np.ascontiguousarray(upright))
                     index += 1
         except av.error.FFmpegError as error:  # the file ends in the middle of a packet
-            yield Frame(index, None, None, f"and what follows cannot be read ({error.strerror})")
+            yield Frame(index, float(index / rate), None, f"and what follows cannot be read ({error.strerror})")
 
 
 def _open(path: Path, mode: Literal["r", "w"] = "r") -> Any:
@@ -154,7 +160,7 @@ def count_video(
             _plot(np.array(rows)[:, : 2 + len(regions)], ["whole frame", *regions], plot)
 
     with Workers(model) as workers:
-        with ExitStack() as stack:
+        with writing(video), ExitStack() as stack:  # most of a video is written when it is closed
             columns = [*regions, *["people per square metre"] * (ground is not None)]
             results = _Results(stack, path, table, video, columns, written[3] if points else None)
             frames = shown(read_frames(path), printable(f"counting {path.name}"), progress, "frame")
@@ -170,7 +176,7 @@ def count_video(
                 if ground is not None:
                     counts.append(_per_square_metre(found, ground, crowded, notes))
                 peak = max(0.95 * peak, heat_peak(found.density))
-                rows.append([frame.number if frame.time is None else frame.time, found.heads, *counts])
+                rows.append([frame.time, found.heads, *counts])
                 results.add(frame, found, rows[-1], peak)
             if found is not None:
                 workers.begin(plot, draw)  # while the encoder writes the last frames
@@ -251,7 +257,7 @@ class _Encoder:
     def __init__(self, path: Path, size: tuple[int, int], rate: Any) -> None:
         av = _import_av()
         self.size = tuple(side - side % 2 or 2 for side in size)  # both codecs need even sides
-        self.rate, self.last = rate, -1
+        self.last = -1
         self.container = _open(path, "w")
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         self.stream = self.container.add_stream(codec, rate=rate)
@@ -271,9 +277,8 @@ class _Encoder:
 
     def add(self, picture: Any, source: Frame) -> None:
         frame = _import_av().VideoFrame.from_image(picture.resize(self.size) if picture.size != self.size else picture)
-        seconds = float(source.number / self.rate) if source.time is None else source.time
         # Its own time, whatever the rate: a skipped frame stays on the screen until the next.
-        self.last = max(self.last + 1, round(seconds * self.CLOCK))
+        self.last = max(self.last + 1, round(source.time * self.CLOCK))
         frame.pts, frame.time_base = self.last, Fraction(1, self.CLOCK)
         self.container.mux(self.stream.encode(frame))
 

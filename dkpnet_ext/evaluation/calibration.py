@@ -107,7 +107,7 @@ def calibrate_checkpoint(
     folder = find_checkpoint(source)
     parts = {d.name: (d.train, d.val) if d.val else split_validation(d.train) for d in domains}
     train, val = ({name: part[i] for name, part in parts.items()} for i in (0, 1))
-    model = load_model(folder).for_inference("torch")
+    model = load_model(folder).to(device).for_inference("torch")
     found = calibrate(model, train, val, device=device, progress=progress)
     if found is None:
         raise UserError("calibrate: a data set needs two training pictures, one with people, and a validation picture")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UserError
-from ..files import writing
+from ..files import output_folder, write_atomically
 
 if TYPE_CHECKING:
     from ..data.domains import Item
@@ -20,7 +20,7 @@ _LINE = re.compile(r"\d{4} \d+\.\d{4}")
 
 
 def write_submission(path: Path, items: Sequence[Item], counts: np.ndarray) -> None:
-    """Write a submission, in the order of the ids, and check it.
+    """Check a submission, and write it in the order of the ids.
 
     Args:
         items: the test set's images, each named by its id (``3610.jpg``); counts: [n], negative ones become 0.
@@ -31,10 +31,9 @@ def write_submission(path: Path, items: Sequence[Item], counts: np.ndarray) -> N
     lines = sorted(
         f"{item.source.stem} {max(float(count), 0.0):.4f}" for item, count in zip(items, counts, strict=True)
     )
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines) + "\n", encoding="ascii")
-    check_submission(path)
+    _check(lines, path)
+    output_folder(path.parent)
+    write_atomically(path, "\n".join(lines) + "\n")
 
 
 def check_submission(path: Path) -> None:
@@ -43,7 +42,10 @@ def check_submission(path: Path) -> None:
     Raises:
         UserError: the first line that is wrong, an id that stands twice, or a number of lines other than 1500.
     """
-    lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+    _check(path.read_text(encoding="ascii", errors="replace").splitlines(), path)
+
+
+def _check(lines: Sequence[str], path: Path) -> None:
     for number, line in enumerate(lines, 1):
         if not _LINE.fullmatch(line):
             raise UserError(f"submission {path}: line {number} is {line!r}; expected a four-digit id and a count")

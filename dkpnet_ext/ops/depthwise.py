@@ -221,7 +221,7 @@ def _backward(
     if not need_parameters:
         return dx, weight.new_empty(0), weight.new_empty(0)
     sums = partials.sum(0)
-    return dx, sums[:-1].t().contiguous().view_as(weight), sums[-1].clone()
+    return dx, torch.empty_like(weight).copy_(sums[:-1].t().view_as(weight)), sums[-1].clone()
 
 
 _library.impl("depthwise", _forward, "CPU")
@@ -238,7 +238,7 @@ def _(grad, x, out, weight, need_input, need_parameters, *_rest):
     dx = torch.empty_like(x, memory_format=torch.channels_last) if need_input else x.new_empty(0)
     if not need_parameters:
         return dx, weight.new_empty(0), weight.new_empty(0)
-    return dx, weight.new_empty(weight.shape), weight.new_empty(weight.shape[0])
+    return dx, torch.empty_like(weight), weight.new_empty(weight.shape[0])
 
 
 def _setup(ctx, inputs, output) -> None:

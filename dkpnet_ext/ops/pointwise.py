@@ -111,7 +111,8 @@ def _backward(grad, x, out, weight, need_input, need_parameters, activation, bac
         return dx, weight.new_empty(0), weight.new_empty(0)
     # oneDNN is faster where the result is wide rather than tall.
     wide = before.t() @ source if channels <= x.shape[1] else (source.t() @ before).t()
-    return dx, wide.float().contiguous().view_as(weight), partials.sum((0, 1))
+    # In the weight's own strides, which DistributedDataParallel compares.
+    return dx, torch.empty_like(weight).copy_(wide.view_as(weight)), partials.sum((0, 1))
 
 
 _library.impl("pointwise", _forward, "CPU")
@@ -128,7 +129,7 @@ def _(grad, x, out, weight, need_input, need_parameters, activation, backend):
     dx = x.new_empty((x.shape[0], *x.shape[2:], x.shape[1])).permute(0, 3, 1, 2) if need_input else x.new_empty(0)
     if not need_parameters:
         return dx, weight.new_empty(0), weight.new_empty(0)
-    return dx, weight.new_empty(weight.shape), weight.new_empty(weight.shape[0])
+    return dx, torch.empty_like(weight), weight.new_empty(weight.shape[0])
 
 
 def _setup(ctx, inputs, output) -> None:

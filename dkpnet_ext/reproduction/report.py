@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from .._version import __version__
-from ..data import load_domains
+from ..data import Domain, load_domains
 from ..device import pick_device, pick_precision
 from ..errors import UserError
 from ..files import output_folder, write_atomically, writing
@@ -62,6 +63,8 @@ def reproduce(names: Sequence[str], config: Config, seeds: Sequence[int], output
         if not runs:
             raise
         stopped = error
+    for run in runs:
+        check_counts(run, sets)
     items, _, labels = split(sets, config)
     train = {d: [item for item, label in zip(items, labels, strict=True) if label == i] for i, d in enumerate(domains)}
     context = Context(runs, domains, train, {d.name: d.test for d in sets}, config, output, device)
@@ -69,6 +72,18 @@ def reproduce(names: Sequence[str], config: Config, seeds: Sequence[int], output
     if stopped is not None:
         raise stopped
     return page
+
+
+def check_counts(run: Run, sets: Sequence[Domain]) -> None:
+    """A finished run is not trained again. Raises `UserError` where it was tested on other labels than today's."""
+    for domain in sets:
+        if domain.name not in run.counts:
+            continue
+        before, now = run.counts[domain.name][:, 0], [item.count for item in domain.test]
+        if len(before) != len(now) or np.abs(before - now).max() > 0.01:
+            raise UserError(
+                f"{run.folder}: {domain.name}'s test images have changed since this run; delete its folder, and it is trained anew"
+            )
 
 
 def write_page(

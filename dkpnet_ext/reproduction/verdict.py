@@ -30,7 +30,7 @@ def verdict(better: np.ndarray, worse: np.ndarray, domains: Sequence[str]) -> st
         return "no seed has both, no verdict"
     per_seed = np.nanmean(ratio, axis=1)
     change = 100 * (np.exp(per_seed.mean()) - 1)
-    lost = [d for d, r in zip(domains, np.nanmean(ratio, axis=0), strict=True) if r > 0]
+    lost = [d for d, r in zip(domains, ratio.T, strict=True) if not np.isnan(r).all() and np.nanmean(r) > 0]
     figures = f"{change:+.1f} % in MAE over the data sets" + (f"; worse on {', '.join(lost)}" if lost else "")
     if len(per_seed) < 2:
         return f"one seed, no verdict ({figures})"

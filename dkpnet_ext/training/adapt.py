@@ -107,12 +107,6 @@ def extend(
     return extended, [first + source for source in sources]
 
 
-def check_held_out(val: Sequence[Item]) -> None:
-    """Raises `UserError` if the held-out pictures have no people: their error could not choose an epoch."""
-    if not any(item.count for item in val):
-        raise UserError(f"no head is labelled on the held-out pictures ({len(val)}); label more pictures with people")
-
-
 def try_factor(
     fabric: Fabric, best: Path, folder: Path, start: str, train: Sequence[Item], val: Sequence[Item]
 ) -> Factor | None:

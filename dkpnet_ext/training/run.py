@@ -22,7 +22,7 @@ from ..evaluation.inference import attention_vectors
 from ..files import locked, output_folder, remove_partial
 from ..models import CrowdCounter, DKPNet, load_model, registry
 from ..models.backbones import check_backbone
-from .adapt import adopt, check_held_out, extend, try_factor
+from .adapt import adopt, extend, try_factor
 from .clustering import cluster_attention, load_clusters, save_clusters
 from .config import Config
 from .crossing import crossed_errors
@@ -87,7 +87,6 @@ def train(
         if started is None:
             model = build_model(config, 1, names)
         else:
-            check_held_out(val_items)
             model, labels = extend(started, names, train_items, sources)
         with _run_folder(fabric, folder, config, resuming, stop, callback) as log:
             data = StageData(train_items, labels, sources, val_items)
@@ -192,6 +191,10 @@ def split(domains: Sequence[Domain], config: Config) -> tuple[list[Item], list[I
         labels += [label] * len(mine)
     if not val_items:
         raise UserError("no validation images: set --val-fraction above 0, and label two images or more")
+    if not any(item.count for item in val_items):  # their error could not choose an epoch
+        raise UserError(
+            f"no head is labelled on the held-out pictures ({len(val_items)}); label more pictures with people"
+        )
     return train_items, val_items, labels
 
 

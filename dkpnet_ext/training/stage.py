@@ -131,12 +131,22 @@ def train_stage(
         while stage.epoch < config.optim.epochs:
             record = train_epoch(stage, bar, stop)
             if stage.epoch == 1 or stage.epoch % config.eval_every == 0 or stage.epoch == config.optim.epochs:
-                record |= validate_epoch(stage, bar, record["loss/total"])
+                record |= validate_epoch(stage, bar, record.get("loss/total"))  # none if all was trained before a stop
             log(record)
             stage.save()
+        if asked_to_stop(fabric, stop):  # while it validated
+            raise Interrupted(folder.parent)
     fabric.barrier()
     if not (folder / "best").exists():
         raise UserError(f"{stage.name}: no validation had a finite error; lower --lr")
+
+
+def asked_to_stop(fabric: Fabric, stop: Stop) -> bool:
+    """Whether a signal has come, to any of the processes: all of them stop at the same step, or none."""
+    if fabric.world_size == 1:
+        return stop.requested
+    asked = torch.tensor(float(stop.requested), device=fabric.device)
+    return bool(fabric.all_reduce(asked, reduce_op="sum") > 0)
 
 
 def validate_epoch(stage: Stage, bar: tqdm, loss: float | None = None) -> dict[str, float]:
@@ -276,6 +286,7 @@ def train_epoch(stage: Stage, bar: tqdm, stop: Stop) -> Record:
     start, rate = stage.batch, 0.0
     began = asked = time.monotonic()
     waited = 0.0
+    look = _LOOK.get(stage.fabric.device.type, 50)
     for step, batch in enumerate(stage.loader, start=start):
         waited += time.monotonic() - asked
         last = (step + 1) % optim.accumulate == 0  # of an optimiser step
@@ -297,10 +308,13 @@ def train_epoch(stage: Stage, bar: tqdm, stop: Stop) -> Record:
         monitor.add(stage.model, output, labels)
         for key, value in terms.items():
             sums[key] = sums.get(key, 0) + value.detach()
-        if stop.requested or step + 1 == passes or step % _LOOK.get(stage.fabric.device.type, 50) == 0:
+        # Several processes have to agree, which on GPUs takes as long as a look.
+        often = stage.fabric.world_size == 1 or step // optim.accumulate % look == 0
+        stopping = last and often and asked_to_stop(stage.fabric, stop)
+        if stopping or step + 1 == passes or step % look == 0:
             check_finite(stage, sums["total"], terms, batch.names)
         bar.update(stage.images)
-        if stop.requested and last:
+        if stopping:
             stage.batch = step + 1
             stage.save()
             raise Interrupted(stage.folder.parent)

@@ -133,6 +133,21 @@ def test_lists_that_are_there_already(folder):
     assert json.loads((folder / "val.json").read_text()) == [{"image": "1.jpg", "points": [[7, 9]]}]
 
 
+@pytest.mark.parametrize("row", [{"file_name": "2.png"}, {"image": "3.jpg"}])
+def test_every_list_that_training_reads_is_taken_up(folder, row):
+    """Other words for a picture, and one in a folder below. At commit 4eb5a94 such a picture had no labels here, and labelling
+    it made a second row, which training refused."""
+    (folder / "train.json").write_text(json.dumps([row | {"points": [[3, 4], [5, 6]]}]))
+    store = Store(folder)
+    name = "2.png" if "file_name" in row else "street/3.jpg"
+    labels = store.get(name)
+    assert labels == Labels([[3, 4], [5, 6]], [], True)
+    store.put(name, Labels([[1.0, 2.0]], [], True), labels.version)
+    assert json.loads((folder / "train.json").read_text()) == [row | {"points": [[1.0, 2.0]]}]
+    records, report = read_domain("X", folder, progress=False)
+    assert report.bad == [] and [len(record.points) for record in records["train"]] == [1]
+
+
 def test_folders_that_are_no_good(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no pictures in this folder"):

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -190,7 +192,8 @@ def test_stopped_in_the_middle(model, photo, tmp_path, monkeypatch):
     # What had been begun was finished, and nothing is in the folder that is not named.
     found = listed(tmp_path / "out")
     assert list(found) in (["a.png"], ["a.png", "b.png"])
-    assert {LISTING, *(e["outputs"][0] for e in found.values())} == {p.name for p in (tmp_path / "out").iterdir()}
+    present = {p.name for p in (tmp_path / "out").iterdir()} - {".lock"}
+    assert {LISTING, *(e["outputs"][0] for e in found.values())} == present
 
     count = model.examine
     calls = []
@@ -333,3 +336,52 @@ def test_any_name(model, photo, tmp_path, name):
     (found,) = predict_files(model, [path], tmp_path / "out")
     assert found.error is None and (tmp_path / "out" / found.outputs[0]).is_file()
     assert json.loads((tmp_path / "out" / LISTING).read_text())[0]["file"] == str(path)
+
+
+def test_a_cut_animation_does_not_end_the_rest(limited, photo, tmp_path):
+    """Pillow raises IndexError or struct.error where a GIF ends; at commit 4eb5a94 the next picture was not counted."""
+    frames = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (30, 40, 3), np.uint8)) for i in range(3)]
+    frames[0].save(tmp_path / "whole.gif", save_all=True, append_images=frames[1:], duration=100)
+    content = (tmp_path / "whole.gif").read_bytes()
+    (tmp_path / "whole.gif").unlink()
+    for number, end in enumerate(np.linspace(len(content) * 0.3, len(content) - 1, 40).astype(int)):
+        (tmp_path / f"cut{number:02}.gif").write_bytes(content[:end])
+    last = photo("last.png")
+    found = list(predict_files(limited, [*sorted(tmp_path.glob("cut*.gif")), last], tmp_path / "out"))
+    assert len(found) == 41 and found[-1].error is None
+    assert any(each.error is None for each in found[:-1]), "its first frame is whole"
+
+
+def test_one_name_in_two_folders_is_two_pictures(limited, photo, tmp_path, monkeypatch):
+    """At commit 4eb5a94 the second call replaced the first one's results: files were known by the path that was given."""
+    for folder, name in (("one", "one/p.png"), ("two", "two/p.png")):
+        photo(name, (40, 30) if folder == "one" else (44, 30))
+        monkeypatch.chdir(tmp_path / folder)
+        list(predict_files(limited, [Path("p.png")], tmp_path / "out"))
+    entries = json.loads((tmp_path / "out" / LISTING).read_text())
+    assert [entry["outputs"] for entry in entries] == [["p-density.png"], ["p-2-density.png"]]
+    assert [Path(entry["path"]).parent.name for entry in entries] == ["one", "two"]
+    list(predict_files(limited, [tmp_path / "two" / "p.png"], tmp_path / "out"))
+    entries = json.loads((tmp_path / "out" / LISTING).read_text())
+    assert [entry["outputs"] for entry in entries] == [["p-density.png"], ["p-2-density.png"]], "the same file again"
+
+
+def test_two_calls_do_not_share_a_folder(limited, photo, tmp_path):
+    """Each would write the list of its own pictures over the other's."""
+    path, output = photo("a.png"), tmp_path / "out"
+    output.mkdir()
+    hold = "import sys; from dkpnet_ext.files import locked; from pathlib import Path\n"
+    hold += "with locked(Path(sys.argv[1])):\n print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, output], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match="another process is writing to this folder"):
+            list(predict_files(limited, [path], output))
+        other.stdin.close()
+    assert len(list(predict_files(limited, [path], output))) == 1
+
+
+def test_a_name_that_no_disk_takes(limited, photo, tmp_path):
+    found = list(predict_files(limited, [Path("a" * 300 + ".png"), photo("b.png")], tmp_path / "out"))
+    assert "File name too long" in found[0].error and found[1].error is None

@@ -214,3 +214,19 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "r.json")
     with pytest.raises(UserError, match="pipe"):
         read_regions(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize("save", ["gif", "quantize", "adaptive"])
+def test_colours_of_a_palette(tmp_path, save):
+    """Ordinary programs give black another number than 0; at commit 4eb5a94 black was a region then, and a colour none."""
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[4:14, 4:34] = 255, 0, 0
+    image[30:46, 20:48] = 0, 255, 0
+    picture = Image.fromarray(image)
+    path = tmp_path / f"mask.{'gif' if save == 'gif' else 'png'}"
+    {
+        "gif": lambda: picture,
+        "quantize": lambda: picture.quantize(8),
+        "adaptive": lambda: picture.convert("P", palette=1),
+    }[save]().save(path)
+    assert {name: int(mask.sum()) for name, mask in read_regions(path).items()} == {"#00ff00": 448, "#ff0000": 300}

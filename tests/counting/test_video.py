@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from disk import largest_file
 from PIL import Image
 
 from dkpnet_ext.counting.ground import read_ground
 from dkpnet_ext.counting.pictures import count_pixels
 from dkpnet_ext.counting.video import count_video, read_frames
 from dkpnet_ext.errors import UserError
+from dkpnet_ext.files import OutputError
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 
@@ -180,3 +182,38 @@ def test_without_pyav(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(UserError, match=r"dkpnet_ext\[video\]"):
         list(read_frames(tmp_path / "x.mp4"))
+
+
+def write_late(path, frames, start, codec="libx264"):
+    """A stream that does not begin at 0, with frames that are coded out of their order."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=5)
+        stream.width, stream.height, stream.pix_fmt = frames[0].shape[1], frames[0].shape[0], "yuv420p"
+        stream.options = {"bf": "2", "b-adapt": "0"}
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = round(5 * start) + number, Fraction(1, 5)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.skipif("libx264" not in av.codecs_available, reason="PyAV was built without H.264")
+@pytest.mark.parametrize(("name", "start"), [("a.avi", 0), ("a.ts", 10_000), ("a.mkv", 100), ("a.mp4", 0)])
+def test_times_begin_with_the_first_frame_and_go_up(model, tmp_path, name, start):
+    """At commit 4eb5a94 those of an AVI with B-frames jumped, and a part of a camera's stream began after hours."""
+    write_late(tmp_path / name, frames_of((48, 64), 7), start)
+    count_video(model, tmp_path / name, tmp_path, "clip", {})
+    rows = list(csv.DictReader((tmp_path / "clip-counts.csv").open()))
+    np.testing.assert_allclose([float(row["seconds"]) for row in rows], np.arange(7) / 5, atol=2e-3)
+    blue = [frame.pixels[..., 2].mean() for frame in read_frames(tmp_path / name)]
+    assert np.all(np.diff(blue) > 20), "in the order of the scene"
+    with av.open(str(tmp_path / "clip-density.mp4")) as container:
+        assert container.duration < 3e6
+
+
+def test_a_disk_that_is_full_at_the_end(model, video, tmp_path):
+    """Most of a video is written when it is closed; at commit 4eb5a94 that was a traceback."""
+    count_video(model, video, tmp_path, "whole", {})
+    size = (tmp_path / "whole-density.mp4").stat().st_size
+    with largest_file(size - 100), pytest.raises(OutputError, match="cannot be written"):
+        count_video(model, video, tmp_path, "crowd", {})

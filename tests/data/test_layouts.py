@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import exports
 import followers
@@ -425,3 +426,36 @@ def _turned() -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = 6
     return exif
+
+
+@pytest.mark.parametrize("separator", ["/", "\\"])
+def test_yolos_lists_tell_folders_apart(tmp_path, separator):
+    """At commit 4eb5a94 the file's name alone decided: both pictures were val, and lists of Windows said nothing."""
+    for camera in "AB":
+        layouts.picture(tmp_path / "images" / f"cam{camera}" / "0001.jpg", (320, 240))
+        (tmp_path / "labels" / f"cam{camera}").mkdir(parents=True)
+        (tmp_path / "labels" / f"cam{camera}" / "0001.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    for split, camera in (("train", "A"), ("val", "B")):
+        (tmp_path / f"{split}.txt").write_text(separator.join(["D:", "sets", "images", f"cam{camera}", "0001.jpg"]))
+    (tmp_path / "data.yaml").write_text("names: [head]\n")
+    records, _ = read_domain("X", tmp_path, progress=False)
+    assert {split: [r.name for r in rows] for split, rows in records.items() if rows} == {
+        "train": ["camA/0001.jpg"],
+        "val": ["camB/0001.jpg"],
+    }
+
+
+@pytest.mark.parametrize("write", [foreign.labelme, foreign.voc, exports.supervisely])
+def test_frames_of_two_cameras_share_names(tmp_path, write):
+    """At commit 4eb5a94 labels right beside their pictures were refused, or two pictures had one name."""
+    for camera in "ab":
+        write(tmp_path / "one" if write is exports.supervisely else tmp_path / camera)
+        if write is exports.supervisely:
+            (tmp_path / "one" / "ds").rename(tmp_path / "one" / camera)
+        if write is foreign.voc:  # beside the pictures, as labelImg writes them
+            for file in [p for p in (tmp_path / camera).rglob("*") if p.suffix in (".jpg", ".xml")]:
+                file.rename(tmp_path / camera / file.name)
+    records, report = read_domain("X", tmp_path, progress=False)
+    assert report.bad == []
+    names = [record.name for rows in records.values() for record in rows if not record.name.endswith("unlabelled.jpg")]
+    assert len(names) == len(set(names)) == 8 and {Path(name).parent.name for name in names} == {"a", "b"}

@@ -43,3 +43,13 @@ def test_wrong_files_are_named(tmp_path, change, message):
 def test_other_images_than_the_test_set(tmp_path):
     with pytest.raises(UserError, match="3 lines; the test set has 1500"):
         submission.write_submission(tmp_path / "s.txt", ITEMS[:3], np.ones(3))
+
+
+def test_wrong_data_leave_a_good_file(tmp_path):
+    """At commit 4eb5a94 the invalid file was there before it was checked."""
+    path = tmp_path / "s.txt"
+    path.write_text("good")
+    items = [SimpleNamespace(source=Path(f"{i}.jpg")) for i in range(3610, 3620)]
+    with pytest.raises(UserError, match=rf"{path}: 10 lines"):
+        submission.write_submission(path, items, np.ones(10))
+    assert [p.name for p in tmp_path.iterdir()] == ["s.txt"] and path.read_text() == "good"

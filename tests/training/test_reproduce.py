@@ -18,7 +18,7 @@ from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet, load_model, registry, tiling
 from dkpnet_ext.reproduce import parse
 from dkpnet_ext.reproduction import analysis
-from dkpnet_ext.reproduction.report import reproduce
+from dkpnet_ext.reproduction.report import check_counts, reproduce
 from dkpnet_ext.reproduction.runs import Run, configure, digest, execute, read_counts
 from dkpnet_ext.reproduction.systems import LITERATURE, LOSSES, systems
 from dkpnet_ext.reproduction.tables import PAGES, Context
@@ -333,3 +333,40 @@ def test_damaged_counts_are_one_line(tmp_path, text):
 def test_pages_are_in_the_papers_order():
     assert list(PAGES)[:9] == [f"table{i}" for i in range(1, 10)]
     assert set(PAGES) >= {"clustering", "fig4", "fig5", "fig6", "latent", "attention", "levels", "unseen"}
+
+
+def test_an_unseen_set_is_paired_by_seed(tmp_path):
+    """At commit 4eb5a94 a missing run was a traceback, or one seed was compared with another."""
+    domains = ["a", "b", "c"]
+    known = systems(domains, BASE)
+    runs = [
+        Run(known[f"{kind} without {d}"], seed, Path(), {d: np.array([[10.0, 10 + error + seed]])})
+        for kind, error in (("JT", 2.0), ("SE", 2.0), ("MB", 2.0), ("DKPNet", 1.0))
+        for d in domains
+        for seed in (0, 1)
+        if not (kind == "DKPNet" and (seed == 0 or d == "c"))
+    ]
+    context = Context(runs, domains, {}, {}, BASE, tmp_path)
+    text = PAGES["unseen"].write(context, "unseen", list({run.system.name for run in runs}))
+    assert "| JT | 2.50 ± 0.71 | 2.50 ± 0.71 | 2.50 ± 0.71 |" in text and "| DKPNet | 2.00 | 2.00 | - |" in text
+    assert "better than JT on a data set it never saw: **one seed, no verdict (-33.3 %" in text
+
+
+def test_levels_are_of_crowds(tmp_path):
+    """At commit 4eb5a94 the drawn textures of `small` were counted as sparse crowds."""
+    known = systems(["a", "b"], BASE)
+    counts = {d: np.array([[10.0, 12.0], [150.0, 100.0]]) for d in "ab"}
+    runs = [Run(known["JT"], 0, Path(), counts | {"negatives": np.zeros((70, 2))})]
+    text = PAGES["levels"].write(Context(runs, ["a", "b"], {}, {}, BASE, tmp_path), "levels", ["JT"])
+    assert "| images | 2 | 0 | 2 |" in text and "| JT | 2.00 |" in text
+
+
+def test_a_finished_run_of_other_labels_is_refused(tmp_path):
+    """At commit 4eb5a94 its old errors stood beside pages of the new labels."""
+    known = systems(["a", "b"], BASE)
+    picture = np.zeros((32, 32, 3), np.uint8)
+    domain = Domain.from_arrays("a", [(picture, [[3, 4]])], test=[(picture, [[3, 4], [5, 6]])])
+    check_counts(Run(known["JT"], 0, tmp_path, {"a": np.array([[2.0, 1.5]])}), [domain])
+    for counts in ([[3.0, 1.5]], [[2.0, 1.5], [2.0, 1.0]]):
+        with pytest.raises(UserError, match=f"{tmp_path}: a's test images have changed since this run; delete"):
+            check_counts(Run(known["JT"], 0, tmp_path, {"a": np.array(counts)}), [domain])

@@ -1,24 +1,31 @@
 """Whole runs as a user starts them: both stages, every system, interruption, several processes."""
 
+import glob
 import io
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.fabric import seed_everything
 from safetensors.torch import load_file
 
 from dkpnet_ext import evaluate
+from dkpnet_ext.data import Domain
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet, MultiBranch, load_model
 from dkpnet_ext.train import parse
 from dkpnet_ext.training import Config, train
+from dkpnet_ext.training import stage as stage_module
+from dkpnet_ext.training.interruption import Interrupted
 from dkpnet_ext.training.run import build_model
 
 from .conftest import records
@@ -171,6 +178,84 @@ def test_two_processes_equal_one(system, machines, run, command, tmp_path):
     steps = torch.load(one / "stage1" / "state.pt", weights_only=True)["optimizer"]["state"]
     assert all(s["step"] == 4 for s in steps.values())
     assert relative_difference(one, two) < 0.02, relative_difference(one, two)
+
+
+def stop_when(monkeypatch, name: str, number: int) -> None:
+    """SIGTERM at the beginning of the ``number``th call of a function of stage.py."""
+    real, calls = getattr(stage_module, name), []
+
+    def call(*arguments, **options):
+        calls.append(None)
+        if len(calls) == number:
+            signal.raise_signal(signal.SIGTERM)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(stage_module, name, call)
+
+
+def test_stopped_in_the_last_pass_of_an_epoch(run, tmp_path, monkeypatch):
+    """At commit 4eb5a94 such a run could never be resumed: KeyError for the loss of no batch."""
+    common = ["--system", "jt", "--epochs", 2, "--batch-norm", "frozen"]
+    whole = run(*common, "--output", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_when(patch, "forward_backward", 4)
+        with pytest.raises(Interrupted):
+            run(*common, "--output", tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "stage1" / "state.pt", weights_only=True)
+    assert (state["epoch"], state["batch"]) == (0, 4)
+    resume(tmp_path / "run")
+    a, b = (load_file(f / "stage1" / "best" / "model.safetensors") for f in (tmp_path / "run", whole))
+    assert all(torch.equal(a[k], b[k]) for k in b)
+
+
+def test_stopped_in_the_last_validation(run, tmp_path, monkeypatch):
+    """At commit 4eb5a94 the signal, and all after it, were forgotten."""
+    common = ["--system", "jt", "--epochs", 1, "--batch-norm", "frozen"]
+    with monkeypatch.context() as patch:
+        stop_when(patch, "validate", 1)
+        with pytest.raises(Interrupted):
+            run(*common, "--output", tmp_path / "run")
+    assert not (tmp_path / "run" / "results.md").exists()
+    resume(tmp_path / "run")
+    assert (tmp_path / "run" / "results.md").exists()
+
+
+def test_nobody_on_the_held_out_pictures(tmp_path):
+    """At commit 4eb5a94 it trained to the end, and kept nothing."""
+    picture = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    domain = Domain.from_arrays("a", [(picture, [[5, 5]])] * 4, val=[(picture, [])], min_side=96, max_side=96)
+    config = parse(["small", "--data", "a=x", "--output", str(tmp_path / "run"), "--weights", "None"])
+    config.data.negatives = ()
+    with pytest.raises(UserError, match=r"no head is labelled on the held-out pictures \(1\)"):
+        train(config, domains=[domain])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_all_processes_stop_at_one_step(command, tmp_path, number):
+    """A signal that reaches one of two processes. At commit 4eb5a94 the other one went on into an exchange of gradients, and
+    nothing was saved."""
+    folder = tmp_path / "run"
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+    process = command("--system", "jt", "--epochs", 40, "--output", folder, prefix=launcher)
+    seen = ""
+    while (character := process.stderr.read(1)) and not re.search(r"stage1:.*\b20/640", seen):
+        seen += character
+    children = [Path(p) for p in glob.glob("/proc/[0-9]*/environ")]
+    ours = [p for p in children if "\0RANK=1\0" in _read(p) and str(folder) in _read(p.with_name("cmdline"))]
+    assert len(ours) == 1, seen
+    os.kill(int(ours[0].parent.name), number)
+    rest = process.stderr.read()
+    process.wait()
+    state = torch.load(folder / "stage1" / "state.pt", weights_only=True)
+    assert state["epoch"] >= 1 and 0 <= state["batch"] < 4, rest
+    assert f"stopped, and saved; go on with: python -m dkpnet_ext.train --resume {folder}" in rest
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def test_ratio_chooses_what_is_trained_on(run, tmp_path):

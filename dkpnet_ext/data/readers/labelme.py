@@ -61,7 +61,7 @@ def _image(path: Path, pictures: Pictures, split: str) -> Path:
     called = content.get("imagePath") if isinstance(content, dict) else None
     for name in (called, path.stem):
         if isinstance(name, str) and name.strip():
-            image = pictures.find(name, split)
+            image = pictures.find(name, split, path.parent)
             if is_file(image):
                 return image
     return path.with_suffix(".jpg")

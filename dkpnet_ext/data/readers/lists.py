@@ -116,7 +116,7 @@ def _is_list(path: Path) -> bool:
             rows = [json.loads(line) for line in peek_lines(path, 2)[:1]]
         except ValueError:
             return path.suffix.lower() in SUFFIXES
-    return any(isinstance(row, dict) and "points" in row and _image(row) is not None for row in rows)
+    return any(isinstance(row, dict) and "points" in row and image_of(row) is not None for row in rows)
 
 
 def _is_dictionary(content: Any) -> bool:
@@ -125,7 +125,8 @@ def _is_dictionary(content: Any) -> bool:
     return named and all(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in content)
 
 
-def _image(row: Any) -> str | None:
+def image_of(row: Any) -> str | None:
+    """The picture that a row of a list names."""
     found = next((row[key] for key in IMAGE_KEYS if key in row), None) if isinstance(row, dict) else None
     return found if isinstance(found, str) and found.strip() and "\0" not in found else None
 
@@ -186,14 +187,14 @@ def read_list(split: str, path: Path, seen: dict[Path, str]) -> Iterator[Entry]:
     owners: dict[Path, str] = {}
     pictures: Pictures | None = None
     for where, row in rows:
-        name = _image(row)
+        name = image_of(row)
         if name is None or "points" not in row:
             yield Entry(split, where, path, partial(fail, path, f"{where} has no image and points"))
             continue
         image = beside(path, name)
         if not is_file(image):
             pictures = pictures or Pictures(path.parent)
-            image = _elsewhere(image, pictures)
+            image = elsewhere(image, pictures)
         if image in seen:
             yield Entry(split, name, path, partial(fail, path, f"{where} lists {name} again (after {seen[image]})"))
             continue
@@ -208,7 +209,7 @@ def read_list(split: str, path: Path, seen: dict[Path, str]) -> Iterator[Entry]:
         )
 
 
-def _elsewhere(image: Path, pictures: Pictures) -> Path:
+def elsewhere(image: Path, pictures: Pictures) -> Path:
     """A picture that is not where a list says, but in the only folder below the list in which its whole name fits."""
     try:
         found = pictures.find(image.relative_to(pictures.root).as_posix())

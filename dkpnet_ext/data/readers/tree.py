@@ -83,10 +83,11 @@ class Pictures:
             for name in {path.name.lower(), path.stem.lower()}:
                 self.by_name.setdefault(name, []).append(path)
 
-    def find(self, name: str, split: str | None = None) -> Path:
+    def find(self, name: str, split: str | None = None, near: Path | None = None) -> Path:
         """The file called ``name``, perhaps with folders of another machine, back slashes or no suffix.
 
-        Of several the one whose folders fit best, then the one in a folder named like ``split``. Raises `BadFile`.
+        Of several the one whose folders fit best, then the one in the folder ``near``, then the one in a folder named like
+        ``split``. Raises `BadFile`.
         """
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
         if not parts or "\0" in name:
@@ -97,6 +98,7 @@ class Pictures:
             if fitting:
                 found = fitting
                 break
+        found = [p for p in found if p.parent == near] or found
         if len(found) > 1:
             found = [p for p in found if split_of(p.relative_to(self.root).parent.as_posix()) == split] or found
         if len(found) > 1:

@@ -11,7 +11,8 @@ the class are a polygon. Sources: docs.ultralytics.com/datasets (detect, pose, o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..images import BadFile
@@ -94,20 +95,30 @@ def _shapes(path: Path, names: dict[int, str], keypoints: list[int] | None) -> l
 
 
 def _rows(root: Path, names: dict[int, str], keypoints: list[int] | None) -> Iterator[Labelled]:
-    listed = {
-        Path(line.strip()).name: split
-        for split in ("train", "val", "test")
-        for line in (read_text(root / f"{split}.txt").splitlines() if (root / f"{split}.txt").is_file() else ())
-    }
+    listed: dict[str, list[tuple[list[str], str]]] = {}  # by the picture's name
+    for split in ("train", "val", "test"):
+        for line in read_text(root / f"{split}.txt").splitlines() if (root / f"{split}.txt").is_file() else ():
+            parts = line.strip().replace("\\", "/").split("/")
+            listed.setdefault(parts[-1], []).append((parts, split))
     for image in walk_pictures(root):
         folders = image.relative_to(root).parent.as_posix()
-        path, split = _label_file(image), split_of(folders) or listed.get(image.name, "train")
+        path, split = _label_file(image), split_of(folders) or _listed_split(image, listed.get(image.name, ()))
         folder = next((p for p in image.parents if split_of(p.name) and p.is_relative_to(root)), root)
         try:
             shapes: list[Shape] | BadFile = _shapes(path, names, keypoints)
         except BadFile as bad:
             shapes = bad
         yield Labelled(split, relative(image, folder), image, path, shapes)
+
+
+def _listed_split(image: Path, lines: Iterable[tuple[list[str], str]]) -> str:
+    """Of the lists' lines that end in the picture's name, the one that ends in most of its folders, too."""
+
+    def common(line: tuple[list[str], str]) -> int:
+        same = (a == b for a, b in zip(reversed(line[0]), reversed(image.parts), strict=False))
+        return sum(1 for _ in itertools.takewhile(bool, same))
+
+    return max(lines, key=common, default=([], "train"))[1]
 
 
 def _entries(root: Path) -> Iterator[Entry]:

@@ -32,6 +32,8 @@ def sub_centers(context: Context, name: str, systems: list[str]) -> str:
     lines = [table(("Domain", "cosines between its sub-centres", "distances"), rows, left=3)]
     start = CENTER_NORM**2 / (CENTER_NORM**2 + 1)
     lines += ["", f"Sub-centres start near their domain's centre: cosines of {start:.2f}, distances of 1.4, about."]
+    if k < 2:
+        return "\n".join([*lines, "", "One sub-centre a domain: there is nothing to compare."])
     holds = "holds" if float(np.abs(apart).max()) < 0.5 else "does not hold"
     claim = f"- Sub-centres of a domain differ (all |cosines| < 0.5): **{holds}** (largest {np.abs(apart).max():.2f})"
     return "\n".join([*lines, "", claim])

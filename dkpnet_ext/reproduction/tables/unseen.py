@@ -7,7 +7,7 @@ import numpy as np
 from ...markdown import table
 from ..systems import MAIN
 from ..verdict import spread, verdict
-from .base import Context, named, page
+from .base import Context, errors, named, page
 from .comparisons import errors_csv
 
 
@@ -16,10 +16,8 @@ def unseen(context: Context, name: str, systems: list[str]) -> str:
     """Beyond the paper: leave one data set out, test on it."""
     mae: dict[str, np.ndarray] = {}
     for kind in ("JT", "SE", "MB", MAIN):
-        columns = [
-            [run.metrics(d).mae for run in context.of(f"{kind} without {d}")] for d in context.domains
-        ]  # [domains][seeds]
-        mae[kind] = np.array(columns).T
+        without = errors(context, [f"{kind} without {d}" for d in context.domains])
+        mae[kind] = np.stack([values[:, i] for i, values in enumerate(without.values())], axis=1)  # [seeds, domains]
     lines = [
         table(
             ["System", *(f"{d} unseen" for d in context.domains)],
