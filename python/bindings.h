@@ -64,11 +64,6 @@ class Direction {
   Direction& field(const char* name, Member Base::* member) {
     return field(name, Setter([member](Args& args, py::handle value) { assign(args.*member, value); }));
   }
-  // Sets a check of the arguments' values that runs before the CPU's function; it throws.
-  Direction& check_on_cpu(void (*check)(const Args&)) {
-    check_ = check;
-    return *this;
-  }
 
   void bind(py::module_& module) const {
     module.def(name_, [self = *this](const py::kwargs& given) { self.run(given); });
@@ -91,7 +86,6 @@ class Direction {
       run_on_cuda(args, stream);
     } else {
       const int threads = take(given, py::str("threads")).template cast<int>();
-      if (check_) check_(args);
       py::gil_scoped_release unlocked;
       cpu_(args, threads);
     }
@@ -109,7 +103,6 @@ class Direction {
   const char* name_;
   Cpu cpu_;
   Cuda cuda_;
-  void (*check_)(const Args&) = nullptr;
   std::vector<std::pair<py::str, Setter>> fields_;
 };
 

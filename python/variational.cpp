@@ -17,8 +17,8 @@ bool has_nan(const void* data, int64_t count) {
   return found != 0;
 }
 
-// On the CPU the labels can be read: an error instead of NaN in the terms.
-void check_forward(const Forward& args) {
+// On the CPU the values can be read: an error instead of NaN in the terms.
+void forward_on_cpu(const Forward& args, int threads) {
   with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
     const char* name = has_nan<T>(args.mu, args.batch * args.dim)                      ? "mu"
@@ -28,14 +28,16 @@ void check_forward(const Forward& args) {
                                                                                        : nullptr;
     if (name) throw py::value_error(std::string("variational: ") + name + " contains NaN");
   });
+  cpu::variational().forward(args, threads);
 }
 
 // An index outside the range, which the forward pass never writes, would read outside the centres.
-void check_backward(const Backward& args) {
+void backward_on_cpu(const Backward& args, int threads) {
   for (int64_t i = 0; i < args.batch * args.domains; ++i)
     if (args.selected[i] < 0 || args.selected[i] >= args.subs)
       throw py::value_error("variational: selected " + std::to_string(args.selected[i]) + " is outside [0, " +
                             std::to_string(args.subs) + ")");
+  cpu::variational().backward(args, threads);
 }
 
 template <typename Args>
@@ -59,8 +61,7 @@ Direction<Args>& problem(Direction<Args>&& direction) {
 }  // namespace
 
 void bind_variational(py::module_& module) {
-  problem(Direction<Forward>("variational_forward", cpu::variational().forward,
-                             DKPNET_CUDA_ONLY(cuda::variational_forward)))
+  problem(Direction<Forward>("variational_forward", forward_on_cpu, DKPNET_CUDA_ONLY(cuda::variational_forward)))
       .field("dropout", &Forward::dropout)
       .field("z", &Forward::z)
       .field("kl", &Forward::kl)
@@ -68,10 +69,8 @@ void bind_variational(py::module_& module) {
       .field("logdet2", &Forward::logdet2)
       .field("selected", &Forward::selected)
       .field("probabilities", &Forward::probabilities)
-      .check_on_cpu(check_forward)
       .bind(module);
-  problem(Direction<Backward>("variational_backward", cpu::variational().backward,
-                              DKPNET_CUDA_ONLY(cuda::variational_backward)))
+  problem(Direction<Backward>("variational_backward", backward_on_cpu, DKPNET_CUDA_ONLY(cuda::variational_backward)))
       .field("dz", &Backward::dz)
       .field("dkl", &Backward::dkl)
       .field("dlse", &Backward::dlse)
@@ -83,7 +82,6 @@ void bind_variational(py::module_& module) {
       .field("dlogvar", &Backward::dlogvar)
       .field("dcenters", &Backward::dcenters)
       .field("dprior_logvar", &Backward::dprior_logvar)
-      .check_on_cpu(check_backward)
       .bind(module);
   // The noise alone, for the tests: element by element, as the GPU draws it.
   module.def("philox_words", [](int64_t seed, int64_t element, int stream) {

@@ -22,6 +22,13 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
+def pytest_configure(config):
+    """Several workers take the files in their order. xdist's own order puts those of few tests last, among which are the longest
+    (compilations), and a worker would run one of them alone."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 @dataclass(frozen=True)
 class FakeItem:
     """The fields of `data.readers.Item` that evaluation reads."""

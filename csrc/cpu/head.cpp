@@ -14,7 +14,7 @@ using namespace dkpnet::head;
 constexpr int kRows = kRegisters / 4, kColumns = 2;  // of vectors whose sums stay in registers
 constexpr int kTile = 64;                            // pixels; a multiple of kRows, and kPart is a multiple of it
 constexpr int kChunk = kTile;                        // channels of the fine branch at a time
-constexpr int kSide = kHeadMaxHidden;
+constexpr int kSide = 128;                           // widths of the hidden layers: multiples of 16 up to this
 constexpr int kAlign = 64;
 static const float kZeros[kSide] = {};
 

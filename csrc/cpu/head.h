@@ -6,8 +6,6 @@
 
 namespace dkpnet::cpu {
 
-constexpr int kHeadMaxHidden = 128;  // widths of the hidden layers: multiples of 16 up to this
-
 struct HeadKernels {
   void (*forward)(const head::Forward& args, int threads);
   void (*backward)(const head::Backward& args, int threads);

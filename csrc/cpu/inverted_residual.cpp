@@ -113,7 +113,8 @@ struct Image {
     using Value = std::conditional_t<pairs, bf16, float>;
     constexpr int per_word = pairs ? 2 : 1;
     const Window& w = f.expand;
-    const bool copied = f.table || f.planar || w.kernel > 1 || w.stride > 1 || sizeof(T) != sizeof(Value);
+    const bool padded = f.mid_height != f.height || f.mid_width != f.width;
+    const bool copied = f.table || f.planar || w.kernel > 1 || w.stride > 1 || padded || sizeof(T) != sizeof(Value);
     const int channels = f.in_channels;
     if (!copied)
       return {reinterpret_cast<const Word<pairs>*>(in_row<T>(v)), channels / per_word, 0, 1, channels / per_word};

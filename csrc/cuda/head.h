@@ -5,8 +5,6 @@
 
 namespace dkpnet::cuda {
 
-constexpr int kHeadHidden1 = 64, kHeadHidden2 = 32;  // the only widths that are compiled
-
 int head_forward(const head::Forward& args, void* stream);
 int head_backward(const head::Backward& args, void* stream);
 int head_downsample(const head::Downsample& args, void* stream);

@@ -9,7 +9,7 @@ namespace {
 
 using namespace dkpnet::head;
 
-constexpr int kHidden1 = kHeadHidden1, kHidden2 = kHeadHidden2;
+constexpr int kHidden1 = 64, kHidden2 = 32;  // the only widths that are compiled
 constexpr unsigned kAll = 0xffffffffu;
 
 // The taps of one pixel in one product. A row is hidden1 channels of one source pixel, counted within the image.

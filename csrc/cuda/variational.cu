@@ -9,7 +9,8 @@ namespace va = dkpnet::variational;
 
 constexpr int kThreads = 128, kWarps = kThreads / 32;
 constexpr int kLanes = 32, kRows = 8;  // of the second backward kernel: coordinates, groups of images
-constexpr int kMostDim = kVariationalMostDim, kMostDomains = kVariationalMostDomains;
+// What fits into a block's shared memory: a row of z, the logits of an image.
+constexpr int kMostDim = 2048, kMostDomains = 1024;
 
 template <typename T>
 static __device__ __forceinline__ wide_t<T> noise(const va::Problem& args, int64_t n, int64_t b, int64_t j) {

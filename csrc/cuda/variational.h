@@ -5,9 +5,6 @@
 
 namespace dkpnet::cuda {
 
-// What fits into a block's shared memory: a row of z, the logits of an image.
-constexpr int kVariationalMostDim = 2048, kVariationalMostDomains = 1024;
-
 int variational_forward(const variational::Forward& args, void* stream);
 int variational_backward(const variational::Backward& args, void* stream);
 

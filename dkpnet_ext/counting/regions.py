@@ -140,9 +140,9 @@ def _labels(image: Image.Image) -> dict[str, np.ndarray]:
 
 def _is_coloured(image: Image.Image) -> bool:
     """Whether a palette's colours are the labels, rather than its numbers: black, which is no region, is not the first."""
-    used = [number for _, number in image.getcolors() or []]
-    colours = {number: image.getpalette("RGB")[3 * number : 3 * number + 3] for number in used}
-    return 0 in used and any(colours[0]) and [0, 0, 0] in colours.values()
+    used = np.unique(np.asarray(image))
+    colours = np.array(image.getpalette("RGB")).reshape(-1, 3)[used]
+    return bool(used[0] == 0 and colours[0].any() and (colours == 0).all(1).any())
 
 
 def _overlaps(targets: np.ndarray, sources: np.ndarray) -> csr_array:

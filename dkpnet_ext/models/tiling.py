@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -58,11 +58,9 @@ def reach(model: Network) -> int:
     multiple = model.multiple
     cut, width = 16 * multiple, 8 * multiple
     length = 2 * (cut + MAX_REACH + multiple)
-    generator = torch.Generator().manual_seed(0)
-    noise = (
-        torch.rand(1, 3, length // 8, width // 8, generator=generator).repeat_interleave(8, 2).repeat_interleave(8, 3)
-    )
-    noise = (0.7 * noise + 0.3 * torch.rand(1, 3, length, width, generator=generator)).to(model.pixel_mean.device)
+    drawn: dict[str, Any] = {"generator": torch.Generator().manual_seed(0), "device": "cpu"}
+    noise = torch.rand(1, 3, length // 8, width // 8, **drawn).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    noise = (0.7 * noise + 0.3 * torch.rand(1, 3, length, width, **drawn)).to(model.pixel_mean)
     noise[:, :, :cut] *= 0.5  # an average over the whole strip is then seen to change, too
     # Reduced precision would drown the comparison in rounding.
     with torch.autocast(noise.device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
@@ -197,7 +195,7 @@ def predict(model: Network, image: Tensor) -> CounterOutput:
         cached += sum(b.numel() * b.element_size() for b in piece.branches)
         if cached <= CACHE:
             cache.append(piece)
-    pooled = torch.cat(sums, 1)
+    pooled = torch.cat(sums, 1).to(model.pixel_mean.dtype)
     if isinstance(head, AttendedHead):
         pooled = torch.nn.functional.linear(pooled, head.neck.weight.flatten(1), head.neck.bias)
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ..errors import UserError
 from . import native
@@ -22,11 +23,11 @@ from . import native
 BACKENDS = ("cuda", "triton", "cpp", "reference")
 ORDER = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpp", "reference")}
 
-# An operator's own limits: limit(backend) -> why it cannot take these arguments, or None.
+# An operator's own limits: limit(backend) -> why it cannot take these arguments, or None. Plain PyTorch takes all.
 Limit = Callable[[str], str | None]
 
 _TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
-_TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 _NATIVE_DTYPES = tuple(native.DTYPES)
 _TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -78,9 +79,7 @@ def can_run(backend: str, op: str, device: torch.device | str, dtype: torch.dtyp
         if dtype not in _TRITON_DTYPES:
             return f"the Triton kernels have no {dtype}"
         if kind == "cpu":
-            return (
-                None if _TRITON_INTERPRETED else "on the CPU Triton needs TRITON_INTERPRET=1 set before Python starts"
-            )
+            return None if TRITON_INTERPRETED else "on the CPU Triton needs TRITON_INTERPRET=1 set before Python starts"
         return None if kind == "cuda" else f"Triton kernels run on cuda, not on {kind}"
     needed = "cuda" if backend == "cuda" else "cpu"
     if kind != needed:
@@ -90,10 +89,14 @@ def can_run(backend: str, op: str, device: torch.device | str, dtype: torch.dtyp
     return native.cuda_refusal(index) if backend == "cuda" else native.missing
 
 
+def _refusal(backend: str, op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit | None) -> str | None:
+    reason = can_run(backend, op, device, dtype)
+    return limit(backend) if reason is None and limit is not None and backend != "reference" else reason
+
+
 def require(backend: str, op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit | None = None) -> None:
     """Raise RuntimeError, saying why, where ``backend`` cannot run ``op`` on such tensors."""
-    reason = can_run(backend, op, device, dtype) or (None if limit is None else limit(backend))
-    if reason:
+    if reason := _refusal(backend, op, device, dtype, limit):
         raise RuntimeError(f"dkpnet_ext: {op} cannot run on the backend {backend!r}: {reason}")
 
 
@@ -118,8 +121,7 @@ def choose(op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit
         RuntimeError: the forced backend cannot run; the message says why.
     """
     name = forced()
-    # PyTorch does not let torch.func (grad, vmap, ...) through the autograd of a registered operator.
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+    if not torch.compiler.is_compiling() and _transformed():
         if name not in ("", "reference"):
             raise RuntimeError(f"dkpnet_ext: {op} runs on 'reference' only under torch.func, not on {name!r}")
         return "reference"
@@ -129,7 +131,7 @@ def choose(op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit
     kind = device if isinstance(device, str) else device.type
     skipped = ""
     for name in ORDER.get(kind, ("reference",)):
-        reason = can_run(name, op, device, dtype) or (None if limit is None else limit(name))
+        reason = _refusal(name, op, device, dtype, limit)
         if reason is None:
             break
         skipped += f" {name}: {reason}."
@@ -139,13 +141,19 @@ def choose(op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit
     return name
 
 
+def _transformed() -> bool:
+    """Whether torch.func (grad, vmap ...) or forward-mode differentiation looks at the calls: PyTorch does not let the one
+    through the autograd of a registered operator, and a compiled loop would lose the other's tangents."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
 def repeatable(x: Tensor) -> bool:
     """Whether what was checked and chosen for a call may be kept for the next one like it: nothing looks at the calls (a
     compiler, torch.func, autograd), and no backend is forced."""
     return (
         not torch.compiler.is_compiling()
         and type(x) is Tensor
-        and not (_forced or torch.is_grad_enabled() or torch._C._are_functorch_transforms_active())
+        and not (_forced or torch.is_grad_enabled() or _transformed())
     )
 
 

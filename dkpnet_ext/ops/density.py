@@ -167,7 +167,7 @@ def _knn_sigma(points: Tensor, offsets: Tensor, k: int, beta: float, default: fl
     from scipy.spatial import cKDTree
 
     check_offsets(points, offsets, "knn_sigma")
-    sigmas = torch.full((len(points),), default, dtype=torch.float32)
+    sigmas = torch.full((len(points),), default, dtype=torch.float32, device=points.device)
     finite = points.isfinite().all(1)
     bounds = offsets.tolist()
     for begin, end in pairwise(bounds):

@@ -77,9 +77,9 @@ def depthwise(
 
 
 def autocast(x: Tensor) -> Tensor:
-    """x as autocast wants a convolution's input."""
-    device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+    """x as autocast wants a convolution's input: PyTorch leaves float64 and integers as they are."""
+    device, narrow = x.device.type, x.is_floating_point() and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype(device)) if narrow and torch.is_autocast_enabled(device) else x
 
 
 def runs_plain(*tensors: Tensor) -> bool:
@@ -124,8 +124,6 @@ def _limit(x: Tensor, weight: Tensor, stride: int):
     kernel = weight.shape[2]
 
     def limit(backend: str) -> str | None:
-        if backend == "reference":
-            return None
         if backend != "cpp":
             return "there is no such form of it: cuDNN does this well"
         if x.dtype not in DTYPES:
@@ -155,7 +153,7 @@ def _shape(x: Tensor, out: Tensor, kernel: int, stride: int, left: int, top: int
 
 
 def _scratch(x: Tensor, shape: dict[str, Any]) -> Tensor:
-    size = torch.empty(1, dtype=torch.int64)
+    size = torch.empty(1, dtype=torch.int64, device="cpu")
     native.run("depthwise_scratch", x, **shape, size=size)
     return x.new_empty((torch.get_num_threads(), int(size)), dtype=torch.float32)
 

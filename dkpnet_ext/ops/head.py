@@ -132,13 +132,13 @@ def _fold(
 ) -> tuple[tuple[Tensor, ...], Tensor]:  # fmt: skip
     """Every branch's part of E_b, transposed: [B, C_j, D1] in the features' dtype; and the bias [B, D1], float32."""
     batch = branches[0].shape[0]
-    scaled = weight1.float().unsqueeze(0)
+    scaled, scaled_bias = weight1.float().unsqueeze(0), neck_bias.float().unsqueeze(0)
     if attention is not None:
-        scaled = scaled * attention.float().unsqueeze(1)  # [B, D1, K]
+        scaled, scaled_bias = (
+            scaled * attention.float().unsqueeze(1),
+            scaled_bias * attention.float(),
+        )  # [B, D1, K], [B, K]
     effective = (scaled @ neck_weight.float()).transpose(1, 2).to(branches[0].dtype).contiguous()
-    scaled_bias = neck_bias.float().unsqueeze(0)
-    if attention is not None:
-        scaled_bias = scaled_bias * attention.float()
     bias = F.linear(scaled_bias, weight1.float(), bias1.float())
     parts = effective.expand(batch, -1, -1).split([branch.shape[1] for branch in branches], dim=1)
     return parts, bias.expand(batch, -1)
@@ -188,8 +188,6 @@ def _limit(dtype: torch.dtype, hidden1: int, hidden2: int, products: int, larges
 
     def limit(backend: str) -> str | None:
         widths = (hidden1, hidden2)
-        if backend == "reference":
-            return None
         if dtype == torch.float64:
             return "its kernels have no float64"
         if products > _MAX_PRODUCTS:
@@ -238,8 +236,16 @@ def _prepare(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3):
     """The layouts that the kernels read."""
     if fine_weight.stride()[1:] != (fine_weight.shape[2], 1):
         fine_weight = fine_weight.contiguous()
-    rest = (t.contiguous() for t in (bias, weight2, bias2, weight3, bias3))
-    return fine.contiguous(memory_format=dense_layout(fine)), fine_weight, [p.contiguous() for p in products], *rest
+    fine = fine.contiguous(memory_format=dense_layout(fine))
+    fine_weight, *rest = (
+        _aligned(t) for t in (fine_weight, *(t.contiguous() for t in (bias, weight2, bias2, weight3, bias3)))
+    )
+    return fine, fine_weight, [_aligned(p.contiguous()) for p in products], *rest
+
+
+def _aligned(t: Tensor) -> Tensor:
+    """A tensor that may be read 16 bytes at a time on a GPU; a view may begin anywhere."""
+    return t.clone() if t.is_cuda and t.data_ptr() % 16 else t
 
 
 def _problem(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height, width) -> dict[str, Any]:
@@ -304,7 +310,7 @@ def _downsample(grad, rows, columns, backend):
     require_kernel(backend, "head", grad.device, grad.dtype, limit)
     if channels % 16:
         raise ValueError(f"head: downsample takes a multiple of 16 channels, not {channels}")
-    grad = grad.contiguous()
+    grad = _aligned(grad.contiguous())
     if backend == "triton":
         from .triton import head as kernels
 
@@ -361,11 +367,7 @@ def _grad(ctx, grad):
     elif need_fine:
         grad_fine = torch.bmm(by_pixel, fine_weight.transpose(1, 2)).unflatten(1, (height, width)).permute(0, 3, 1, 2)
     grad_products = [
-        None
-        if not needed
-        else grad_hidden
-        if p.shape == grad_hidden.shape
-        else torch.ops.dkpnet.head_downsample(grad_hidden, p.shape[1], p.shape[2], backend)
+        torch.ops.dkpnet.head_downsample(grad_hidden, *p.shape[1:3], backend) if needed else None
         for p, needed in zip(products, need_products, strict=True)
     ]
     return grad_fine, grad_fine_weight, grad_products, *grads, None, None, None

@@ -222,8 +222,6 @@ def _limit(dtype: torch.dtype, window: list[int]):
     """Why a backend cannot take these arguments."""
 
     def limit(backend: str) -> str | None:
-        if backend == "reference":
-            return None
         if backend != "cpp":
             return "there is no such form of it"
         if dtype not in DTYPES:
@@ -347,7 +345,7 @@ class _Call:
             "out_channels": out_channels, "activation": ACTIVATIONS.index(activation),
             **_window("expand_", expand_window or [0, 1] + [0] * 4), **_window("", window),
         }  # fmt: skip
-        size = torch.empty(1, dtype=torch.int64)
+        size = torch.empty(1, dtype=torch.int64, device="cpu")
         native.run("inverted_residual_scratch", x, **sizes, size=size)
         self.scratch, self.dtype = int(size), dtype
         self.run = native.Call(
@@ -357,8 +355,8 @@ class _Call:
         )  # fmt: skip
 
     def __call__(self, x: Tensor) -> Tensor:
-        out = torch.empty(self.shape, dtype=self.dtype, memory_format=torch.channels_last)
-        scratch = torch.empty((torch.get_num_threads(), self.scratch), dtype=torch.float32)
+        out = torch.empty(self.shape, dtype=self.dtype, device="cpu", memory_format=torch.channels_last)
+        scratch = torch.empty((torch.get_num_threads(), self.scratch), dtype=torch.float32, device="cpu")
         self.run(input=x, out=out, scratch=scratch)
         return out
 

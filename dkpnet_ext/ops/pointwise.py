@@ -62,8 +62,6 @@ def _limit(x: Tensor):
     """Why a backend cannot take these arguments."""
 
     def limit(backend: str) -> str | None:
-        if backend == "reference":
-            return None
         if backend != "cpp":
             return "there is no such form of it: cuDNN does this well"
         return None if x.dtype in DTYPES else f"its loops take float32 and bfloat16, not {x.dtype}"

@@ -110,8 +110,6 @@ def _limit(x: Tensor, out_dtype: torch.dtype):
     """Why a backend cannot take these arguments."""
 
     def limit(backend: str) -> str | None:
-        if backend == "reference":
-            return None
         if backend != "cpp":
             return "there is no such form of it"
         if x.dtype not in DTYPES or out_dtype not in (x.dtype, torch.float32):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import philox
+from .backend import wide_dtype
 
 
 def select_centers(
@@ -38,7 +39,7 @@ def select_centers(
     # torch.argmax does not promise the first of equal values.
     is_max = scores == scores.amax(dim=-1, keepdim=True)
     order = torch.arange(num_sub, device=mu.device).expand_as(scores)
-    return torch.where(is_max, order, num_sub).amin(dim=-1).clamp_max(num_sub - 1)
+    return torch.where(is_max, order, num_sub).amin(dim=-1) % num_sub  # the first one where all are NaN, too
 
 
 def variational(
@@ -60,7 +61,7 @@ def variational(
     """
     batch, dim = mu.shape
     dtype = mu.dtype
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    wide = wide_dtype(dtype)
     mu, logvar, centers, prior_logvar = (t.to(wide) for t in (mu, logvar, centers, prior_logvar))
     if eps is None:
         assert seed is not None
@@ -97,15 +98,13 @@ def reweight(x: Tensor, attention: Tensor) -> Tensor:
 
 def _source_weights(source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """How much each of ``source`` pixels weighs in the mean of its bilinear upsampling to ``target`` pixels: [source]."""
-    if source == target:
-        return torch.full((source,), 1.0 / source, dtype=dtype, device=device)
     ones = torch.eye(source, dtype=dtype, device=device).unsqueeze(0)  # [1, source, source]
     return F.interpolate(ones, size=target, mode="linear", align_corners=False).mean(-1).squeeze(0)
 
 
 def upsampled_mean(branch: Tensor, size: tuple[int, int]) -> Tensor:
     """Mean over the pixels of the branch's bilinear upsampling to ``size``: [B, C], float32 (float64 for float64)."""
-    wide = torch.float64 if branch.dtype == torch.float64 else torch.float32
+    wide = wide_dtype(branch.dtype)
     rows = _source_weights(branch.shape[-2], size[0], wide, branch.device)
     columns = _source_weights(branch.shape[-1], size[1], wide, branch.device)
     return branch.to(wide) @ columns @ rows

@@ -145,8 +145,8 @@ def asked_to_stop(fabric: Fabric, stop: Stop) -> bool:
     """Whether a signal has come, to any of the processes: all of them stop at the same step, or none."""
     if fabric.world_size == 1:
         return stop.requested
-    asked = torch.tensor(float(stop.requested), device=fabric.device)
-    return bool(fabric.all_reduce(asked, reduce_op="sum") > 0)
+    asked = fabric.all_reduce(torch.tensor(float(stop.requested), device=fabric.device), reduce_op="sum")
+    return float(torch.as_tensor(asked)) > 0
 
 
 def validate_epoch(stage: Stage, bar: tqdm, loss: float | None = None) -> dict[str, float]:

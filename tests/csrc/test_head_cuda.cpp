@@ -31,7 +31,7 @@ void launch_emulated(const Problem& problem, const T* grad, T* density, T* grad_
 template <typename T>
 void check_case(DType dtype, int batch, int channels, int height, int width, std::vector<std::pair<int, int>> sizes,
                 bool channels_last, int offset, double tolerance) {
-  constexpr int hidden1 = cuda::kHeadHidden1, hidden2 = cuda::kHeadHidden2;
+  constexpr int hidden1 = cuda::kHidden1, hidden2 = cuda::kHidden2;
   const int pixels = height * width, parts = (pixels + kPart - 1) / kPart, size = gradient_size(hidden1, hidden2);
   const auto fine = random_values<T>(size_t(batch) * channels * pixels);
   const auto fine_weight = random_values<T>(size_t(batch) * channels * hidden1, 0.5f);

@@ -114,3 +114,10 @@ def test_what_does_not_fit_stays():
     kinds = {name: m.activation for name, m in fast.named_modules() if isinstance(m, FastConvolution)}
     assert kinds == {"shared": "none", "twice": "none"} and isinstance(fast.act, nn.ReLU6)
     torch.testing.assert_close(fast(images), want)
+
+
+def test_gradients_have_the_parameters_strides():
+    """DistributedDataParallel warns of others, and copies; at commit 4eb5a94 those of channels_last networks had not."""
+    fast = use_fast_convolutions(fold_for_training(lite0())).to(memory_format=torch.channels_last)
+    sum(feature.sum() for feature in fast(torch.rand(1, 3, 64, 64))).backward()
+    assert {name for name, p in fast.named_parameters() if p.grad.stride() != p.stride()} == set()

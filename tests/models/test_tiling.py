@@ -13,6 +13,9 @@ from dkpnet_ext.models import DKPNet, FiLM, MDKNet, MultiBranch, tiling
 SIZE = (581, 503)  # no multiple of anything; with tiles of 160 px: 4 x 4 of them
 
 
+FPN = {"neck": "fpn", "out_stride": 8, "link": "exp", "attention": "va"}
+
+
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     monkeypatch.setattr(tiling, "TILE", 160)
@@ -44,7 +47,7 @@ def make(kind=DKPNet, **arguments):
         (MultiBranch, {"density_scale": 10.0}),
         (FiLM, {}),
         (MDKNet, {"latent_dim": 8}),
-        (DKPNet, {"neck": "fpn", "out_stride": 8, "link": "exp", "attention": "va"}),
+        (DKPNet, FPN),
         (DKPNet, {"neck": "fpn", "out_stride": 8, "link": "exp", "attention": "none"}),
     ],
 )
@@ -119,3 +122,18 @@ def test_split_covers_everything_once(length):
         assert 0 < tile.end - tile.start <= tiling.TILE
         assert tile.first == max(tile.start - 48, 0) and tile.last == min(tile.end + 48, length)
         assert all(edge % 16 == 0 for edge in tile)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "arguments"),
+    [(torch.float64, {"num_sub": 2}), *((dtype, FPN) for dtype in (torch.float64, torch.bfloat16))],
+)
+def test_a_model_of_another_dtype(dtype, arguments, monkeypatch):
+    """At commit 4eb5a94 it counted small pictures, and large ones not."""
+    model, image = make(**arguments).to(dtype), picture()
+    whole = model.examine(image, as_is=True)
+    monkeypatch.setattr(tiling, "LIMIT", 1)
+    with warnings.catch_warnings(action="ignore"):  # bfloat16's rounding hides how far the network sees
+        tiled = model.examine(image, as_is=True)
+    share = 1e-6 if dtype == torch.float64 else 0.1
+    assert float(tiled.density.sum()) == pytest.approx(float(whole.density.sum()), rel=share)

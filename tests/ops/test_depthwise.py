@@ -234,6 +234,8 @@ def test_autocast_decides_the_dtype():
     assert out.dtype == torch.bfloat16
     (grad,) = torch.autograd.grad(out.float().sum(), weight)
     assert grad.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16), use_backend("reference"):
+        assert depthwise(x.double(), weight.double(), bias.double(), 1, 1).dtype == torch.float64, "as F.conv2d"
 
 
 def test_gradcheck_of_the_reference():

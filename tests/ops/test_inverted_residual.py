@@ -94,12 +94,16 @@ def test_without_the_processors_dot_products(monkeypatch, error_rule):
     batch=st.integers(1, 2), channels=st.integers(1, 40), expanded=st.integers(1, 100), width=st.integers(1, 60),
     size=st.tuples(st.integers(1, 20), st.integers(1, 20)), kernel=st.sampled_from([3, 5]), stride=st.sampled_from([1, 2]),
     first=st.sampled_from([(0, 1), (1, 1), (3, 1), (3, 2)]), sides=st.lists(st.integers(0, 4), min_size=4, max_size=4),
-    dtype=st.sampled_from(DTYPES),
+    more=st.tuples(st.integers(0, 2), st.integers(0, 2)), dtype=st.sampled_from(DTYPES),
 )  # fmt: skip
-def test_any_shape(batch, channels, expanded, width, size, kernel, stride, first, sides, dtype):
-    padding, around = tuple(min(p, kernel - 1) for p in sides), (first[0] // 2,) * 4
+def test_any_shape(batch, channels, expanded, width, size, kernel, stride, first, sides, more, dtype):
+    padding, near = tuple(min(p, kernel - 1) for p in sides), first[0] // 2
+    around = (near, near + more[0], near, near + more[1]) if first[0] else (0,) * 4  # more at the right and the bottom
     x, weights = make(channels, expanded, width, kernel, stride, size, batch, first, dtype)
-    middle = [(side + 2 * around[0] - max(first[0], 1)) // first[1] + 1 for side in size]
+    middle = [
+        (side + sum(ends) - max(first[0], 1)) // first[1] + 1
+        for side, ends in zip(size, (around[2:], around[:2]), strict=True)
+    ]
     if middle[0] + sum(padding[2:]) < kernel or middle[1] + sum(padding[:2]) < kernel:
         with pytest.raises(ValueError, match="smaller than the kernel"):
             ours(x, weights, padding, around)
@@ -107,6 +111,28 @@ def test_any_shape(batch, channels, expanded, width, size, kernel, stride, first
     truth = literal(x.double(), weights, padding, around)
     tolerance = 1e-4 if dtype == torch.float32 else 0.03 * (1 + truth.abs().max().item())
     torch.testing.assert_close(ours(x, weights, padding, around).double(), truth, rtol=1e-4, atol=tolerance)
+
+
+@needs_cpp
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_padding_of_a_pointwise_expansion(dtype, error_rule):
+    """At commit 4eb5a94 the next row's, or image's, values stood where zeros belong."""
+    padding = (1, 1, 1, 1), (0, 1, 0, 1)
+    x, weights = make(batch=3, dtype=dtype)
+    x = torch.cat([x[:1], torch.full_like(x, 100.0)])[:1]
+    error_rule.add(
+        "out", ours(x, weights, *padding), literal(x, weights, *padding), literal(x.double(), weights, *padding)
+    )
+    error_rule.check(lambda name: 2)
+
+
+@needs_cpp
+def test_another_default_device():
+    """Its own buffers are the CPU's; at commit 4eb5a94 the process crashed."""
+    x, weights = make()
+    with torch.device("meta"):
+        got = ours(x, weights, 1)
+    torch.testing.assert_close(got, ours(x, weights, 1), rtol=0, atol=0)
 
 
 @needs_cpp

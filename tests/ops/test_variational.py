@@ -494,3 +494,14 @@ def test_reference_needs_no_compiled_module():
         out = variational(*leaves, labels, seed=seed, num_samples=2)
     want = reference.variational(*leaves, labels, seed=seed, eps=None, num_samples=2, dropout=0.0, batch_offset=0)
     assert all(map(torch.equal, out, want))
+
+
+def test_scores_that_are_no_numbers_choose_the_first(backend, device):
+    """An infinite mu times a centre of 0. At commit 4eb5a94 plain PyTorch chose the last sub-component, the loops the first."""
+    mu = torch.tensor([[torch.inf, 0.0, 0.0, 0.0]], device=device)
+    centers = torch.ones(1, 3, 4, device=device)
+    centers[..., 0] = 0
+    labels = torch.zeros(1, dtype=torch.int64, device=device)
+    with use_backend(backend):
+        out = variational(mu, 0 * centers[0, :1], centers, 0 * centers[0, :1], labels, eps=0 * centers[:, :1])
+    assert out.selected.tolist() == [[0]]

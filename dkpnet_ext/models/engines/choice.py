@@ -222,10 +222,10 @@ def _difference(density: Tensor, truth: Tensor) -> float:
 def _probe(number: int) -> Tensor:
     """Smooth noise with fine noise on it, uint8."""
     batch, channels, height, width = _PROBES[number]
-    generator = torch.Generator().manual_seed(number)
-    coarse = torch.rand(batch, channels, height // 8 + 1, width // 8 + 1, generator=generator)
+    drawn: dict[str, Any] = {"generator": torch.Generator().manual_seed(number), "device": "cpu"}
+    coarse = torch.rand(batch, channels, height // 8 + 1, width // 8 + 1, **drawn)
     coarse = coarse.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width]
-    fine = torch.rand(batch, channels, height, width, generator=generator)
+    fine = torch.rand(batch, channels, height, width, **drawn)
     return (255 * (0.7 * coarse + 0.3 * fine)).to(torch.uint8)
 
 

@@ -104,16 +104,7 @@ def density_kernel(
 
 
 @device_guard
-def forward(
-    points: Tensor,
-    offsets: Tensor,
-    sigmas: Tensor | None,
-    sigma: float,
-    truncate: float,
-    height: int,
-    width: int,
-    stride: int,
-) -> Tensor:
+def forward(points, offsets, sigmas, sigma: float, truncate: float, height: int, width: int, stride: int) -> Tensor:
     """See `dkpnet_ext/ops/density.py`."""
     batch = len(offsets) - 1
     rows, columns = -(-height // stride), -(-width // stride)

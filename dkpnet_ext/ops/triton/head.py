@@ -3,13 +3,12 @@ what it computes; csrc/cuda/head.cu is the compiled version)."""
 
 from __future__ import annotations
 
-import os
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..backend import TRITON_INTERPRETED
 from . import device_guard
 
 PIXELS = 64  # of a tile
@@ -17,8 +16,8 @@ PART = 512  # pixels whose parameter gradients make one partial sum
 DEPTH = 32  # channels of the fine branch at a time
 COLUMNS = 16  # of a downsampled row
 _TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
-# The interpreter's tl.dot takes bfloat16 for integers.
-_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+# Of products; the interpreter's tl.dot takes bfloat16 for integers.
+_DOT_TYPES = dict.fromkeys(_TYPES, tl.float32) if TRITON_INTERPRETED else _TYPES
 
 
 @triton.jit
@@ -177,10 +176,6 @@ def _arguments(fine: Tensor, fine_weight: Tensor, products: list[Tensor]) -> tup
     return fine, by_channel, by_pixel, fine_weight, fine_weight.stride(0), tuple(products), heights, widths
 
 
-def _dot_type(fine: Tensor):
-    return tl.float32 if _INTERPRETED else _TYPES[fine.dtype]
-
-
 @device_guard
 def forward(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height: int, width: int) -> Tensor:
     """See `dkpnet_ext/ops/head.py`."""
@@ -190,7 +185,7 @@ def forward(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, h
     if batch > 0:
         forward_kernel[(batch * triton.cdiv(height * width, PIXELS),)](
             density, *_arguments(fine, fine_weight, products), bias, weight2, bias2, weight3, bias3, channels, height,
-            width, hidden1, hidden2, PIXELS, DEPTH, _dot_type(fine),
+            width, hidden1, hidden2, PIXELS, DEPTH, _DOT_TYPES[fine.dtype],
         )  # fmt: skip
     return density
 
@@ -209,7 +204,7 @@ def backward(
     if batch > 0:
         backward_kernel[(batch * parts,)](
             grad, grad_hidden, partials, *_arguments(fine, fine_weight, products), bias, weight2, bias2, weight3,
-            channels, height, width, hidden1, hidden2, PIXELS, PART, DEPTH, _dot_type(fine),
+            channels, height, width, hidden1, hidden2, PIXELS, PART, DEPTH, _DOT_TYPES[fine.dtype],
         )  # fmt: skip
     return grad_hidden, partials
 

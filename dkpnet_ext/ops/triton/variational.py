@@ -6,8 +6,6 @@ whatever the storage type; products and sums over domains run over a handful of 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -265,53 +263,36 @@ def _num_warps(elements: int) -> int:
 
 
 @device_guard
-def forward(
-    mu: Tensor,
-    logvar: Tensor,
-    centers: Tensor,
-    prior_logvar: Tensor,
-    labels: Tensor,
-    seed: Tensor | None,
-    eps: Tensor | None,
-    num_samples: int,
-    dropout: float,
-    batch_offset: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(z, kl, lse, logdet2, selected, probabilities); see `dkpnet_ext/ops/variational.py`."""
+def forward(mu, logvar, centers, prior_logvar, labels, seed, eps, dropout: float, batch_offset: int, out) -> None:
+    """Writes ``out``: z, kl, lse, logdet2, selected, probabilities; see `dkpnet_ext/ops/variational.py`."""
     batch, dim = mu.shape
     domains, subs, _ = centers.shape
-    wide: dict[str, Any] = {"dtype": torch.float32, "device": mu.device}
-    z = torch.empty(num_samples, batch, dim, dtype=mu.dtype, device=mu.device)
-    kl, lse, logdet2 = (torch.empty(batch, **wide) for _ in range(3))
-    selected = torch.empty(batch, domains, dtype=torch.int64, device=mu.device)
-    probabilities = torch.empty(num_samples, batch, domains, **wide)
     block_k, block_d = triton.next_power_of_2(subs), triton.next_power_of_2(dim)
     if batch > 0:
         forward_kernel[(batch,)](
-            mu, logvar, centers, prior_logvar, labels, seed, eps, z, kl, lse, logdet2, selected, probabilities,
-            batch, dim, domains, subs, num_samples, batch_offset, int(dropout * 2**32), dropout > 0 and subs > 1,
-            triton.next_power_of_2(domains), block_k, block_d, num_warps=_num_warps(block_k * block_d),
+            mu, logvar, centers, prior_logvar, labels, seed, eps, *out, batch, dim, domains, subs, len(out[0]), batch_offset,
+            int(dropout * 2**32), dropout > 0 and subs > 1, triton.next_power_of_2(domains), block_k, block_d,
+            num_warps=_num_warps(block_k * block_d),
         )  # fmt: skip
-    return z, kl, lse, logdet2, selected, probabilities
 
 
 @device_guard
 def backward(
-    dz: Tensor,
-    dkl: Tensor,
-    dlse: Tensor,
-    dlogdet2: Tensor,
-    mu: Tensor,
-    logvar: Tensor,
-    centers: Tensor,
-    prior_logvar: Tensor,
-    labels: Tensor,
-    seed: Tensor | None,
-    eps: Tensor | None,
-    selected: Tensor,
-    probabilities: Tensor,
+    dz,
+    dkl,
+    dlse,
+    dlogdet2,
+    mu,
+    logvar,
+    centers,
+    prior_logvar,
+    labels,
+    seed,
+    eps,
+    selected,
+    probabilities,
     batch_offset: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """(dmu, dlogvar, dcenters, dprior_logvar); see `dkpnet_ext/ops/variational.py`."""
     batch, dim = mu.shape
     domains, subs, _ = centers.shape
