@@ -13,9 +13,11 @@ from counters import alive
 from PIL import Image
 from werkzeug.test import Client
 
+from dkpnet_ext import webserver
 from dkpnet_ext.annotation import page as module
 from dkpnet_ext.annotation.page import AnnotatePage
 from dkpnet_ext.annotation.store import Labels, Store
+from dkpnet_ext.cli import Stopped
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet
 
@@ -172,3 +174,17 @@ def test_the_end_waits_for_what_is_being_answered(client, page, monkeypatch):
     go_on.set()
     assert page.finished(60)
     asking.join()
+
+
+def test_a_stopped_server_waits_for_its_answers(page, monkeypatch):
+    """SIGTERM is no Ctrl-C to Werkzeug; at commit 4eb5a94 the end did not wait then, and could abort in compiled code."""
+    waited = []
+
+    def stop(server):
+        raise Stopped
+
+    monkeypatch.setattr(page, "finished", waited.append)
+    monkeypatch.setattr(webserver.BaseWSGIServer, "serve_forever", stop)
+    with pytest.raises(Stopped):
+        webserver.run(page, "127.0.0.1", 0)
+    assert waited == [webserver.LAST]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import warnings
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import torch
 from counters import alive
 from PIL import Image
 
+from dkpnet_ext import evaluate
 from dkpnet_ext.counting.pictures import Prediction
 from dkpnet_ext.data import Domain
 from dkpnet_ext.errors import UserError
@@ -213,3 +215,11 @@ def test_descriptions_do_not_depend_on_the_size_of_a_picture(model):
     torch.testing.assert_close(describe(model, large), describe(model, small), rtol=0.05, atol=0.02)
     assert describe(model, small[:1, :2]).isfinite().all()
     assert json.dumps(describe(model, small).tolist())
+
+
+@pytest.mark.parametrize("words", [["--points"], ["--submission", "s.txt"], ["--max-side", "512"]])
+def test_what_calibration_would_ignore_is_refused(monkeypatch, words):
+    """At commit 4eb5a94 such an option did nothing, or measured another size than `predict` counts at."""
+    monkeypatch.setattr(sys, "argv", ["evaluate", "starter", "--calibrate", *words])
+    with pytest.raises(UserError, match=f"--calibrate: measures the model as `predict` runs it.*leave {words[0]} out"):
+        evaluate.main()
