@@ -24,7 +24,7 @@ import numpy as np
 from ..counting.regions import polygon
 from ..data.images import BadFile
 from ..data.readers import find_layout
-from ..data.readers.base import as_points, natural, read_json
+from ..data.readers.base import as_points, is_file, natural, read_json
 from ..data.readers.lists import beside, elsewhere, image_of, list_points
 from ..data.readers.tree import Pictures, split_of, walk_pictures
 from ..errors import UserError
@@ -160,7 +160,7 @@ class Store:
         for row in rows:
             image = image_of(row)
             file = None if image is None else beside(path, image)
-            if file and not file.is_file():
+            if file and not is_file(file):
                 file = elsewhere(file, pictures)
             name = file.relative_to(self.folder).as_posix() if file and file.is_relative_to(self.folder) else ""
             if name not in self.pictures or name in self.labels:

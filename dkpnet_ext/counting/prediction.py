@@ -6,7 +6,7 @@ import glob
 import json
 import os
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -101,8 +101,7 @@ def predict_files(
             raise
         finally:
             new = [asdict(found) | {"path": os.path.abspath(found.file)} for found in done]
-            again = {entry["path"] for entry in new}
-            listed = [entry for entry in earlier if _path(entry) not in again] + new
+            listed = _others(earlier, [found.file for found in done]) + new
             write_atomically(output / LISTING, json.dumps(listed, indent=2) + "\n")
 
 
@@ -170,9 +169,16 @@ def _read_listing(path: Path) -> list[dict[str, Any]]:
     raise UserError(f"{path}: not a list of this command's results; move it away, or choose another --output")
 
 
-def _path(entry: Mapping[str, Any]) -> str:
-    """The whole path of a listing's file. Older listings have only the path that was given."""
-    return entry.get("path") or os.path.abspath(entry["file"])
+def _others(entries: Sequence[dict[str, Any]], files: Sequence[str]) -> list[dict[str, Any]]:
+    """Entries of a listing that are not of these files: of other paths, unless the path is gone and was given in the same words
+    (pictures and results were moved together)."""
+    paths = {os.path.abspath(file) for file in files}
+
+    def same(entry: dict[str, Any]) -> bool:
+        path = entry.get("path") or os.path.abspath(entry["file"])  # older listings have only the path that was given
+        return path in paths or (entry["file"] in files and not os.path.exists(path))
+
+    return [entry for entry in entries if not same(entry)]
 
 
 class _Names:
@@ -180,10 +186,10 @@ class _Names:
 
     def __init__(self, output: Path, files: Sequence[Path], earlier: Sequence[dict[str, Any]]) -> None:
         self.output = output
-        again = {os.path.abspath(path) for path in files}
+        others = _others(earlier, [str(path) for path in files])
+        self.taken = {name for entry in others for name in entry["outputs"]}
         # What an earlier call wrote about the same files may be replaced.
-        self.free = {name for entry in earlier if _path(entry) in again for name in entry["outputs"]}
-        self.taken = {name for entry in earlier if _path(entry) not in again for name in entry["outputs"]}
+        self.free = {name for entry in earlier for name in entry["outputs"]} - self.taken
         self.inputs = {os.path.realpath(path) for path in files}  # unlike `resolve` it takes links to themselves
 
     def choose(self, path: Path, outputs: Callable[[str], list[str]]) -> str:

@@ -141,8 +141,9 @@ def _labels(image: Image.Image) -> dict[str, np.ndarray]:
 def _is_coloured(image: Image.Image) -> bool:
     """Whether a palette's colours are the labels, rather than its numbers: black, which is no region, is not the first."""
     used = np.unique(np.asarray(image))
-    colours = np.array(image.getpalette("RGB")).reshape(-1, 3)[used]
-    return bool(used[0] == 0 and colours[0].any() and (colours == 0).all(1).any())
+    palette = (image.getpalette("RGB") or []) + [0] * 768  # a file may hold the first colours only
+    colours = np.array(palette[:768]).reshape(-1, 3)[used]
+    return bool(used[0] == 0 and colours[0].any() and not colours.any(1).all())
 
 
 def _overlaps(targets: np.ndarray, sources: np.ndarray) -> csr_array:

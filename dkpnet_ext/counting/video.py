@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
@@ -65,21 +66,28 @@ def read_frames(path: Path) -> Iterator[Frame]:
             raise UserError(f"video {path}: holds no video stream")
         stream = container.streams.video[0]
         rate = stream.average_rate or 25  # frames per second
-        timed = container.format.name != "avi"  # whose frames have numbers, in the order of decoding, and no times
+        # An AVI has no times but the packets' places, in the order of decoding; its frames come in the order of the scene.
+        places: deque[float] | None = deque() if container.format.name == "avi" else None
         index, start = 0, None
         try:
             for packet in container.demux(stream):
+                if places is not None and packet.size and packet.dts is not None:
+                    places.append(float(packet.dts * packet.time_base))
                 try:
                     frames = packet.decode()
                 except av.error.FFmpegError as error:
                     yield Frame(index, float(index / rate), None, f"cannot be decoded ({error.strerror})")
                     index += 1
+                    if places:
+                        places.popleft()
                     continue
                 for frame in frames:
-                    time = float(index / rate)
-                    if timed and frame.time is not None:
-                        start = frame.time if start is None else start  # a part of a stream begins late
-                        time = frame.time - start
+                    time = frame.time if places is None else places.popleft() if places else None
+                    if time is None:
+                        time = float(index / rate)
+                    else:
+                        start = time if start is None else start  # a part of a stream begins late
+                        time -= start
                     if frame.is_corrupt:
                         yield Frame(index, time, None, "is damaged")
                     else:

@@ -156,7 +156,7 @@ def _check_values(mu: Tensor, logvar: Tensor, centers: Tensor, prior_logvar: Ten
 def _limit(dim: int, domains: int):
     def limit(backend: str) -> str | None:
         if backend == "cuda" and (dim > 2048 or domains > 1024):
-            return f"its kernels have d <= 2048 and C <= 1024, not {dim} and {domains}"  # csrc/cuda/variational.h
+            return f"its kernels have d <= 2048 and C <= 1024, not {dim} and {domains}"  # csrc/cuda/variational.cu
         return None
 
     return limit

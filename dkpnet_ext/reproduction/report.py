@@ -58,13 +58,12 @@ def reproduce(names: Sequence[str], config: Config, seeds: Sequence[int], output
     stopped: Interrupted | None = None
     try:
         for run in execute(wanted, seeds, config, specs, output / "runs", say):
+            check_counts(run, sets)
             runs.append(run)
     except Interrupted as error:
         if not runs:
             raise
         stopped = error
-    for run in runs:
-        check_counts(run, sets)
     items, _, labels = split(sets, config)
     train = {d: [item for item, label in zip(items, labels, strict=True) if label == i] for i, d in enumerate(domains)}
     context = Context(runs, domains, train, {d.name: d.test for d in sets}, config, output, device)
@@ -81,8 +80,11 @@ def check_counts(run: Run, sets: Sequence[Domain]) -> None:
             continue
         before, now = run.counts[domain.name][:, 0], [item.count for item in domain.test]
         if len(before) != len(now) or np.abs(before - now).max() > 0.01:
+            folder, again = (
+                (run.folder, "trained") if domain.name in run.system.domains else (run.folder / "unseen", "tested")
+            )
             raise UserError(
-                f"{run.folder}: {domain.name}'s test images have changed since this run; delete its folder, and it is trained anew"
+                f"{folder}: {domain.name}'s test images have changed since this run; delete the folder, and it is {again} anew"
             )
 
 

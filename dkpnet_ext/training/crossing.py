@@ -17,7 +17,8 @@ from ..files import output_folder, write_atomically
 from ..models import load_model
 from .adapt import SPARE, extend, no_epoch_was_better
 from .factor import Factor, scaled_by_others
-from .stage import StageData, open_stage, train_epoch
+from .interruption import Interrupted
+from .stage import StageData, asked_to_stop, open_stage, train_epoch
 from .validation import predict_all
 
 if TYPE_CHECKING:
@@ -136,4 +137,6 @@ def _adapt(
         while stage.epoch < config.optim.epochs:
             train_epoch(stage, bar, stop)
             stage.save()
+        if asked_to_stop(fabric, stop):
+            raise Interrupted(folder.parent)
     return stage.result

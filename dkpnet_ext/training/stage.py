@@ -39,6 +39,7 @@ from .validation import validate
 
 _CALIBRATION = 64  # batches
 _LOOK = {"cpu": 1}  # passes between looks at the loss; on a GPU, where a look waits for all that was launched, 50
+_ASK = 5  # optimiser steps between questions of several processes: torchrun kills those that go on 30 seconds after a signal
 
 
 @dataclass(frozen=True)
@@ -308,8 +309,8 @@ def train_epoch(stage: Stage, bar: tqdm, stop: Stop) -> Record:
         monitor.add(stage.model, output, labels)
         for key, value in terms.items():
             sums[key] = sums.get(key, 0) + value.detach()
-        # Several processes have to agree, which on GPUs takes as long as a look.
-        often = stage.fabric.world_size == 1 or step // optim.accumulate % look == 0
+        # Several processes have to agree, for which GPUs are waited for.
+        often = stage.fabric.world_size == 1 or step // optim.accumulate % min(look, _ASK) == 0 or step + 1 == passes
         stopping = last and often and asked_to_stop(stage.fabric, stop)
         if stopping or step + 1 == passes or step % look == 0:
             check_finite(stage, sums["total"], terms, batch.names)

@@ -121,6 +121,7 @@ def test_lists_that_are_there_already(folder):
     rows = [
         {"image": "2.png", "points": [[3, 4], [5.125, 6]], "note": "noon"},
         {"image": "../away/9.jpg", "points": [[1, 1]]},
+        {"image": "a" * 300 + ".jpg", "points": [[1, 1]]},
     ]
     (folder / "train.json").write_text(json.dumps(rows))
     (folder / "val.json").write_text(json.dumps({"1.jpg": [[7, 8]]}))
@@ -129,7 +130,7 @@ def test_lists_that_are_there_already(folder):
     store.put("2.png", Labels([[3.0, 4.0]], [], True), store.get("2.png").version)
     store.put("1.jpg", Labels([[7.0, 9.0]], [], True), store.get("1.jpg").version)
     written = json.loads((folder / "train.json").read_text())
-    assert written == [{"image": "2.png", "points": [[3, 4]], "note": "noon"}, rows[1]]
+    assert written == [{"image": "2.png", "points": [[3, 4]], "note": "noon"}, *rows[1:]]
     assert json.loads((folder / "val.json").read_text()) == [{"image": "1.jpg", "points": [[7, 9]]}]
 
 

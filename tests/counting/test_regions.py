@@ -216,6 +216,16 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         read_regions(tmp_path / "r.json")
 
 
+@pytest.mark.parametrize(("suffix", "numbers"), [("png", (1,)), ("gif", (1, 2)), ("tif", (1, 2))])
+def test_numbers_beyond_the_palette_that_a_file_has(tmp_path, suffix, numbers):
+    image = Image.new("P", (20, 20))
+    for number in numbers:
+        image.paste(number, (5 * number, 5, 5 * number + 5, 10))
+    image.save(tmp_path / f"mask.{suffix}")
+    found = {name: int(mask.sum()) for name, mask in read_regions(tmp_path / f"mask.{suffix}").items()}
+    assert found == {str(number): 25 for number in numbers}
+
+
 @pytest.mark.parametrize("save", ["gif", "quantize", "adaptive"])
 def test_colours_of_a_palette(tmp_path, save):
     """Ordinary programs give black another number than 0; at commit 4eb5a94 black was a region then, and a colour none."""

@@ -211,6 +211,21 @@ def test_times_begin_with_the_first_frame_and_go_up(model, tmp_path, name, start
         assert container.duration < 3e6
 
 
+def test_an_avi_with_gaps_keeps_its_times(tmp_path):
+    """Cameras leave frames out; the file has empty packets then."""
+    places = [0, 1, 2, 10, 11, 12]
+    with av.open(str(tmp_path / "gaps.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for place, pixels in zip(places, frames_of((48, 64)), strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = place, Fraction(1, 5)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    times = [frame.time for frame in read_frames(tmp_path / "gaps.avi")]
+    np.testing.assert_allclose(times, np.array(places) / 5, atol=1e-3)
+
+
 def test_a_disk_that_is_full_at_the_end(model, video, tmp_path):
     """Most of a video is written when it is closed; at commit 4eb5a94 that was a traceback."""
     count_video(model, video, tmp_path, "whole", {})

@@ -230,6 +230,7 @@ def test_nobody_on_the_held_out_pictures(tmp_path):
         train(config, domains=[domain])
 
 
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the processes of torchrun are found in /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_all_processes_stop_at_one_step(command, tmp_path, number):
     """A signal that reaches one of two processes. At commit 4eb5a94 the other one went on into an exchange of gradients, and
@@ -247,7 +248,7 @@ def test_all_processes_stop_at_one_step(command, tmp_path, number):
     rest = process.stderr.read()
     process.wait()
     state = torch.load(folder / "stage1" / "state.pt", weights_only=True)
-    assert state["epoch"] >= 1 and 0 <= state["batch"] < 4, rest
+    assert state["epoch"] >= 1 and 0 <= state["batch"] <= 4, rest
     assert f"stopped, and saved; go on with: python -m dkpnet_ext.train --resume {folder}" in rest
 
 

@@ -47,14 +47,10 @@ def _shapes(path: Path) -> list[Shape] | BadFile:
 
 
 def _rows(root: Path) -> Iterator[Labelled]:
-    folders = list(_folders(root))
-    for folder in folders:
+    for folder in _folders(root):
         for path in files(folder / "ann", "*.json"):
             image = folder / "img" / path.stem
-            name = (
-                image.name if len(folders) == 1 else f"{folder.name}/{image.name}"
-            )  # data sets of a project share names
-            yield Labelled(split_of(folder.name) or "train", name, image, path, _shapes(path))
+            yield Labelled(split_of(folder.name) or "train", image.name, image, path, _shapes(path))
 
 
 LAYOUT = Layout("supervisely", _recognise, lambda root: from_shapes(_rows(root)), upright_points=True)

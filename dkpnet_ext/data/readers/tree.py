@@ -282,9 +282,21 @@ def rings(shape: Shape, path: Path) -> list[np.ndarray]:
     return [as_points([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], path)]
 
 
+def _told_apart(rows: list[Labelled]) -> list[Labelled]:
+    """Names that several pictures of a split share get the folders in which these are."""
+    first = {(row.split, row.name): row.image for row in reversed(rows)}
+    shared = {(row.split, row.name) for row in rows if row.image != first[row.split, row.name]}
+    images = [row.image for row in rows if (row.split, row.name) in shared]
+    top = os.path.commonpath([image.parent for image in images]) if images else ""
+    return [
+        row._replace(name=row.image.relative_to(top).as_posix()) if (row.split, row.name) in shared else row
+        for row in rows
+    ]
+
+
 def from_shapes(rows: Iterable[Labelled], fractions: bool = False, labels: Iterable[str] = ()) -> Iterator[Entry]:
     """Entries of labelled images. ``labels``: all of the data set's, where its files list them."""
-    everything = list(rows)
+    everything = _told_apart(list(rows))
     used = {shape.label for row in everything if not isinstance(row.shapes, BadFile) for shape in row.shapes or ()}
     chosen = choose_labels(set(labels) or used)
     if not chosen & used:  # heads are listed and none is drawn: persons are, or no people at all

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..images import BadFile
 from .base import Entry, Layout, files, is_file, read_text, read_xml
-from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, outlined, peek_lines, relative, split_of, walk
+from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, outlined, peek_lines, split_of, walk
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -97,11 +97,6 @@ def _image(path: Path, called: str, pictures: Pictures, split: str) -> Path:
     return image if is_file(image) else pictures.find(called or stem, split, path.parent)
 
 
-def _above(image: Path, root: Path) -> Path:
-    """The folder of a picture's split; without one, all of them."""
-    return next((p for p in image.parents if p.is_relative_to(root) and p != root and split_of(p.name)), root)
-
-
 def _rows(root: Path) -> Iterator[Labelled]:
     own = root / "JPEGImages"  # masks in other folders have the same names
     pictures, splits = Pictures(own if own.is_dir() else root), _splits(root)
@@ -111,9 +106,7 @@ def _rows(root: Path) -> Iterator[Labelled]:
         try:
             called, shapes = _shapes(path)
             image = _image(path, called, pictures, split)
-            # Beside their pictures, files of several folders share names.
-            name = relative(image, _above(image, root)) if image.parent == path.parent else image.name
-            yield Labelled(split, name, image, path, shapes)
+            yield Labelled(split, image.name, image, path, shapes)
         except BadFile as bad:
             yield Labelled(split, path.name, path, path, bad)
 

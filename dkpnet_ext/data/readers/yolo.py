@@ -12,7 +12,7 @@ the class are a polygon. Sources: docs.ultralytics.com/datasets (detect, pose, o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..images import BadFile
@@ -111,14 +111,14 @@ def _rows(root: Path, names: dict[int, str], keypoints: list[int] | None) -> Ite
         yield Labelled(split, relative(image, folder), image, path, shapes)
 
 
-def _listed_split(image: Path, lines: Iterable[tuple[list[str], str]]) -> str:
+def _listed_split(image: Path, lines: Sequence[tuple[list[str], str]]) -> str:
     """Of the lists' lines that end in the picture's name, the one that ends in most of its folders, too."""
 
     def common(line: tuple[list[str], str]) -> int:
         same = (a == b for a, b in zip(reversed(line[0]), reversed(image.parts), strict=False))
         return sum(1 for _ in itertools.takewhile(bool, same))
 
-    return max(lines, key=common, default=([], "train"))[1]
+    return max(reversed(lines), key=common, default=([], "train"))[1]  # the last list: of one for all and one for val
 
 
 def _entries(root: Path) -> Iterator[Entry]:
