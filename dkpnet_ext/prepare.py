@@ -56,6 +56,8 @@ def main() -> None:
         if args.to is None:
             break
         records, _ = read_domain(domain.name, domain.root, domain.layout, progress=False)
+        broken = {path for path, _ in domain.report.bad}  # whose headers may be whole
+        records = {split: [record for record in rows if record.image not in broken] for split, rows in records.items()}
         written = convert(records, args.to, args.into / domain.name)
         say(f"{domain.name}: {written} images written to {args.into / domain.name} in the layout {args.to}")
     bad = sum(len(domain.report.bad) for domain in domains)

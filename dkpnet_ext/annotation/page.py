@@ -6,7 +6,9 @@ those that the store found.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -49,13 +51,19 @@ class AnnotatePage(Page):
         self.proposed: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self.sizes: dict[str, tuple[int, int]] = {}  # (width, height) of pictures that were decoded
         self.seen: OrderedDict[str, tuple[str, float]] = OrderedDict()  # browser -> its picture, when it asked last
+        # A page that stays open while the server is started again for another folder may not write into that one.
+        self.mark = hashlib.blake2b(os.fsencode(store.folder.resolve()), digest_size=8).hexdigest()
 
     def answer(self, request: Request) -> Response:
         """Find what a request asks for. Raises `UserError` and Werkzeug's exceptions."""
         name, client = request.args.get("name", ""), request.args.get("client", "")[:40]
+        if request.args.get("folder", self.mark) != self.mark:
+            raise UserError("this page is of another folder than the server is now; reload it")
         match request.method, request.path.strip("/"):
             case "GET", "":
-                return self.html("annotate/annotate.html", folder=self.store.folder.resolve().name, model=self.name)
+                return self.html(
+                    "annotate/annotate.html", folder=self.store.folder.resolve().name, model=self.name, mark=self.mark
+                )
             case "GET", file if file in _FILES:
                 content = files("dkpnet_ext").joinpath("assets", "annotate", file).read_bytes()
                 return Response(content, mimetype=_FILES[file], headers={"Cache-Control": "no-cache"})
@@ -70,7 +78,8 @@ class AnnotatePage(Page):
             case "POST", "labels":
                 return self.change(name, request.get_data())
             case "GET", "proposals":
-                return json_response(self.proposals(name))
+                self._met(client, name)
+                return json_response(self.proposals(name, client))
         raise NotFound
 
     def _path(self, name: str) -> Path:
@@ -139,10 +148,15 @@ class AnnotatePage(Page):
         except Conflict as conflict:
             return json_response({"error": str(conflict), **_spoken(conflict.labels)}, 409)
 
-    def proposals(self, name: str) -> dict[str, Any]:
-        """Heads that the model sees, in pixels; `radius`: how near a labelled head is the same one."""
+    def proposals(self, name: str, client: str = "") -> dict[str, Any]:
+        """Heads that the model sees, in pixels; `radius`: how near a labelled head is the same one.
+
+        None for a browser that shows another picture by the time that it is its turn.
+        """
         path = self._path(name)
         with self.counting:
+            if client in self.seen and self.seen[client][0] != name:
+                return {"points": [], "radius": 0}
             if name not in self.proposed:
                 self.proposed[name] = self._propose(name, path)
                 if len(self.proposed) > KEPT:

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import threading
+import time
 
 import layouts
 import numpy as np
@@ -16,7 +17,7 @@ from werkzeug.test import Client
 from dkpnet_ext import webserver
 from dkpnet_ext.annotation import page as module
 from dkpnet_ext.annotation.page import AnnotatePage
-from dkpnet_ext.annotation.store import Labels, Store
+from dkpnet_ext.annotation.store import UNTOUCHED, Labels, Store
 from dkpnet_ext.cli import Stopped
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet
@@ -41,6 +42,7 @@ def client(page) -> Client:
 
 
 NAME = {"name": "street/ü.png"}
+DONE = {"points": [[1, 2]], "ignore": [], "done": True}
 
 
 def test_labels_go_out_and_come_back(client, page):
@@ -188,3 +190,29 @@ def test_a_stopped_server_waits_for_its_answers(page, monkeypatch):
     with pytest.raises(Stopped):
         webserver.run(page, "127.0.0.1", 0)
     assert waited == [webserver.LAST]
+
+
+def test_a_page_of_another_folder_writes_nothing(client, page):
+    """The server was started again for another folder, and the pictures' names repeat."""
+    assert f'data-folder="{page.mark}"' in client.get("/").text
+    answer = client.post("/labels", query_string=NAME | {"folder": "x"}, json={"base": UNTOUCHED.version, **DONE})
+    assert answer.status_code == 400 and "of another folder" in answer.json["error"]
+    assert page.store.get(NAME["name"]) == UNTOUCHED
+    answer = client.post("/labels", query_string=NAME | {"folder": page.mark}, json={"base": UNTOUCHED.version, **DONE})
+    assert answer.status_code == 200
+
+
+def test_nothing_is_proposed_to_a_browser_that_went_on(client, page, monkeypatch):
+    """At commit 4eb5a94 the model counted every picture that was passed, one after the other."""
+    counted = []
+    monkeypatch.setattr(module, "count_pixels", lambda *_: counted.append(1))
+    with page.counting:
+        asking = threading.Thread(
+            target=client.get, args=("/proposals",), kwargs={"query_string": NAME | {"client": "me"}}
+        )
+        asking.start()
+        while "me" not in page.seen:
+            time.sleep(0.01)
+        client.get("/labels", query_string={"name": "a & b.jpg", "client": "me"})
+    asking.join()
+    assert not counted

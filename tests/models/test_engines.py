@@ -7,6 +7,7 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -223,6 +224,28 @@ def test_an_engine_that_counts_wrongly_is_not_taken(monkeypatch, wrong):
     assert chosen.engine != "onnxruntime" and "probe image" in chosen.passed_over["onnxruntime"]
     for path in graph.folder().glob("*.json"):
         path.unlink()
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_an_engine_that_does_not_load_is_passed_over(monkeypatch, earlier):
+    """Installed, but its libraries are missing; measured before or not. At commit 4eb5a94 `predict` ended in a traceback."""
+    if earlier:
+        load_model().for_inference()
+        monkeypatch.setattr(choice, "_read", lambda path: choice.Choice("onnxruntime", {}, {}, {}))
+
+    def fail(name):
+        raise ImportError("DLL load failed while importing onnxruntime_pybind11_state")
+
+    monkeypatch.setattr(runtimes, "importlib", SimpleNamespace(import_module=fail))
+    if not earlier:
+        monkeypatch.setattr(choice, "_read", lambda path: None)
+    model = load_model()
+    model.for_inference()
+    assert model.choice.engine == "torch"
+    assert "cannot run here (ImportError: DLL load failed" in model.choice.passed_over["onnxruntime"]
+    assert model.count(image((64, 96))) >= 0
+    with pytest.raises(UserError, match="engine onnxruntime: cannot run here"):
+        load_model().for_inference("onnxruntime")
 
 
 def test_operators_that_count_wrongly_are_not_taken(monkeypatch):

@@ -1,5 +1,5 @@
 // The page: what keys and the mouse do, and what is drawn. The picture is a `View`, its labels a `Labels`.
-import {Labels, client, inside, read} from "./labels.js";
+import {Labels, client, folder, inside, read} from "./labels.js";
 import {View} from "./view.js";
 
 const $ = (id) => document.getElementById(id);
@@ -21,14 +21,20 @@ let held = null; // {index, at}: the head that is moved, not yet put down
 let drag = null; // {from, moved, head}: the mouse is down
 let showHeads = true, showRings = true;
 let opened = 0; // the latest picture asked for: an earlier one's answer is not shown any more
+let asking = new AbortController(); // of that picture's requests
 
 function complain(message) {
   $("problem").textContent = message;
   $("problem").hidden = !message;
 }
 
+function complainOfConflicts(name) { // of the pictures other than this one
+  const met = [...unsaved].filter((one) => one.met && one.name !== name).map((one) => one.name);
+  complain(met.length ? `Somebody else changed ${met.join(", ")}, and your last change is not saved. Open it again; undo brings yours back.` : "");
+}
+
 // Pictures.
-const url = (what, name) => `${what}?name=${encodeURIComponent(name)}&client=${client}`;
+const url = (what, name) => `${what}?name=${encodeURIComponent(name)}&client=${client}&folder=${folder}`;
 
 async function refresh() {
   try {
@@ -45,20 +51,25 @@ async function refresh() {
 
 async function open(name) {
   const mine = ++opened;
+  asking.abort(); // a browser has few connections, and the server one model
+  asking = new AbortController();
+  const {signal} = asking;
   wanted = name;
-  complain("");
+  complainOfConflicts(name);
   $("doing").textContent = `opening ${name}`;
   $("doing").hidden = false;
   try {
-    const answer = await read(url("labels", name));
-    const response = await fetch(url("picture", name));
+    const answer = await read(url("labels", name), signal);
+    const response = await fetch(url("picture", name), {signal});
     if (!response.ok) throw Object.assign(new Error((await response.json()).error), {code: response.status});
     const blob = await response.blob();
     if (mine !== opened) return;
     labels = null; // nothing may be labelled between two pictures
     await view.open(blob, [answer.width, answer.height]);
     if (mine !== opened) return;
-    const own = new Labels(answer, (kind, message) => told(own, kind, message), () => labels === own && changed());
+    let own = [...unsaved].find((one) => one.name === name); // on its way to the server, or met by somebody else's change
+    own ??= new Labels(answer, (kind, message) => told(own, kind, message), () => labels === own && changed());
+    own.take(answer);
     unsaved.add(own);
     labels = own;
     broken.delete(name);
@@ -67,7 +78,7 @@ async function open(name) {
     location.hash = encodeURIComponent(name);
     changed();
     refresh();
-    propose(name, mine);
+    propose(name, mine, signal);
   } catch (error) {
     if (mine === opened) {
       [labels, rings] = [null, []];
@@ -82,10 +93,10 @@ async function open(name) {
   }
 }
 
-async function propose(name, mine) {
+async function propose(name, mine, signal) {
   $("doing").textContent = "looking for heads";
   try {
-    const answer = await read(url("proposals", name));
+    const answer = await read(url("proposals", name), signal);
     if (mine !== opened) return;
     [rings, radius] = [answer.points, answer.radius];
     changed();
@@ -120,7 +131,7 @@ function told(which, kind, message) {
   if (kind === "conflict") return complain(message);
   if (kind === "saved" && which !== labels) refresh(); // the list may have been asked for before
   const waiting = [...unsaved].filter((one) => one.unsaved);
-  for (const one of unsaved) if (!one.unsaved && one !== labels) unsaved.delete(one);
+  for (const one of unsaved) if (!one.unsaved && !one.met && one !== labels) unsaved.delete(one);
   const text = {saved: "saved", saving: "saving", waiting: `NOT SAVED (${message}); trying again`}[kind];
   if (which === labels || kind === "waiting" || !waiting.length) {
     $("saved").textContent = text;
@@ -143,9 +154,17 @@ function nearest(points, at) { // the index of the point within reach, or -1
   return least * view.scale <= REACH ? distances.indexOf(least) : -1;
 }
 
-const visibleRings = () => showRings && !labels.now.done ? rings.filter((ring) =>
-  !labels.now.points.some((point) => apart(point, ring) < radius)
-  && !labels.now.ignore.some((polygon) => inside(ring, polygon))) : [];
+let ringsOf = {what: [], rings: []}; // found once for what they depend on: thousands of heads times thousands of rings
+function visibleRings() {
+  const what = [labels.now, rings, radius];
+  if (!showRings || labels.now.done) return [];
+  if (what.some((part, index) => part !== ringsOf.what[index])) {
+    const free = rings.filter((ring) => !labels.now.points.some((point) => apart(point, ring) < radius)
+      && !labels.now.ignore.some((polygon) => inside(ring, polygon)));
+    ringsOf = {what, rings: free};
+  }
+  return ringsOf.rings;
+}
 
 function add(at) {
   if (corners) {
@@ -182,7 +201,7 @@ function acceptView() {
 }
 
 function toRing(step) { // from left to right
-  const free = visibleRings().sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  const free = [...visibleRings()].sort((a, b) => a[0] - b[0] || a[1] - b[1]);
   if (!free.length) return;
   const after = (ring) => ring[0] - cursor[0] || ring[1] - cursor[1];
   cursor = step > 0 ? free.find((ring) => after(ring) > 0) ?? free[0] : free.findLast((ring) => after(ring) < 0) ?? free.at(-1);
@@ -249,6 +268,7 @@ document.addEventListener("keydown", (event) => {
   if (document.activeElement?.tagName === "BUTTON" && [" ", "Enter"].includes(key)) return;
   if (!(key in KEYS) && !(key in ARROWS)) return;
   event.preventDefault();
+  if (event.repeat && ["Enter", "f", "a"].includes(key)) return; // held down, it would finish pictures unseen
   press(key, event.shiftKey);
 });
 for (const button of document.querySelectorAll("[data-key]")) {
@@ -262,6 +282,10 @@ const where = (event) => {
 };
 canvas.addEventListener("pointerdown", (event) => {
   if (!labels) return;
+  if (drag && drag.id !== event.pointerId) { // a second finger
+    drag = held = null;
+    return redraw();
+  }
   canvas.focus();
   const from = where(event);
   cursor = view.toPicture(from);
@@ -269,11 +293,11 @@ canvas.addEventListener("pointerdown", (event) => {
   if (event.button === 2) return remove(cursor);
   if (event.button > 1) return;
   const head = corners || event.button === 1 || !showHeads ? -1 : nearest(labels.now.points, cursor);
-  drag = {from, moved: event.button === 1, head, last: from};
+  drag = {from, moved: event.button === 1, head, last: from, id: event.pointerId};
   canvas.setPointerCapture(event.pointerId);
 });
 canvas.addEventListener("pointermove", (event) => {
-  if (!labels) return;
+  if (!labels || (drag && drag.id !== event.pointerId)) return;
   const to = where(event);
   if (drag && (drag.moved ||= apart(to, drag.from) > 4)) {
     if (drag.head < 0) view.pan(to[0] - drag.last[0], to[1] - drag.last[1]);
@@ -284,7 +308,7 @@ canvas.addEventListener("pointermove", (event) => {
   redraw();
 });
 canvas.addEventListener("pointerup", (event) => {
-  if (!labels || !drag) return;
+  if (!labels || drag?.id !== event.pointerId) return;
   const {moved, head} = drag;
   drag = null;
   if (head >= 0 && moved) {
@@ -318,7 +342,7 @@ function changed() {
   $("done").setAttribute("aria-pressed", labels.now.done);
   $("region").setAttribute("aria-pressed", corners !== null);
   $("grey").setAttribute("aria-pressed", showRings);
-  const row = rows[place()];
+  const row = rows.find((one) => one.name === labels.name); // while another picture is opened, too
   if (row) Object.assign(row, {heads: labels.counted.length, done: labels.now.done});
   drawList();
   redraw();

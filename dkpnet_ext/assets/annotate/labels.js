@@ -1,11 +1,13 @@
 // One picture's labels: changes, undo and redo, and saving each change until the server has taken it.
 export const client = Array.from(crypto.getRandomValues(new Uint32Array(3)), (n) => n.toString(36)).join("");
+// Of the pictures: a server that was started again may show another one.
+export const folder = globalThis.document?.documentElement.dataset.folder ?? "";
 const AGAIN = 1000; // ms until the next attempt to save
 
-export async function ask(address, body) {
+export async function ask(address, body, signal) {
   let response;
   try {
-    response = await fetch(address, body === undefined ? {} : {method: "POST", body: JSON.stringify(body)});
+    response = await fetch(address, body === undefined ? {signal} : {method: "POST", body: JSON.stringify(body)});
   } catch {
     throw new Error("the server does not answer; is `dkpnet annotate` still running?");
   }
@@ -13,8 +15,8 @@ export async function ask(address, body) {
   return {status: response.status, ...(Array.isArray(answer) ? {rows: answer} : answer)};
 }
 
-export async function read(address) { // or the error that the server says
-  const answer = await ask(address);
+export async function read(address, signal) { // or the error that the server says
+  const answer = await ask(address, undefined, signal);
   if (answer.status !== 200) throw Object.assign(new Error(answer.error), {code: answer.status});
   return answer;
 }
@@ -43,6 +45,15 @@ export class Labels {
     this.after = [];
     this.sending = null; // what was sent and not yet answered
     this.busy = false;
+    this.met = false; // somebody else's change took the place of ours, and nobody has looked at it since
+  }
+
+  take(answer) { // opened again: what the server holds, unless ours is on its way; undo brings ours back
+    if (this.unsaved || answer.version === this.version) return;
+    this.before.push(this.now);
+    this.after = [];
+    this.now = this.saved = content(answer);
+    this.version = answer.version;
   }
 
   change(part) {
@@ -67,6 +78,7 @@ export class Labels {
   }
 
   touched() {
+    this.met = false;
     this.changed();
     this.save();
   }
@@ -86,7 +98,7 @@ export class Labels {
       const attempt = this.now;
       this.told("saving", "");
       try {
-        const answer = await ask(`labels?name=${encodeURIComponent(this.name)}`, {base: this.version, ...attempt});
+        const answer = await ask(`labels?name=${encodeURIComponent(this.name)}&folder=${folder}`, {base: this.version, ...attempt});
         if (answer.status === 200) {
           [this.version, this.saved, this.sending] = [answer.version, attempt, null];
         } else if (answer.status === 409) {
@@ -114,6 +126,7 @@ export class Labels {
     this.before.push(this.now);
     this.after = [];
     this.now = this.saved = theirs;
+    this.met = true;
     this.told("conflict", `Somebody else changed ${this.name}. Their heads are shown, your last change is not saved; undo brings yours back.`);
     this.changed();
   }

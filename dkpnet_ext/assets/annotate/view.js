@@ -9,21 +9,27 @@ export class View {
     this.size = [1, 1]; // width and height in the picture's own pixels
     this.scale = 1; // screen pixels per picture pixel
     this.origin = [0, 0]; // of the picture on the screen
+    this.turn = 0; // the latest picture that was opened, or closed: an earlier one that is decoded later is not shown
   }
 
   async open(blob, size) {
     this.close();
+    const mine = this.turn;
     const levels = [await createImageBitmap(blob)];
     const [w, h] = [levels[0].width, levels[0].height];
     // A picture that the server made smaller has the same shape; one that was replaced meanwhile has not.
     if (Math.abs(w / h / (size[0] / size[1]) - 1) > 2 / Math.min(w, h)) {
       throw new Error(`the picture has ${w} × ${h} px, not ${size.join(" × ")}: was it replaced?`);
     }
-    while (Math.min(levels.at(-1).width, levels.at(-1).height) >= 2 * LEAST_SIDE) {
+    while (mine === this.turn && Math.min(levels.at(-1).width, levels.at(-1).height) >= 2 * LEAST_SIDE) {
       const last = levels.at(-1);
       levels.push(await createImageBitmap(last, {
         resizeWidth: Math.round(last.width / 2), resizeHeight: Math.round(last.height / 2), resizeQuality: "high",
       }));
+    }
+    if (mine !== this.turn) {
+      for (const level of levels) level.close();
+      return;
     }
     this.levels = levels;
     this.size = size;
@@ -31,6 +37,7 @@ export class View {
   }
 
   close() {
+    this.turn++;
     for (const level of this.levels) level.close();
     this.levels = [];
   }

@@ -45,6 +45,7 @@ class Heads(NamedTuple):
     sizes: np.ndarray | None = None  # float64 [N, 2] (width, height) of the heads' boxes, in the unit of the points
     left: frozenset[str] = frozenset()  # labels of the data set that are not counted
     areas: Areas | None = None
+    upright: bool = False  # places are of the upright picture, whatever the layout
 
 
 class Entry(NamedTuple):

@@ -22,7 +22,19 @@ import numpy as np
 
 from .. import matlab
 from ..images import BadFile
-from .base import Entry, Layout, as_points, contents, fail, read_mat, read_text, read_xml, read_xy_csv, require_count
+from .base import (
+    Entry,
+    Heads,
+    Layout,
+    as_points,
+    contents,
+    fail,
+    read_mat,
+    read_text,
+    read_xml,
+    read_xy_csv,
+    require_count,
+)
 from .shanghaitech import read_image_info
 from .tree import peek_lines, relative, split_folders, walk_pictures
 
@@ -122,11 +134,11 @@ def annotation_of(image: Path, listings: dict[Path, frozenset[str]]) -> Path | N
     return None
 
 
-def read_annotation(path: Path) -> np.ndarray:
+def read_annotation(path: Path) -> np.ndarray | Heads:
     """Points of a file of any of the kinds in `READERS`. Raises `BadFile`."""
     if (read := READERS.get(path.suffix.lower())) is None:
         raise BadFile(path, f"points of this kind are not read ({', '.join(READERS)} are)")
-    return read(path)
+    return Heads(read(path), upright=True) if path.name.endswith("-points.csv") else read(path)  # of `predict --points`
 
 
 def holds_points(path: Path) -> bool:

@@ -151,6 +151,7 @@ def _check(
     entry: Entry, info: ImageInfo, heads: Heads | None, upright: bool, fractions: bool
 ) -> tuple[Record, tuple[str, ...]]:
     """One image's record and what is worth noting. ``fractions``: those of the whole data set look like it."""
+    upright = upright or (heads is not None and heads.upright)
     stored = info.size if upright or info.orientation < 5 else info.size[::-1]
     unit = stored if heads is not None and (heads.fractions or fractions) else (1, 1)
     region = entry.region() if entry.region else _without(heads.areas, unit) if heads and heads.areas else None

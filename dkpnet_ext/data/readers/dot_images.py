@@ -52,15 +52,26 @@ def _read_roi(path: Path) -> np.ndarray:
 def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
     everything = walk_pictures(folder)
     dots = [path for path in everything if path.parent.name.lower() in FOLDERS]
-    images = {path.stem.lower(): path for path in everything if path not in set(dots)}
+    images: dict[str, list[Path]] = {}
+    for path in everything:
+        if path.parent.name.lower() not in FOLDERS:
+            images.setdefault(path.stem.lower(), []).append(path)
+
+    def near(stem: str, scene: Path) -> Path | None:
+        """The picture of a scene's folder, or of one below it; the only one of its name anywhere."""
+        named = images.get(stem, [])
+        mine = [path for path in named if scene in (path.parent, path.parent.parent)]
+        return mine[0] if mine else named[0] if len(named) == 1 else None
+
     for path in dots:
-        if path.stem.lower() in images:
-            yield images[path.stem.lower()], path
-    for stem, path in images.items():
+        if (image := near(path.stem.lower(), path.parent.parent)) is not None:
+            yield image, path
+    for stem, paths in images.items():
         if found := re.fullmatch(r"(.+?)[_-]?dots?", stem):
-            image = next((images[name] for end in ("", "cell", "_cell") if (name := found[1] + end) in images), None)
-            if image is not None:
-                yield image, path
+            for path in paths:
+                ends = (near(found[1] + end, path.parent) for end in ("", "cell", "_cell"))
+                if (image := next((one for one in ends if one is not None), None)) is not None:
+                    yield image, path
 
 
 def _recognise(root: Path) -> bool:

@@ -37,7 +37,7 @@ from .tree import (
     split_of_file,
 )
 
-_KINDS = ("keypointlabels", "rectanglelabels", "ellipselabels", "brushlabels", "polygonlabels")
+_KINDS = ("keypointlabels", "rectanglelabels", "ellipselabels", "brushlabels", "polygonlabels", "labels")
 
 
 def _is_label_studio(content: Any) -> bool:
@@ -78,7 +78,11 @@ def _values(task: dict[str, Any]) -> list[dict[str, Any]] | None:
         done = [annotation for annotation in done if not annotation.get("was_cancelled")]
         if not done:
             return None
-        values = [result | result["value"] for result in done[0]["result"] if "value" in result]
+        regions: dict[Any, dict[str, Any]] = {}  # of one region a mark, its label and answers about it may stand apart
+        for number, result in enumerate(done[0]["result"]):
+            if "value" in result:
+                regions.setdefault(result.get("id", number), {}).update(result | result["value"])
+        values = list(regions.values())
     else:
         lists = [value for value in task.values() if isinstance(value, list)]
         values = [value for values in lists for value in values if isinstance(value, dict)]

@@ -150,8 +150,12 @@ def _of_a_tool(path: Path) -> bool:
 def _lists(root: Path) -> list[Path]:
     named = [root / name for name in LIST_FILES if has(root, name)] if root.is_dir() else []
     named = [path for path in named if not _of_a_tool(path)]
-    others = [path for path in files(root) if path.suffix.lower() in SUFFIXES] if root.is_dir() and not named else []
-    return named or [path for path in others if path.is_file() and _is_list(path)]
+    others = (
+        [path for path in files(root) if path.suffix.lower() in SUFFIXES and path not in named] if root.is_dir() else []
+    )
+    if named:  # beside them only lists whose names tell a split, too: valid.csv
+        others = [path for path in others if split_of(path.stem) and not _of_a_tool(path)]
+    return named + [path for path in others if path.is_file() and _is_list(path)]
 
 
 def _entries(root: Path) -> Iterator[Entry]:

@@ -14,7 +14,7 @@ areas. A localisation file of another name is told by its numbers. Sources: datu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..images import IMAGE_SUFFIXES, BadFile
@@ -54,14 +54,21 @@ def _number(field: str) -> bool:
     return field.replace(".", "", 1).replace("-", "", 1).isdigit()
 
 
-def _line(form: str, fields: list[str]) -> tuple[str, list[Shape]]:
+def _classes(folder: Path) -> list[str]:
+    """Names of the classes, where a list of them lies beside the boxes (Roboflow's Keras form)."""
+    path = next((path for name in ("_classes.txt", "classes.txt") if (path := folder / name).is_file()), None)
+    return [line.strip() for line in read_text(path).splitlines()] if path else []
+
+
+def _line(form: str, fields: list[str], classes: Sequence[str] = ()) -> tuple[str, list[Shape]]:
     if form == "idl":
         name, _, boxes = " ".join(fields).lstrip('"').partition('"')
         corners = [box.split(",") for box in re.findall(r"\(([^)]*)\)", boxes)]
         return name, [Shape("", [float(number) for number in box[:4]]) for box in corners]
     name, *rest = fields
     if form == "keras":
-        return name, [Shape("", [float(number) for number in field.split(",")[:4]]) for field in rest]
+        keras = [[float(number) for number in field.split(",")] for field in rest]
+        return name, [Shape(classes[int(box[4])] if classes else "", box[:4]) for box in keras]
     numbers = [float(field) for field in rest[form == "loc" :]]
     step = 5 if form == "loc" else 2
     if len(numbers) % step or (form == "loc" and len(numbers) != 5 * int(rest[0])):
@@ -89,7 +96,9 @@ def _rows(path: Path) -> Iterator[Labelled]:
     pictures = Pictures(path.parent if form in ("keras", "own", "loc", "idl") else path.parent.parent)
     lines = read_text(path).splitlines()
     try:
-        read = _wider(lines) if form == "wider" else (_line(form, line.split()) for line in lines if line.strip())
+        classes = _classes(path.parent)
+        each = (_line(form, line.split(), classes) for line in lines if line.strip())
+        read = _wider(lines) if form == "wider" else each
         for name, shapes in read:
             yield Labelled(split, name, pictures.find(name, split), path, shapes)
     except (ValueError, IndexError):

@@ -53,7 +53,7 @@ def _shapes(path: Path) -> tuple[str, list[Shape]]:
         if element.findtext("deleted", "0").strip() == "1" or len(element) == 0:
             continue  # HollywoodHeads writes an empty object where nobody is
         label = element.findtext("name", "").strip()
-        if (polygon := element.find("polygon")) is not None:
+        if (polygon := element.find("polygon")) is not None and element.find("bndbox") is None:  # Roboflow writes both
             shapes.append(_around(label, polygon, path))
             continue
         corners: Sequence[Any]
@@ -102,7 +102,7 @@ def _rows(root: Path) -> Iterator[Labelled]:
     pictures, splits = Pictures(own if own.is_dir() else root), _splits(root)
     for path in _files(root):
         inside = split_of(path.relative_to(root).parent.as_posix())
-        split = splits.get(path.stem) or split_of(path.stem) or inside or "train"
+        split = splits.get(path.stem) or inside or split_of(path.stem) or "train"
         try:
             called, shapes = _shapes(path)
             image = _image(path, called, pictures, split)

@@ -46,7 +46,11 @@ def _videos(root: Path) -> list[Path]:
     if first := files(root / _FIRST_FORM, "*.txt"):
         return first
     found = [path for path in annotation_files(root, ".txt") if _is_video(path)] if root.is_dir() else []
-    return found if found and len(found) == len(annotation_files(root, ".txt")) else []
+    if not found or len(found) < len(annotation_files(root, ".txt")):
+        return []
+    # A line of YOLO with one keypoint has as many numbers, but its file is of a picture.
+    folders = {image.parent.name for image in walk_pictures(root)}
+    return found if any(path.stem in folders for path in found) else []
 
 
 def _frames(folder: Path, by_name: bool) -> dict[str | int, Path]:

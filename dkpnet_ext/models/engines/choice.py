@@ -70,10 +70,15 @@ def install(model: Network, engine: EngineName = "auto", precision: Precision = 
         raise UserError(f"engine {engine!r}: unknown; choose one of {', '.join(ENGINES)}")
     with suppress(Exception):  # torch.fx cannot trace every backbone that timm has, and says so in many ways
         model.backbone = fold_batch_norms(model.backbone)
-    choice = None
+    built = choice = None
     if engine == "auto":
         engine, choice = _fastest(model, precision)
-    built = None if engine == "torch" else _built(model, engine, precision)
+        try:
+            built = None if engine == "torch" else _built(model, engine, precision)
+        except (UserError, OutputError) as error:  # what was measured earlier does not run any more
+            choice = choice._replace(engine="torch", passed_over=choice.passed_over | {engine: str(error)})
+    elif engine != "torch":
+        built = _built(model, engine, precision)
     _use(model, built)
     return choice
 
@@ -101,7 +106,7 @@ def _fastest(model: Network, precision: Precision) -> tuple[EngineName, Choice]:
         "precision": precision,
         "processor": _processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "versions": {name: installed(name) for name in ("torch", "onnxruntime", "openvino")}
+        "versions": {name: installed(name) for name in ("torch", "onnxruntime", "openvino", "onnx", "onnxscript")}
         | {"dkpnet_ext": __version__},
         "kernels": None if native.module is None else native.module.build_info["fingerprint"],
     }
@@ -185,9 +190,14 @@ def _built(model: Network, engine: str, precision: Precision) -> Engine:
     if find_spec(runtime.package) is None:
         raise UserError(f"engine {engine}: not installed; pip install 'dkpnet_ext[{runtime.extra}]'")
     start = functools.partial(runtime, onnx_file(trunk), model.pixel_mean.device, precision)
-    built = Engine(trunk, start, exact=_variant(model, trunk))
-    variant = _variant(model, built)
-    found = _too_far(model, variant, precision)
+    try:
+        built = Engine(trunk, start, exact=_variant(model, trunk))
+        found = _too_far(model, _variant(model, built), precision)
+    except (UserError, OutputError):
+        raise
+    except Exception as error:  # a runtime whose libraries do not load, a damaged graph: each has its own errors
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"engine {engine}: cannot run here ({type(error).__name__}: {reason})") from None
     if found is not None:
         raise UserError(f"engine {engine}: counts {found:.1e} other than PyTorch on a probe image; use --engine torch")
     return built
