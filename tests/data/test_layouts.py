@@ -553,3 +553,19 @@ def test_classes_of_kerass_boxes(tmp_path):
     (root / "_classes.txt").write_text("car\nhead\n")
     records, _ = read_domain("X", root, progress=False)
     assert records["train"][0].points.tolist() == [[60, 75]]
+
+
+@pytest.mark.parametrize("write", [foreign.coco_boxes, foreign.cvat_xml, foreign.label_studio])
+def test_one_export_of_train_and_test(tmp_path, write):
+    """The folders of the pictures give the split. At commit 4eb5a94 the test pictures were trained on."""
+    write(tmp_path / "data")
+    (file,) = [p for p in (tmp_path / "data").rglob("*.*") if p.suffix in (".json", ".xml") and "val" not in p.name]
+    text = file.read_text()
+    for name in [p.name for p in (tmp_path / "data").rglob("*.jpg")]:
+        folder = tmp_path / "root" / "images" / ("test" if name[0] in "13" else "train")
+        layouts.picture(folder / name, (320, 240))
+        text = text.replace(f'"{name}', f'"{folder.name}/{name}')
+    (tmp_path / "root" / f"export{file.suffix}").write_text(text)
+    records, report = read_domain("X", tmp_path / "root", progress=False)
+    found = {split: sorted(record.image.name[0] for record in rows) for split, rows in records.items() if rows}
+    assert report.bad == [] and found["test"] == ["1", "3"] and set(found.get("train", [])) <= {"2", "4"}

@@ -282,6 +282,16 @@ def rings(shape: Shape, path: Path) -> list[np.ndarray]:
     return [as_points([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], path)]
 
 
+def _split_by_folders(rows: list[Labelled]) -> list[Labelled]:
+    """Where no annotation file tells a split, the folders of its pictures do: one export of train/ and test/."""
+    told = any(row.split != "train" or split_of(row.file.stem) or split_of(row.file.parent.name) for row in rows)
+    if told or not rows:
+        return rows
+    top = os.path.commonpath([row.image.parent for row in rows])
+    splits = [split_of(row.image.parent.relative_to(top).as_posix()) for row in rows]
+    return [row._replace(split=split or "train") for row, split in zip(rows, splits, strict=True)]
+
+
 def _told_apart(rows: list[Labelled]) -> list[Labelled]:
     """Names that several pictures of a split share get the folders in which these are."""
     first = {(row.split, row.name): row.image for row in reversed(rows)}
@@ -296,7 +306,7 @@ def _told_apart(rows: list[Labelled]) -> list[Labelled]:
 
 def from_shapes(rows: Iterable[Labelled], fractions: bool = False, labels: Iterable[str] = ()) -> Iterator[Entry]:
     """Entries of labelled images. ``labels``: all of the data set's, where its files list them."""
-    everything = _told_apart(list(rows))
+    everything = _told_apart(_split_by_folders(list(rows)))
     used = {shape.label for row in everything if not isinstance(row.shapes, BadFile) for shape in row.shapes or ()}
     chosen = choose_labels(set(labels) or used)
     if not chosen & used:  # heads are listed and none is drawn: persons are, or no people at all
