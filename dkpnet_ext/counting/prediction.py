@@ -170,15 +170,10 @@ def _read_listing(path: Path) -> list[dict[str, Any]]:
 
 
 def _others(entries: Sequence[dict[str, Any]], files: Sequence[str]) -> list[dict[str, Any]]:
-    """Entries of a listing that are not of these files: of other paths, unless the path is gone and was given in the same words
-    (pictures and results were moved together)."""
+    """Entries of a listing that are not of these files."""
     paths = {os.path.abspath(file) for file in files}
-
-    def same(entry: dict[str, Any]) -> bool:
-        path = entry.get("path") or os.path.abspath(entry["file"])  # older listings have only the path that was given
-        return path in paths or (entry["file"] in files and not os.path.exists(path))
-
-    return [entry for entry in entries if not same(entry)]
+    # Older listings have only the path that was given.
+    return [entry for entry in entries if (entry.get("path") or os.path.abspath(entry["file"])) not in paths]
 
 
 class _Names:

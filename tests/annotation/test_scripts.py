@@ -9,7 +9,11 @@ import pytest
 import dkpnet_ext
 
 NODE = shutil.which("node")
-pytestmark = pytest.mark.skipif(NODE is None, reason="node, which runs the scripts, is not installed")
+_VERSION = subprocess.run([NODE, "--version"], capture_output=True, text=True).stdout.strip("v\n") if NODE else ""
+pytestmark = pytest.mark.skipif(
+    [int(part) for part in _VERSION.split(".")[:2] if part] < [20, 19],
+    reason=f"node {_VERSION or 'is not installed'}: the scripts are modules, which it runs from 20.19 on",
+)
 SCRIPTS = (Path(dkpnet_ext.__file__).parent / "assets" / "annotate").as_uri()
 
 

@@ -480,12 +480,14 @@ def test_a_region_of_label_studio_in_parts_is_one_head(tmp_path):
         {"id": "a", "type": "choices", "value": {**box, "choices": ["standing"]}},
         {"id": "b", "type": "keypointlabels", "value": {"x": 50, "y": 50, "width": 1, "keypointlabels": ["Person"]}},
         {"id": "b", "type": "rating", "value": {"x": 50, "y": 50, "width": 1, "rating": 3}},
+        {"id": None, "type": "keypointlabels", "value": {"x": 60, "y": 50, "width": 1, "keypointlabels": ["Person"]}},
+        {"id": None, "type": "keypointlabels", "value": {"x": 70, "y": 50, "width": 1, "keypointlabels": ["Person"]}},
     ]
     (root / "export.json").write_text(
         json.dumps([{"data": {"image": "/data/upload/1/1a2b3c4d-1.jpg"}, "annotations": [{"result": result}]}])
     )
     records, _ = read_domain("X", root, progress=False)
-    np.testing.assert_allclose(records["train"][0].points, [[48, 24], [160, 120]])
+    np.testing.assert_allclose(records["train"][0].points, [[48, 24], [160, 120], [192, 120], [224, 120]])
 
 
 def test_valid_csv_beside_train_csv(tmp_path):
@@ -493,8 +495,10 @@ def test_valid_csv_beside_train_csv(tmp_path):
     for number, split in enumerate(("train", "valid", "test")):
         layouts.picture(tmp_path / f"{number}.jpg")
         (tmp_path / f"{split}.csv").write_text(f'image,points\n{number}.jpg,"[[1, 2]]"\n')
-    (tmp_path / "notes.csv").write_text("image,points\n0.jpg,[]\n")
-    records, _ = read_domain("X", tmp_path, progress=False)
+    for other in ("notes.csv", "train_old.csv", "test_results.csv"):
+        (tmp_path / other).write_text("image,points\n0.jpg,[]\n")
+    records, report = read_domain("X", tmp_path, progress=False)
+    assert report.bad == []
     found = {split: [record.name for record in rows] for split, rows in records.items() if rows}
     assert found == {"train": ["0.jpg"], "val": ["1.jpg"], "test": ["2.jpg"]}
 
@@ -543,6 +547,26 @@ def test_yolo_with_one_keypoint(tmp_path):
     records, report = read_domain("X", tmp_path, progress=False)
     assert report.layout == "yolo" and report.bad == []
     np.testing.assert_allclose(records["train"][0].points, [[160, 120], [83.2, 57.6]])
+
+
+@pytest.mark.parametrize("word", ["head", "-1"])
+def test_a_class_in_words_of_kerass_boxes(tmp_path, word):
+    root = tmp_path / "data"
+    layouts.picture(root / "1.jpg", (320, 240))
+    (root / "_annotations.txt").write_text(f"1.jpg 10,10,30,40,{word}\n")
+    records, report = read_domain("X", root, progress=False)
+    assert report.bad == [] and len(records["train"][0].points) == 1
+
+
+def test_a_folder_above_tells_the_split(tmp_path):
+    """test/train_station is test, also beside one file whose name tells a split."""
+    for folder, name in (("train/hall", "1"), ("test/train_station", "test_2")):
+        layouts.picture(tmp_path / "images" / folder / f"{name}.jpg", (320, 240))
+        shapes = {"version": "5", "shapes": [{"label": "head", "points": [[5, 6]]}], "imagePath": f"{name}.jpg"}
+        (tmp_path / "images" / folder / f"{name}.json").write_text(json.dumps(shapes))
+    records, _ = read_domain("X", tmp_path, progress=False)
+    found = {split: [record.image.stem for record in rows] for split, rows in records.items() if rows}
+    assert found == {"train": ["1"], "test": ["test_2"]}
 
 
 def test_classes_of_kerass_boxes(tmp_path):

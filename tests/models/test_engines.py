@@ -227,23 +227,24 @@ def test_an_engine_that_counts_wrongly_is_not_taken(monkeypatch, wrong):
 
 
 @pytest.mark.parametrize("earlier", [False, True])
-def test_an_engine_that_does_not_load_is_passed_over(monkeypatch, earlier):
+def test_an_engine_that_does_not_load_is_passed_over(monkeypatch, tmp_path, earlier):
     """Installed, but its libraries are missing; measured before or not. At commit 4eb5a94 `predict` ended in a traceback."""
+    monkeypatch.setenv("DKPNET_CACHE", str(tmp_path))
     if earlier:
+        monkeypatch.setattr(choice, "_measure", lambda *_: choice.Choice("onnxruntime", {}, {}, {}))
         load_model().for_inference()
-        monkeypatch.setattr(choice, "_read", lambda path: choice.Choice("onnxruntime", {}, {}, {}))
+        monkeypatch.undo()
+        monkeypatch.setenv("DKPNET_CACHE", str(tmp_path))
 
     def fail(name):
         raise ImportError("DLL load failed while importing onnxruntime_pybind11_state")
 
     monkeypatch.setattr(runtimes, "importlib", SimpleNamespace(import_module=fail))
-    if not earlier:
-        monkeypatch.setattr(choice, "_read", lambda path: None)
-    model = load_model()
-    model.for_inference()
+    model = load_model().for_inference()
     assert model.choice.engine == "torch"
     assert "cannot run here (ImportError: DLL load failed" in model.choice.passed_over["onnxruntime"]
     assert model.count(image((64, 96))) >= 0
+    assert [json.loads(path.read_text())["engine"] for path in graph.folder().glob("*.json")] == ["torch"], "remembered"
     with pytest.raises(UserError, match="engine onnxruntime: cannot run here"):
         load_model().for_inference("onnxruntime")
 

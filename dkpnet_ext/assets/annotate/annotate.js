@@ -59,6 +59,8 @@ async function open(name) {
   $("doing").textContent = `opening ${name}`;
   $("doing").hidden = false;
   try {
+    let own = [...unsaved].find((one) => one.name === name); // on its way to the server, or met by somebody else's change
+    const version = own?.version;
     const answer = await read(url("labels", name), signal);
     const response = await fetch(url("picture", name), {signal});
     if (!response.ok) throw Object.assign(new Error((await response.json()).error), {code: response.status});
@@ -67,9 +69,9 @@ async function open(name) {
     labels = null; // nothing may be labelled between two pictures
     await view.open(blob, [answer.width, answer.height]);
     if (mine !== opened) return;
-    let own = [...unsaved].find((one) => one.name === name); // on its way to the server, or met by somebody else's change
     own ??= new Labels(answer, (kind, message) => told(own, kind, message), () => labels === own && changed());
-    own.take(answer);
+    if (own.version === version) own.take(answer); // else it was saved after the server had answered
+    own.met = false; // it is looked at now
     unsaved.add(own);
     labels = own;
     broken.delete(name);
@@ -84,7 +86,7 @@ async function open(name) {
       [labels, rings] = [null, []];
       view.close();
       redraw();
-      if (error.code === 400) broken.set(name, error.message); // another error may be over soon
+      if (error.code === 400 && !error.message.includes("another folder")) broken.set(name, error.message); // another error may be over soon
       location.hash = encodeURIComponent(name);
       drawList();
       complain(error.message);

@@ -61,6 +61,9 @@ def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
         """The picture of a scene's folder, or of one below it; the only one of its name anywhere."""
         named = images.get(stem, [])
         mine = [path for path in named if scene in (path.parent, path.parent.parent)]
+        mine.sort(
+            key=lambda path: path.parent.name.lower() not in ("images", "image", "imgs", "img")
+        )  # not a density map
         return mine[0] if mine else named[0] if len(named) == 1 else None
 
     for path in dots:
@@ -69,7 +72,8 @@ def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
     for stem, paths in images.items():
         if found := re.fullmatch(r"(.+?)[_-]?dots?", stem):
             for path in paths:
-                ends = (near(found[1] + end, path.parent) for end in ("", "cell", "_cell"))
+                scenes = (path.parent, path.parent.parent)
+                ends = (near(found[1] + end, scene) for end in ("", "cell", "_cell") for scene in scenes)
                 if (image := next((one for one in ends if one is not None), None)) is not None:
                     yield image, path
 

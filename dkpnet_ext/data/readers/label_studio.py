@@ -81,7 +81,7 @@ def _values(task: dict[str, Any]) -> list[dict[str, Any]] | None:
         regions: dict[Any, dict[str, Any]] = {}  # of one region a mark, its label and answers about it may stand apart
         for number, result in enumerate(done[0]["result"]):
             if "value" in result:
-                regions.setdefault(result.get("id", number), {}).update(result | result["value"])
+                regions.setdefault(result.get("id") or number, {}).update(result | result["value"])
         values = list(regions.values())
     else:
         lists = [value for value in task.values() if isinstance(value, list)]

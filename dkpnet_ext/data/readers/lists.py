@@ -37,7 +37,7 @@ from .base import (
     read_xy_csv,
 )
 from .marks import MARKS
-from .tree import Pictures, peek_json, peek_lines, read_json_lines, split_of
+from .tree import SPLITS, Pictures, peek_json, peek_lines, read_json_lines, split_of
 from .wrapped import unwrap
 
 SUFFIXES = (".csv", ".json", ".jsonl", ".ndjson")
@@ -153,8 +153,9 @@ def _lists(root: Path) -> list[Path]:
     others = (
         [path for path in files(root) if path.suffix.lower() in SUFFIXES and path not in named] if root.is_dir() else []
     )
-    if named:  # beside them only lists whose names tell a split, too: valid.csv
-        others = [path for path in others if split_of(path.stem) and not _of_a_tool(path)]
+    if named:  # beside them only lists that are called as a split is: valid.csv
+        called = {name for names in SPLITS.values() for name in names}
+        others = [path for path in others if path.stem.lower() in called and not _of_a_tool(path)]
     return named + [path for path in others if path.is_file() and _is_list(path)]
 
 

@@ -67,8 +67,9 @@ def _line(form: str, fields: list[str], classes: Sequence[str] = ()) -> tuple[st
         return name, [Shape("", [float(number) for number in box[:4]]) for box in corners]
     name, *rest = fields
     if form == "keras":
-        keras = [[float(number) for number in field.split(",")] for field in rest]
-        return name, [Shape(classes[int(box[4])] if classes else "", box[:4]) for box in keras]
+        keras = [field.split(",") for field in rest]
+        known = [classes[int(box[4])] if classes and box[4].isdigit() else "" for box in keras]
+        return name, [Shape(label, [float(n) for n in box[:4]]) for label, box in zip(known, keras, strict=True)]
     numbers = [float(field) for field in rest[form == "loc" :]]
     step = 5 if form == "loc" else 2
     if len(numbers) % step or (form == "loc" and len(numbers) != 5 * int(rest[0])):

@@ -284,12 +284,20 @@ def rings(shape: Shape, path: Path) -> list[np.ndarray]:
 
 def _split_by_folders(rows: list[Labelled]) -> list[Labelled]:
     """Where no annotation file tells a split, the folders of its pictures do: one export of train/ and test/."""
-    told = any(row.split != "train" or split_of(row.file.stem) or split_of(row.file.parent.name) for row in rows)
+    told = any(
+        row.split != "train"
+        or (row.file.parent != row.image.parent and (split_of(row.file.stem) or split_of(row.file.parent.name)))
+        for row in rows
+    )
     if told or not rows:
         return rows
     top = os.path.commonpath([row.image.parent for row in rows])
-    splits = [split_of(row.image.parent.relative_to(top).as_posix()) for row in rows]
-    return [row._replace(split=split or "train") for row, split in zip(rows, splits, strict=True)]
+    return [row._replace(split=split_of_folders(row.image.parent.relative_to(top)) or "train") for row in rows]
+
+
+def split_of_folders(path: Path) -> str | None:
+    """The split that the first folder tells whose name tells one: test/train_station is test."""
+    return next(filter(None, map(split_of, path.parts)), None)
 
 
 def _told_apart(rows: list[Labelled]) -> list[Labelled]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..images import BadFile
 from .base import Entry, Layout, files, is_file, read_text, read_xml
-from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, outlined, peek_lines, split_of, walk
+from .tree import PEEKED, Labelled, Pictures, Shape, from_shapes, outlined, peek_lines, split_of, split_of_folders, walk
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -101,7 +101,7 @@ def _rows(root: Path) -> Iterator[Labelled]:
     own = root / "JPEGImages"  # masks in other folders have the same names
     pictures, splits = Pictures(own if own.is_dir() else root), _splits(root)
     for path in _files(root):
-        inside = split_of(path.relative_to(root).parent.as_posix())
+        inside = split_of_folders(path.relative_to(root).parent)
         split = splits.get(path.stem) or inside or split_of(path.stem) or "train"
         try:
             called, shapes = _shapes(path)

@@ -75,8 +75,9 @@ def install(model: Network, engine: EngineName = "auto", precision: Precision = 
         engine, choice = _fastest(model, precision)
         try:
             built = None if engine == "torch" else _built(model, engine, precision)
-        except (UserError, OutputError) as error:  # what was measured earlier does not run any more
-            choice = choice._replace(engine="torch", passed_over=choice.passed_over | {engine: str(error)})
+        except (UserError, OutputError):  # what was measured earlier does not run any more
+            engine, choice = _fastest(model, precision, anew=True)
+            built = None if engine == "torch" else _built(model, engine, precision)
     elif engine != "torch":
         built = _built(model, engine, precision)
     _use(model, built)
@@ -94,8 +95,8 @@ def remembered() -> list[Choice]:
     return found
 
 
-def _fastest(model: Network, precision: Precision) -> tuple[EngineName, Choice]:
-    """The fastest engine, by an earlier measurement or by one now."""
+def _fastest(model: Network, precision: Precision, anew: bool = False) -> tuple[EngineName, Choice]:
+    """The fastest engine, by an earlier measurement or, if there is none or it is asked for ``anew``, by one now."""
     present = [name for name, runtime in RUNTIMES.items() if find_spec(runtime.package) is not None]
     if not present:
         return "torch", Choice("torch", {}, dict.fromkeys(RUNTIMES, "not installed"), {})
@@ -112,7 +113,7 @@ def _fastest(model: Network, precision: Precision) -> tuple[EngineName, Choice]:
     }
     key = hashlib.blake2b(json.dumps(setting, sort_keys=True).encode(), digest_size=12).hexdigest()
     path = folder() / f"{key}.json"
-    choice = _read(path)
+    choice = None if anew else _read(path)
     if choice is None:
         choice = _measure(model, present, precision, setting)
         with suppress(OutputError):  # a cache that cannot be written: it is measured anew the next time
@@ -193,7 +194,7 @@ def _built(model: Network, engine: str, precision: Precision) -> Engine:
     try:
         built = Engine(trunk, start, exact=_variant(model, trunk))
         found = _too_far(model, _variant(model, built), precision)
-    except (UserError, OutputError):
+    except (UserError, OutputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a runtime whose libraries do not load, a damaged graph: each has its own errors
         reason = " ".join(str(error).split())[:200]
