@@ -114,7 +114,7 @@ def test_predict_folder_with_broken_files_among_good_ones(run, checkpoint, photo
     assert len(lines) == 5 and all(line.startswith("error: ") for line in lines)
     for line, name in zip(lines, ("b.jpg", "c.png", "d.mp4", "gone.jpg", "4 of the files"), strict=True):
         assert name in line
-    assert sorted(p.name for p in Path("predictions").iterdir()) == [
+    assert sorted(p.name for p in Path("predictions").glob("[!.]*")) == [
         "a-2-density.png",
         "a-density.png",
         "predictions.json",
@@ -160,7 +160,7 @@ def test_predict_video(run, checkpoint, tmp_path):
         container.mux(stream.encode(None))
     status, out, err = run("predict", tmp_path / "v.mp4", "--checkpoint", checkpoint, "--output", "out")
     assert (status, err) == (0, "") and "on average in 3 frames" in out
-    assert sorted(p.name for p in Path("out").iterdir()) == [
+    assert sorted(p.name for p in Path("out").glob("[!.]*")) == [
         "predictions.json",
         "v-counts.csv",
         "v-counts.png",

@@ -278,21 +278,8 @@ def forward(mu, logvar, centers, prior_logvar, labels, seed, eps, dropout: float
 
 @device_guard
 def backward(
-    dz,
-    dkl,
-    dlse,
-    dlogdet2,
-    mu,
-    logvar,
-    centers,
-    prior_logvar,
-    labels,
-    seed,
-    eps,
-    selected,
-    probabilities,
-    batch_offset: int,
-) -> tuple[Tensor, ...]:
+    dz, dkl, dlse, dlogdet2, mu, logvar, centers, prior_logvar, labels, seed, eps, selected, probabilities, batch_offset: int
+) -> tuple[Tensor, ...]:  # fmt: skip
     """(dmu, dlogvar, dcenters, dprior_logvar); see `dkpnet_ext/ops/variational.py`."""
     batch, dim = mu.shape
     domains, subs, _ = centers.shape
