@@ -195,12 +195,11 @@ def _problem(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, 
 def _forward(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, batch_offset, backend):
     _check_kernel(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, backend)
     inputs = _contiguous(mu, logvar, centers, prior_logvar, labels, seed, eps)
-    out = _empty_outputs(mu, centers, num_samples)
     if backend == "triton":
         from .triton import variational as kernels
 
-        kernels.forward(*inputs, dropout, batch_offset, out)
-        return out
+        return kernels.forward(*inputs, num_samples, dropout, batch_offset)
+    out = _empty_outputs(mu, centers, num_samples)
     results = dict(zip(("z", "kl", "lse", "logdet2", "selected", "probabilities"), out, strict=True))
     native.run("variational_forward", mu, **_problem(*inputs, num_samples, batch_offset), dropout=dropout, **results)
     return out

@@ -263,17 +263,24 @@ def _num_warps(elements: int) -> int:
 
 
 @device_guard
-def forward(mu, logvar, centers, prior_logvar, labels, seed, eps, dropout: float, batch_offset: int, out) -> None:
-    """Writes ``out``: z, kl, lse, logdet2, selected, probabilities; see `dkpnet_ext/ops/variational.py`."""
+def forward(
+    mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples: int, dropout: float, batch_offset: int
+) -> tuple[Tensor, ...]:
+    """(z, kl, lse, logdet2, selected, probabilities); see `dkpnet_ext/ops/variational.py`."""
     batch, dim = mu.shape
     domains, subs, _ = centers.shape
+    kl, lse, logdet2 = (mu.new_empty(batch, dtype=torch.float32) for _ in range(3))
+    selected = mu.new_empty((batch, domains), dtype=torch.int64)
+    probabilities = mu.new_empty((num_samples, batch, domains), dtype=torch.float32)
+    out = mu.new_empty((num_samples, batch, dim)), kl, lse, logdet2, selected, probabilities
     block_k, block_d = triton.next_power_of_2(subs), triton.next_power_of_2(dim)
     if batch > 0:
         forward_kernel[(batch,)](
-            mu, logvar, centers, prior_logvar, labels, seed, eps, *out, batch, dim, domains, subs, len(out[0]), batch_offset,
+            mu, logvar, centers, prior_logvar, labels, seed, eps, *out, batch, dim, domains, subs, num_samples, batch_offset,
             int(dropout * 2**32), dropout > 0 and subs > 1, triton.next_power_of_2(domains), block_k, block_d,
             num_warps=_num_warps(block_k * block_d),
         )  # fmt: skip
+    return out
 
 
 @device_guard
