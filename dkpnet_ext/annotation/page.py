@@ -151,7 +151,7 @@ class AnnotatePage(Page):
     def proposals(self, name: str, client: str = "") -> dict[str, Any]:
         """Heads that the model sees, in pixels; `radius`: how near a labelled head is the same one.
 
-        None for a browser that shows another picture by the time that it is its turn.
+        No heads for a browser that shows another picture by the time that it is its turn.
         """
         path = self._path(name)
         with self.counting:

@@ -134,10 +134,8 @@ def _fold(
     batch = branches[0].shape[0]
     scaled, scaled_bias = weight1.float().unsqueeze(0), neck_bias.float().unsqueeze(0)
     if attention is not None:
-        scaled, scaled_bias = (
-            scaled * attention.float().unsqueeze(1),
-            scaled_bias * attention.float(),
-        )  # [B, D1, K], [B, K]
+        scaled = scaled * attention.float().unsqueeze(1)  # [B, D1, K]
+        scaled_bias = scaled_bias * attention.float()
     effective = (scaled @ neck_weight.float()).transpose(1, 2).to(branches[0].dtype).contiguous()
     bias = F.linear(scaled_bias, weight1.float(), bias1.float())
     parts = effective.expand(batch, -1, -1).split([branch.shape[1] for branch in branches], dim=1)
@@ -236,11 +234,9 @@ def _prepare(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3):
     """The layouts that the kernels read."""
     if fine_weight.stride()[1:] != (fine_weight.shape[2], 1):
         fine_weight = fine_weight.contiguous()
-    fine = fine.contiguous(memory_format=dense_layout(fine))
-    fine_weight, *rest = (
-        _aligned(t) for t in (fine_weight, *(t.contiguous() for t in (bias, weight2, bias2, weight3, bias3)))
-    )
-    return fine, fine_weight, [_aligned(p.contiguous()) for p in products], *rest
+    rest = (_aligned(t.contiguous()) for t in (bias, weight2, bias2, weight3, bias3))
+    products = [_aligned(p.contiguous()) for p in products]
+    return fine.contiguous(memory_format=dense_layout(fine)), _aligned(fine_weight), products, *rest
 
 
 def _aligned(t: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ export class View {
     const [w, h] = [levels[0].width, levels[0].height];
     // A picture that the server made smaller has the same shape; one that was replaced meanwhile has not.
     if (Math.abs(w / h / (size[0] / size[1]) - 1) > 2 / Math.min(w, h)) {
+      levels[0].close();
       throw new Error(`the picture has ${w} × ${h} px, not ${size.join(" × ")}: was it replaced?`);
     }
     while (mine === this.turn && Math.min(levels.at(-1).width, levels.at(-1).height) >= 2 * LEAST_SIDE) {

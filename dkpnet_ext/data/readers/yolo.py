@@ -40,11 +40,10 @@ def _corners(line: str, keypoints: list[int] | None = None) -> list[float] | Non
         kind, *numbers = [float(field) for field in line.split()]
     except ValueError:
         return None
-    one = len(numbers) == 7 or bool(keypoints and keypoints[0] == 1)  # a box and one keypoint: the place itself
-    if one and not (any(numbers[4:6]) and all(numbers[6:7])):  # which is not labelled, says its visibility or its place
-        one, numbers = False, numbers[:4]
-    if one:
-        return numbers[4:6] if len(numbers) > 5 and all(0 <= number <= 1 for number in numbers[4:6]) else None
+    if len(numbers) == 7 or (keypoints and keypoints[0] == 1):  # a box and one keypoint: the place itself
+        if any(numbers[4:6]) and all(numbers[6:7]):
+            return numbers[4:6] if len(numbers) > 5 and all(0 <= number <= 1 for number in numbers[4:6]) else None
+        numbers = numbers[:4]  # its place or its visibility says that it is not labelled
     if keypoints:
         numbers = numbers[:4]
     polygon = len(numbers) >= 6 and len(numbers) % 2 == 0
