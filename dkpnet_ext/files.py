@@ -38,13 +38,17 @@ def write_atomically(
     Raises:
         OutputError: the disk is full, the folder is gone ... Nothing half-written is left behind.
     """
+    if not path.name:
+        raise OutputError(f"'{path}' is a folder, name a file")
     partial = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp{path.suffix[-20:]}")
     try:
         with writing(path):
             if callable(content):
                 content(partial)
+            elif isinstance(content, str):  # names of files may not be UTF-8; escaped so, JSON reads them again
+                partial.write_bytes(content.encode(errors="backslashreplace"))
             else:
-                partial.write_bytes(content.encode() if isinstance(content, str) else content)
+                partial.write_bytes(content)
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             if check is not None:
@@ -62,19 +66,20 @@ def create_folder(final: Path, fill: Callable[[Path], object]) -> None:
         fill: writes into the working folder that it is given.
 
     Raises:
-        OutputError: the folder above cannot be written.
+        OutputError: the disk is full, or the folder above cannot be written.
     """
     with writing(final.parent):
         final.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     try:
-        work.chmod(0o755)  # a cache may be shared
-        fill(work)
-        try:
-            os.rename(work, final)
-        except OSError:
-            if not final.is_dir():
-                raise
+        with writing(final):
+            work.chmod(0o755)  # a cache may be shared
+            fill(work)
+            try:
+                os.rename(work, final)
+            except OSError:
+                if not final.is_dir():
+                    raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -1,15 +1,17 @@
 """Files that are whole or not there, and folders that one process has."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from disk import largest_file
 
 from dkpnet_ext.errors import UserError
-from dkpnet_ext.files import OutputError, locked, remove_partial, write_atomically
+from dkpnet_ext.files import OutputError, create_folder, locked, remove_partial, write_atomically
 
 
 @pytest.mark.parametrize("content", ["new text", b"new bytes", lambda path: path.write_text("new call")])
@@ -30,6 +32,18 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
     with pytest.raises(OutputError, match="No such file or directory"):
         write_atomically(tmp_path / "gone" / "config.json", "new")
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_in_a_new_folder_and_a_folder_for_a_file(tmp_path):
+    def full(work):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError, match="new: cannot be written .No space left on device"):
+        create_folder(tmp_path / "new", full)
+    assert list(tmp_path.iterdir()) == []
+    for name in (".", "/", ""):
+        with pytest.raises(OutputError, match="is a folder, name a file"):
+            write_atomically(Path(name), "")
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):

@@ -2,7 +2,7 @@
 
 It holds one ``.npy`` per image (uint8 [H, W, 3] RGB, upright), so that a training crop is a slice of a
 memory-mapped file and touches only its own pages. A file's name is a hash of the source's content and of the
-cached size: the cache never goes stale, several runs share it, and it may be deleted at any time. Files are
+cached size: the cache never goes stale, several runs share it, and it may be deleted between them. Files are
 written under another name and renamed, so several processes may fill it at once.
 """
 
@@ -24,8 +24,13 @@ from ..files import OutputError, write_atomically
 from .images import BadFile, decode
 from .regions import paint_outside
 
-_VERSION = 2  # of what decoding gives; 1 left 12 bits in 16 nearly black
-_HASHED = 1 << 16  # bytes hashed at either end of a source file; its size and time stamp stand for the middle
+_VERSION = (
+    3  # of what decoding gives; 1 left 12 bits in 16 nearly black, 2 squashed turned TIFFs and took frames for others
+)
+# Of a compressed file this many bytes are hashed at either end; its size and time stamp stand for the middle. Frames that are
+# not compressed may have black borders and one size: all of them is hashed.
+_HASHED = 1 << 16
+_COMPRESSED = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"GIF")
 
 
 class Job(NamedTuple):
@@ -39,17 +44,18 @@ class Job(NamedTuple):
 
 def default_cache() -> Path:
     """``$DKPNET_CACHE``, else ``~/.cache/dkpnet_ext``."""
-    return Path(os.environ.get("DKPNET_CACHE") or Path.home() / ".cache" / "dkpnet_ext")
+    return Path(os.environ.get("DKPNET_CACHE") or "~/.cache/dkpnet_ext").expanduser()
 
 
 def _name(job: Job) -> str:
     stat = job.source.stat()
     digest = hashlib.blake2b(f"{_VERSION} {stat.st_size} {stat.st_mtime_ns} {job.size}".encode(), digest_size=16)
     with job.source.open("rb") as file:
-        digest.update(file.read(_HASHED))
-        if stat.st_size > _HASHED:
-            file.seek(max(_HASHED, stat.st_size - _HASHED))
-            digest.update(file.read())
+        digest.update(start := file.read(_HASHED))
+        if start.startswith(_COMPRESSED):
+            file.seek(max(len(start), stat.st_size - _HASHED))
+        while part := file.read(1 << 24):
+            digest.update(part)
     if job.region is not None:
         digest.update(f"{job.region.dtype} {job.region.shape} {job.source_size}".encode() + job.region.tobytes())
     name = digest.hexdigest()
@@ -114,7 +120,7 @@ def fill_cache(domain: str, jobs: Sequence[Job], cache: Path, progress: bool) ->
         free = shutil.disk_usage(cache).free
         if needed > free:
             raise UserError(
-                f"{cache}: {domain} needs {needed / 1e9:.1f} GB here and {free / 1e9:.1f} GB are free; "
+                f"{cache}: {domain} needs {needed / 1e9:.2g} GB here and {free / 1e9:.2g} GB are free; "
                 "set DKPNET_CACHE to a larger disk"
             )
         # Threads, as Pillow and file writes release the GIL.

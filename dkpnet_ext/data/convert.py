@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import write_atomically, writing
-from .images import decode, inspect_image
+from .images import IMAGE_SUFFIXES, decode, inspect_image
 from .readers import Record
 from .regions import paint_outside
 
@@ -46,12 +46,14 @@ def convert(records: Mapping[str, Sequence[Record]], to: Target, folder: Path) -
 
 def _place(record: Record, images: Path, taken: set[str], flat: bool, stored: bool) -> Path:
     """The image in the new layout. ``flat``: without folders; ``stored``: its points are of the pixels as stored."""
-    name = record.name.replace("..", "_").lstrip("/")
+    name = record.name.replace("..", "_").replace("\\", "_").lstrip("/")
     name = name.replace("/", "_") if flat else name
-    turned = stored and inspect_image(record.image).orientation != 1
-    decoded = turned or record.region is not None
+    info = inspect_image(record.image)
+    decoded = (stored and info.orientation != 1) or record.region is not None
     base, suffix = os.path.splitext(name)
-    suffix = ".png" if decoded else suffix or record.image.suffix
+    if suffix.lower() not in IMAGE_SUFFIXES:  # readers find pictures by their suffix
+        base, suffix = name, info.suffix
+    suffix = ".png" if decoded else suffix
     stem = next(stem for n in range(len(taken) + 1) if (stem := f"{base}-{n}" if n else base) not in taken)
     taken.add(stem)
     path = images / f"{stem}{suffix}"
@@ -88,10 +90,9 @@ def _write_coco(rows: Sequence[Record], split: str, folder: Path) -> None:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, record in enumerate(rows, 1):
-        path = _place(record, folder / split, taken, False, False)
+        path = _place(record, folder / split, taken, True, False)
         height, width = record.size
-        name = path.relative_to(folder / split).as_posix()
-        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        images.append({"id": number, "file_name": path.name, "width": width, "height": height})
         annotations += [
             {
                 "id": len(annotations) + n,

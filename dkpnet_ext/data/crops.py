@@ -29,10 +29,10 @@ def covering_start(length: int, side: int) -> int:
     A start that is uniform over the places where the crop fits shows the outermost pixels far less often than the
     middle ones: of ShanghaiTech B, whose heads mostly lie in the top quarter, a crop of 256 holds 7.0 heads where its
     share of the area holds 10.25, and whole pictures are then counted wrongly. Here the crop may hang over the edge by
-    its whole side and is pushed back inside. The outermost pixel is then shown exactly as often as one in the middle
+    its whole side but a pixel and is pushed back inside. The outermost pixel is then shown exactly as often as one in the middle
     (those between the two up to twice as often; the random scale evens that out).
     """
-    start = int(torch.randint(-side, length + 1, ()))
+    start = int(torch.randint(1 - side, length, ()))
     return min(max(start, 0), length - side)
 
 
@@ -122,5 +122,5 @@ class CoveringCrops:
         matrix, gains, contrast = colour_change(strength, self.gray)
         flat = pixels.contiguous().float().view(3, -1)  # colour planes: a product of [3, 3] with rows, not columns
         pivot = flat.mean() * gains * (1 - contrast)
-        flat = torch.addmm(pivot[:, None], matrix * contrast, flat).clamp_(0, 255)
+        flat = torch.addmm(pivot[:, None], matrix * contrast, flat).round_().clamp_(0, 255)
         return flat.to(torch.uint8).view(pixels.shape)

@@ -156,7 +156,7 @@ def _item(
         source, notes = Path(f"{number:05d}"), ()
         try:
             picture = to_tensor(image).permute(1, 2, 0).contiguous().numpy()
-        except (UserError, TypeError, ValueError) as error:
+        except (UserError, TypeError, ValueError, OSError) as error:  # OSError: of a cut picture of Pillow's
             raise BadFile(source, str(error)) from None
         old = picture.shape[:2]
         if min(old) < MIN_PIXELS:
@@ -205,7 +205,7 @@ def parse_spec(spec: str) -> tuple[str, Path, str | None]:
     Raises `UserError`.
     """
     name, equals, rest = spec.partition("=")
-    if not equals or not re.fullmatch(r"[\w.+-]+", name):
+    if not equals or not re.fullmatch(r"[\w.+-]+", name) or Path(spec).expanduser().exists():
         name, rest = "", spec  # no name: a path, which may hold an equals sign
     path, colon, layout = rest.rpartition(":")
     if not (colon and not Path(rest).expanduser().exists() and re.fullmatch(r"[\w-]+", layout)):
@@ -238,7 +238,7 @@ def load_domains(
     """
     if not 0 < min_side <= max_side:
         raise UserError(f"min_side {min_side} and max_side {max_side} leave no size; give 0 < min_side <= max_side")
-    cache = default_cache() if cache is None else Path(cache)
+    cache = default_cache() if cache is None else Path(cache).expanduser()
     sources: list[tuple[str, Path, str | None]] = []
     for spec in specs:
         if spec == "synthetic":
@@ -281,6 +281,8 @@ def split_validation(items: Sequence[Item], fraction: float = 0.1, seed: int = 0
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction must be in [0, 1), got {fraction}")
     count = min(max(1, round(fraction * len(items))), len(items) - 1) if fraction > 0 and items else 0
-    ranked = sorted(items, key=lambda item: hashlib.blake2b(f"{seed}/{item.name}".encode()).digest())
+    ranked = sorted(
+        items, key=lambda item: hashlib.blake2b(f"{seed}/{item.name}".encode(errors="surrogateescape")).digest()
+    )
     chosen = {item.name for item in ranked[:count]}
     return [item for item in items if item.name not in chosen], [item for item in items if item.name in chosen]

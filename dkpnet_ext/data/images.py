@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 import numpy as np
 import torch
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from ..errors import UserError
@@ -38,6 +39,7 @@ MIN_PIXELS = 16  # a side; smaller "images" are icons or tracking pixels
 MAX_MEGAPIXELS = 178  # Pillow's own limit against decompression bombs (2 x 89 megapixels)
 _32_BITS = "32-bit pixels: save it with 8 or 16 bits"
 _GRAY = (128, (128, 128, 128))  # of libjpeg, where there are no data
+_ORIENTED = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # where a PNG may say how it is turned
 _USUAL = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 
@@ -112,6 +114,7 @@ class ImageInfo:
     size: tuple[int, int]
     orientation: int
     notes: tuple[str, ...]
+    suffix: str  # of its format
 
 
 def inspect_image(path: Path) -> ImageInfo:
@@ -134,20 +137,21 @@ def _inspect(image: ImageFile.ImageFile, path: Path) -> ImageInfo:
     if image.mode == "F":
         raise BadFile(path, "floating-point pixels: save it with 8 bits per channel")
     orientation = _orientation(image)
+    suffixes = SUFFIXES[image.format or ""]
     deep = image.mode.startswith("I") or any("16" in str(tile[3]) for tile in image.tile)
     notes = {
         "grayscale": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
         "16-bit": deep,
         "CMYK": image.mode == "CMYK",
         "EXIF orientation": orientation != 1,
-        "wrong suffix": path.suffix.lower() not in SUFFIXES[image.format or ""],
+        "wrong suffix": path.suffix.lower() not in suffixes,
     }
     if deep:
         largest = _largest(image, path)
         notes["12 bits in 16, brightened"] = 255 < largest < 4096
         notes["8 bits in 16, brightened"] = largest < 256
-    size = (height, width) if orientation < 5 else (width, height)
-    return ImageInfo(size, orientation, tuple(note for note, holds in notes.items() if holds))
+    size = (width, height) if _is_swapped(image) else (height, width)
+    return ImageInfo(size, orientation, tuple(note for note, holds in notes.items() if holds), suffixes[0])
 
 
 def _largest(image: ImageFile.ImageFile, path: Path) -> int:
@@ -165,11 +169,18 @@ def _beyond_16_bits(values: np.ndarray) -> bool:
     return bool(values.min() < 0 or values.max() > 65535)
 
 
+def _is_swapped(image: ImageFile.ImageFile) -> bool:
+    """Whether height and width of an opened image change places when it is turned; Pillow says a TIFF's as turned already."""
+    stored = (image.tag_v2[256], image.tag_v2[257]) if isinstance(image, TiffImageFile) else image.size
+    return _orientation(image) >= 5 and image.size == stored
+
+
 def _orientation(image: ImageFile.ImageFile) -> int:
     # When a PNG has no EXIF before its pixels, Pillow decodes all of them to look for one behind: spare it
     # that where there is none.
-    if image.format == "PNG" and "exif" not in image.info and "Raw profile type exif" not in image.info:
-        if b"eXIf" not in _tail(image, 1 << 16):
+    if image.format == "PNG" and not _ORIENTED.intersection(image.info):
+        tail = _tail(image, 1 << 16)
+        if b"eXIf" not in tail and b"XML:com.adobe.xmp" not in tail:
             return 1
     try:
         value = image.getexif().get(0x0112, 1)
@@ -196,7 +207,7 @@ def decode(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
     """
     with open_image(path) as image:
         if size is not None:
-            height, width = size if _orientation(image) < 5 else size[::-1]
+            height, width = size[::-1] if _is_swapped(image) else size
             image.draft(None, (2 * width, 2 * height))
         picture = _decode(image, path)
     if size is not None and picture.size != (size[1], size[0]):

@@ -15,6 +15,7 @@ from .cache import Job, default_cache, fill_cache
 from .domains import Domain, Item
 from .images import BadFile, inspect_image, limited_size
 from .readers import Report
+from .readers.check import bad_lines
 from .readers.tree import walk_pictures
 
 NAME = "negatives"
@@ -41,9 +42,9 @@ def load_negatives(
         cache: folder of decoded images; min_side, max_side: limits in pixels, the upper one at most 1024.
 
     Raises:
-        UserError: a source that is no folder, or holds no picture; a cache that cannot be written.
+        UserError: a source that is no folder, or holds no picture; none to train on; a cache that cannot be written.
     """
-    cache = default_cache() if cache is None else Path(cache)
+    cache = default_cache() if cache is None else Path(cache).expanduser()
     found: list[tuple[str, str, Path]] = []
     for number, source in enumerate(sources):
         folder = _draw(cache / NAME, progress) if source == DRAWN else Path(source).expanduser()
@@ -75,7 +76,13 @@ def load_negatives(
             getattr(domain, split).append(Item(name, NAME, target, job.size, nobody, 1.0, job.source))
     if progress:
         skipped = f", {len(report.bad)} that cannot be read left out" if report.bad else ""
-        print(f"{NAME}: {len(domain.train)} pictures without people{skipped}", file=sys.stderr)
+        lines = [f"{NAME}: {len(domain.train)} pictures without people{skipped}", *bad_lines(report.bad)]
+        print("\n".join(lines), file=sys.stderr)
+    if not domain.train:
+        where = f"negatives {', '.join(sources)}"
+        raise UserError(
+            f"{where}: no picture to train on can be read (what lies below a folder called test is not for that)"
+        )
     return domain
 
 

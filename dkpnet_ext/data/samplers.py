@@ -19,8 +19,8 @@ class MixSampler(Sampler[list[tuple[int, int]]]):
     - ``balanced``: every domain has the same share of the images drawn.
     - ``ratio``: domain d has the share ``ratio[d] / sum(ratio)``.
 
-    In the latter two a domain's items are shuffled, and shuffled again once all were drawn; shares hold to
-    one image at every point of the epoch. An epoch has ``batches`` batches, by default as many as one pass
+    In the latter two a domain's items are shuffled, and shuffled again once all were drawn; shares hold to about
+    one image at the end of every batch. An epoch has ``batches`` batches, by default as many as one pass
     over all items.
 
     (seed, epoch) fixes the list. ``key`` is unique over all epochs. ``batch_size`` is the *global* batch: of

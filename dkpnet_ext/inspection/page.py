@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..data.domains import Domain, Item
+from ..data.images import inspect_image
 from ..errors import UserError
 from ..files import OutputError, write_atomically, writing
 from .duplicates import find_near_duplicates
@@ -74,6 +75,9 @@ def _domain(domain: Domain) -> dict[str, Any]:
 
 
 def _original_size(item: Item) -> tuple[int, int]:
+    """(H, W) before it was resized; about so, where the picture is not a file."""
+    if item.scale != 1 and item.source.is_file():
+        return inspect_image(item.source).size
     return round(item.size[0] / item.scale), round(item.size[1] / item.scale)
 
 
@@ -142,7 +146,7 @@ def _picture(item: Item, *remarks: str, labelled: bool = True) -> dict[str, str]
     image.thumbnail(THUMBNAIL, reducing_gap=2.0)
     draw = ImageDraw.Draw(image)
     radius = 1 if item.count > 300 else 2.5
-    for x, y in item.points * (image.width / item.size[1]):
+    for x, y in item.points * [image.width / item.size[1], image.height / item.size[0]]:
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=(255, 40, 40))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=75)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import foreign
 import layouts
 import numpy as np
@@ -66,6 +68,24 @@ def test_names_that_collide(tmp_path):
     new, report = read_domain("X", tmp_path / "new", progress=False)
     assert report.bad == []
     assert {record.name for record in new["train"]} == {"a_1.jpg", "a_1-1.png", "b_1.jpg"}
+
+
+@pytest.mark.parametrize("to", ["list", "coco", "shanghaitech"])
+def test_odd_names(to, tmp_path):
+    """At commit 25e2632 COCO's and ShanghaiTech's readers did not find half of these."""
+    names = ["a.jpg", "sub/a.jpg", "2020.01.05 10.30.15", "x.JPG_large", "back\\slash.jpg", "10²3.jpg", "caf\udce9.jpg"]
+    for number, name in enumerate(names):
+        layouts.picture(tmp_path / "old" / f"{number}.jpg", (64, 48))
+        path = tmp_path / "old" / name
+        path.parent.mkdir(exist_ok=True)
+        (tmp_path / "old" / f"{number}.jpg").rename(path)
+    rows = [{"image": name, "points": [[number, 5]]} for number, name in enumerate(names)]
+    (tmp_path / "old" / "train.json").write_text(json.dumps(rows))
+    old, report = read_domain("X", tmp_path / "old", progress=False)
+    assert report.bad == []
+    convert(old, to, tmp_path / "new")
+    new, report = read_domain("X", tmp_path / "new", progress=False)
+    assert report.bad == [] and sorted(r.points[0, 0] for r in new["train"]) == list(range(len(names)))
 
 
 def test_a_folder_with_something_in_it(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import re
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -111,6 +112,19 @@ def test_another_picture_under_the_same_name(tmp_path):
     assert (new.read() == 255).all()
 
 
+def test_frames_that_differ_in_the_middle_alone(tmp_path):
+    """Letterboxed frames that are not compressed. At commit 25e2632 all of them were the first."""
+    root = tmp_path / "data"
+    root.mkdir()
+    for number in (1, 2):
+        frame = np.zeros((240, 320, 3), np.uint8)
+        frame[80:160] = 90 * number
+        Image.fromarray(frame).save(root / f"{number}.bmp")
+        os.utime(root / f"{number}.bmp", ns=(0, 0))
+    (root / "train.csv").write_text("image,points\n1.bmp,[]\n2.bmp,[]\n")
+    assert [item.read()[120, 0, 0] for item in load(root, tmp_path / "cache", min_side=64)] == [90, 180]
+
+
 def test_limits_matter_only_where_they_change_the_size(tmp_path):
     root = layouts.csv_lists(tmp_path / "data")
     load(root, tmp_path / "cache", min_side=100, max_side=300)
@@ -176,7 +190,7 @@ def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
 
 def test_full_disk_is_told_before(tmp_path, monkeypatch):
     monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=9))
-    with pytest.raises(UserError, match=r"X needs 0.0 GB here and 0.0 GB are free; set DKPNET_CACHE"):
+    with pytest.raises(UserError, match=r"X needs 0.0\d+ GB here and 9e-09 GB are free; set DKPNET_CACHE"):
         load(layouts.csv_lists(tmp_path / "data"), tmp_path / "cache")
 
 
@@ -233,6 +247,8 @@ def test_report_is_shown(tmp_path, capsys):
 def test_default_cache(monkeypatch):
     monkeypatch.setenv("DKPNET_CACHE", "/somewhere")
     assert default_cache() == Path("/somewhere")
+    monkeypatch.setenv("DKPNET_CACHE", "~/somewhere")
+    assert default_cache() == Path.home() / "somewhere"
     monkeypatch.delenv("DKPNET_CACHE")
     assert default_cache() == Path.home() / ".cache" / "dkpnet_ext"
 
@@ -266,6 +282,8 @@ def test_a_path_is_named_after_itself(tmp_path, monkeypatch):
     assert parse_spec("My Crowds") == ("My_Crowds", Path("My Crowds"), None)
     assert parse_spec("My Crowds:list") == ("My_Crowds", Path("My Crowds"), "list")
     assert parse_spec("./a.list=1") == ("a.list_1", Path("a.list=1"), None)
+    (tmp_path / "lr=0.1").mkdir()
+    assert parse_spec("lr=0.1") == ("lr_0.1", Path("lr=0.1"), None)
     assert parse_spec("own.csv") == ("own", Path("own.csv"), None)
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from dkpnet_ext.data.images import read_image, to_tensor
+from dkpnet_ext.data.images import decode, inspect_image, read_image, to_tensor
 from dkpnet_ext.errors import UserError
 
 GRADIENT = np.arange(12 * 8 * 3, dtype=np.uint8).reshape(12, 8, 3)
@@ -30,9 +31,16 @@ def test_exif_orientation(tmp_path, orientation):
     }
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = tmp_path / "turned.png"
-    Image.fromarray(np.ascontiguousarray(undo[orientation](GRADIENT))).save(path, exif=exif)
-    np.testing.assert_array_equal(np.asarray(read_image(path)), GRADIENT)
+    picture = np.repeat(np.repeat(GRADIENT, 4, 0), 4, 1)
+    stored = Image.fromarray(np.ascontiguousarray(undo[orientation](picture)))
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'
+    words = PngInfo()
+    words.add_itxt("XML:com.adobe.xmp", xmp)
+    for name, options in {"a.png": {"exif": exif}, "b.png": {"pnginfo": words}, "c.tif": {"exif": exif}}.items():
+        stored.save(tmp_path / name, **options)
+        np.testing.assert_array_equal(np.asarray(read_image(tmp_path / name)), picture, name)
+        assert inspect_image(tmp_path / name).size == picture.shape[:2], name
+        np.testing.assert_array_equal(np.asarray(decode(tmp_path / name, picture.shape[:2])), picture, name)
 
 
 def test_16_bits_are_scaled(tmp_path):

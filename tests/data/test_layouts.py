@@ -558,6 +558,25 @@ def test_a_class_in_words_of_kerass_boxes(tmp_path, word):
     assert report.bad == [] and len(records["train"][0].points) == 1
 
 
+@pytest.mark.parametrize(
+    "name, lines",
+    [
+        ("_annotations.txt", ["1.jpg", "2.jpg 10,10,30,40,0"]),
+        ("heads.txt", ["1.jpg", "2.jpg 20 25"]),
+        ("heads.txt", ["1 0", "2 1 20 25 3 3 1"]),
+        ("heads.csv", ["1.jpg,,,,,", "2.jpg,10,10,30,40,head"]),
+    ],
+)
+def test_nobody_in_the_first_picture_of_a_list(tmp_path, name, lines):
+    """At commit 25e2632: no known layout."""
+    root = tmp_path / "data"
+    for number in "12":
+        layouts.picture(root / f"{number}.jpg", (320, 240))
+    (root / name).write_text("\n".join(lines))
+    records, report = read_domain("X", root, progress=False)
+    assert report.bad == [] and [record.points.tolist() for record in records["train"]] == [[], [[20, 25]]]
+
+
 def test_a_folder_above_tells_the_split(tmp_path):
     """test/train_station is test, also beside one file whose name tells a split."""
     for folder, name in (("train/hall", "1"), ("test/train_station", "test_2")):

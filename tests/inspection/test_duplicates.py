@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dkpnet_ext.data import load_domains
+from dkpnet_ext.data import Domain, Item, load_domains
 from dkpnet_ext.inspection.duplicates import find_near_duplicates
 
 
@@ -41,6 +41,19 @@ def test_twins(tmp_path):
     assert len(pairs) == 5
     assert found == {name: (f"train{i}.png", name == "mirrored.png") for i, name in enumerate(twins)}
     assert [pair.distance for pair in pairs] == sorted(pair.distance for pair in pairs)
+
+
+def test_pictures_of_one_colour_and_of_one_camera():
+    """Nobody looks for the first; of the second each test image has one line, whatever the number of training images."""
+
+    def items(split: str, pictures: list[np.ndarray]) -> list[Item]:
+        return Domain.from_arrays("X", **{"train": [], split: [(picture, []) for picture in pictures]}).__dict__[split]
+
+    plain = [np.full((48, 64, 3), value, np.uint8) for value in (0, 128, 255)]
+    assert find_near_duplicates(items("train", plain), items("test", plain)) == []
+    view = [np.asarray(scene(0).point(lambda value, n=n: value * (1 - n / 100))) for n in range(6)]
+    pairs = find_near_duplicates(items("train", view[:4]), items("test", view[4:]))
+    assert [pair.test.source.name for pair in pairs] == ["00000", "00001"]
 
 
 def test_nothing_to_compare():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import sys
 from html.parser import HTMLParser
@@ -15,7 +16,7 @@ from PIL import Image
 
 from dkpnet_ext import prepare
 from dkpnet_ext.cli import run_command
-from dkpnet_ext.data import load_domains
+from dkpnet_ext.data import load_domains, split_validation
 from dkpnet_ext.inspection.page import _histogram, write_page
 
 
@@ -88,6 +89,30 @@ def test_names_cannot_break_the_page(command, tmp_path):
     assert status == 0
     assert "script" not in page.tags
     assert page.pictures[0][0] == "A/test/" + name.replace("/", "_")
+
+
+def test_names_that_are_not_utf8(command, tmp_path):
+    """Of an old archive. At commit 25e2632 a traceback, after all had been read."""
+    for number in range(3):
+        layouts.picture(tmp_path / "data" / "a.jpg").rename(tmp_path / "data" / f"caf\udce9_{number}.jpg")
+    rows = [{"image": f"caf\udce9_{number}.jpg", "points": [[9, 9]]} for number in range(3)]
+    (tmp_path / "data" / "train.json").write_text(json.dumps(rows))
+    status, page = command(f"X={tmp_path / 'data'}")
+    assert status == 0 and "caf" in page.text
+    (domain,) = load_domains([f"X={tmp_path / 'data'}"], cache=tmp_path / "cache", progress=False)
+    assert [len(part) for part in split_validation(domain.train, 0.3)] == [2, 1]
+
+
+def test_dots_lie_on_the_heads_of_a_narrow_picture(tmp_path):
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (64, 2000), (200, 200, 200)).save(tmp_path / "data" / "1.png")
+    (tmp_path / "data" / "train.csv").write_text('image,points\n1.png,"[[32, 1900]]"\n')
+    (domain,) = load_domains([f"X={tmp_path / 'data'}"], cache=tmp_path, min_side=64, progress=False)
+    write_page([domain], tmp_path / "page.html")
+    _, picture = Page((tmp_path / "page.html").read_text()).pictures[0]
+    pixels = np.asarray(picture, int)
+    red = np.argwhere(pixels[..., 0] - pixels[..., 1] > 100)
+    assert abs(red.mean(axis=0)[0] - 0.95 * picture.height) < 2
 
 
 def test_unlabelled_images(command, tmp_path):

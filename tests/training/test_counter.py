@@ -89,6 +89,15 @@ def test_negatives_are_drawn_once_and_folders_give_theirs(tmp_path, monkeypatch)
         load_negatives([str(tmp_path / "absent")], cache=tmp_path / "cache")
 
 
+def test_negatives_that_are_none(tmp_path, capsys):
+    """At commit 25e2632 training named the cache's folder in place of this one."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "1.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="negatives .*broken: no picture to train on can be read"):
+        load_negatives([str(tmp_path / "broken")], cache=tmp_path / "cache")
+    assert "1.jpg: not a picture" in capsys.readouterr().err
+
+
 def test_shares_of_the_negatives():
     sources = [0] * 30 + [1] * 10 + [2] * 60
     assert shares(sources, DataConfig(ratio=(1, 2, 3))) == (1, 2, 3)

@@ -80,7 +80,7 @@ class Layout:
 
 def natural(path: Path) -> list[Any]:
     """A sorting key: IMG_2 before IMG_10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.as_posix())]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.as_posix())]
 
 
 def files(folder: Path, pattern: str = "*") -> list[Path]:

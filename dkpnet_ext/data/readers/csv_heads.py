@@ -90,7 +90,7 @@ def _is_number(field: str) -> bool:
 
 def _columns(path: Path) -> dict[str, list[int]] | None:
     """Where the image, the corners and the label stand, and what is a corner and a size; None: not such a file."""
-    lines: list[list[str]] = [*csv.reader(peek_lines(path, 2), delimiter=_delimiter(path)), [], []]
+    lines: list[list[str]] = [*csv.reader(peek_lines(path), delimiter=_delimiter(path)), [], []]
     first, second = lines[:2]
     names = [re.sub(r"[^a-z0-9]", "", field.lower()) for field in first]
     image = next((names.index(name) for name in IMAGE if name in names), None)
@@ -109,7 +109,8 @@ def _columns(path: Path) -> dict[str, list[int]] | None:
         group = [names.index(name) for name in (_GROUP,) if name in names]
         return {"image": [image], "corners": [names.index(c) for c in corners], "label": label, "sized": sized,
                 "header": [1], "split": split, "skip": skip, "group": group, "shares": []} if corners else None  # fmt: skip
-    kinds = ["i" if _is_image(field) else "n" if _is_number(field) else "s" for field in first]
+    told = next((line for line in lines if any(line[1:])), first)  # `image,,,,,` tells nothing
+    kinds = ["i" if _is_image(field) else "n" if _is_number(field) else "s" for field in told]
     rows = {"snninn": (3, [1, 2], [0], []), "snnnninn": (5, [1, 2, 3, 4], [0], [1]), "inn": (0, [1, 2], [], []),
             "innnns": (0, [1, 2, 3, 4], [5], []), "inns": (0, [1, 2], [3], [])}  # fmt: skip
     automl = "".join(kinds) in _AUTOML

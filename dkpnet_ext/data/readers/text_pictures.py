@@ -27,9 +27,9 @@ def _is_image(name: str) -> bool:
 
 
 def _form(path: Path) -> str:
-    """Which of the forms a file has, by its first lines; "" for another file."""
-    lines = peek_lines(path, 2)
-    first = lines[0].split() if lines else []
+    """Which of the forms a file has, by its first line with heads; "" for another file."""
+    each = map(str.split, peek_lines(path))
+    first = next((fields for fields in each if fields[1:] not in ([], ["0"])), [])
     if path.suffix.lower() == ".idl":
         return "idl"
     if path.stem.lower().endswith("_bbx_gt"):
