@@ -20,7 +20,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from . import native, reference
+from . import native, reference, triton
 from .backend import check_tensor, choose, require
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
@@ -132,6 +132,7 @@ def _cells(size: int, stride: int) -> int:
     return (size + stride - 1) // stride
 
 
+@torch.library.impl("dkpnet::density", ("cpu", "cuda"), lib=_library)
 def _density(points, offsets, sigmas, sigma, truncate, height, width, stride, backend) -> Tensor:
     check_heads(points, offsets, "density")
     _check_stamps(points, sigmas, sigma, truncate, height, width, stride)
@@ -144,9 +145,7 @@ def _density(points, offsets, sigmas, sigma, truncate, height, width, stride, ba
     points, offsets = points.contiguous(), offsets.contiguous()
     sigmas = None if sigmas is None else sigmas.contiguous()
     if backend == "triton":
-        from .triton import density as kernels
-
-        return kernels.forward(points, offsets, sigmas, sigma, truncate, height, width, stride)
+        return triton.kernels("density").forward(points, offsets, sigmas, sigma, truncate, height, width, stride)
     batch, workspace = len(offsets) - 1, None
     out = points.new_empty(batch, 1, _cells(height, stride), _cells(width, stride))
     if not points.is_cuda:
@@ -158,6 +157,7 @@ def _density(points, offsets, sigmas, sigma, truncate, height, width, stride, ba
     return out
 
 
+@torch.library.impl("dkpnet::knn_sigma", ("cpu", "cuda"), lib=_library)
 def _knn_sigma(points: Tensor, offsets: Tensor, k: int, beta: float, default: float) -> Tensor:
     check_heads(points, offsets, "knn_sigma")
     if k < 1:
@@ -177,11 +177,6 @@ def _knn_sigma(points: Tensor, offsets: Tensor, k: int, beta: float, default: fl
             distances, _ = cKDTree(heads).query(heads, k=min(k, len(heads) - 1) + 1)
             sigmas[index] = torch.from_numpy(beta * distances[:, 1:].mean(1)).float()  # column 0: the head itself
     return sigmas
-
-
-for _key in ("CPU", "CUDA"):
-    _library.impl("density", _density, _key)
-    _library.impl("knn_sigma", _knn_sigma, _key)
 
 
 @torch.library.register_fake("dkpnet::density", lib=_library)

@@ -35,13 +35,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import native, reference
+from . import native, reference, triton
 from .backend import check_tensor, choose, dense_layout, forbid_double_backward, require_kernel
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
@@ -99,11 +100,10 @@ def head(
     _check(branches, attention, parameters, size)
     first, (height, width) = branches[0], size
     device = first.device.type
-    hidden1, hidden2 = weight2.shape[1], weight2.shape[0]
     fine = next((j for j, branch in enumerate(branches) if tuple(branch.shape[2:]) == tuple(size)), None)
     coarse = len(branches) - (fine is not None)
     largest = max(*size, *(side for branch in branches for side in branch.shape[2:]))
-    limit = _limit(first.dtype, hidden1, hidden2, coarse, largest)
+    limit = partial(_limit, first.dtype, weight2.shape, coarse, largest)
     with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
         backend = choose("head", first.device, first.dtype, limit)
         if backend == "reference":
@@ -181,32 +181,28 @@ def _check(branches: Sequence[Tensor], attention: Tensor | None, parameters: tup
             raise ValueError(f"head: {name} is on {tensor.device}, branch 0 on {first.device}")
 
 
-def _limit(dtype: torch.dtype, hidden1: int, hidden2: int, products: int, largest: int):
+def _limit(dtype: torch.dtype, widths: Sequence[int], products: int, largest: int, backend: str) -> str | None:
     """Why a backend's kernels cannot take these arguments."""
-
-    def limit(backend: str) -> str | None:
-        widths = (hidden1, hidden2)
-        if dtype == torch.float64:
-            return "its kernels have no float64"
-        if products > _MAX_PRODUCTS:
-            return f"its kernels take {_MAX_PRODUCTS} branches that are resampled, not {products}"
-        if largest > _LARGEST:
-            return f"its kernels take up to {_LARGEST} pixels per side, not {largest}"
-        if backend == "cuda" and widths != (64, 32):
-            return f"its kernels are compiled for hidden layers of 64 and 32 channels, not {hidden1} and {hidden2}"
-        if backend == "cpp" and any(w % 16 or not 0 < w <= 128 for w in widths):
-            return f"its loops take hidden layers of 16, 32 ... 128 channels, not {hidden1} and {hidden2}"
-        if backend == "triton" and any(w not in (16, 32, 64, 128) for w in widths):
-            return f"its kernels take hidden layers of 16, 32, 64 or 128 channels, not {hidden1} and {hidden2}"
-        return None
-
-    return limit
+    hidden2, hidden1 = widths
+    if dtype == torch.float64:
+        return "its kernels have no float64"
+    if products > _MAX_PRODUCTS:
+        return f"its kernels take {_MAX_PRODUCTS} branches that are resampled, not {products}"
+    if largest > _LARGEST:
+        return f"its kernels take up to {_LARGEST} pixels per side, not {largest}"
+    if backend == "cuda" and tuple(widths) != (32, 64):
+        return f"its kernels are compiled for hidden layers of 64 and 32 channels, not {hidden1} and {hidden2}"
+    if backend == "cpp" and any(w % 16 or not 0 < w <= 128 for w in widths):
+        return f"its loops take hidden layers of 16, 32 ... 128 channels, not {hidden1} and {hidden2}"
+    if backend == "triton" and any(w not in (16, 32, 64, 128) for w in widths):
+        return f"its kernels take hidden layers of 16, 32, 64 or 128 channels, not {hidden1} and {hidden2}"
+    return None
 
 
-def _check_tail(
+def _prepare(
     fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height, width, backend, grad=None
-) -> None:  # fmt: skip
-    """What the raw operators promise their kernels."""
+) -> tuple:
+    """What the raw operators promise their kernels: arguments that fit, which are returned in the layouts that they read."""
     if weight2.dim() != 2 or fine.dim() != 4 or any(p.dim() != 4 for p in products):
         raise ValueError("head: needs weight2 [D2, D1], fine [B, C, H, W] and products [B, H, W, D1]")
     (batch, channels), (hidden2, hidden1) = fine.shape[:2], weight2.shape
@@ -226,17 +222,14 @@ def _check_tail(
         for name, (t, shape) in names.items():
             check_tensor("head", name, t, shape, dtype, fine.device)
     largest = max(height, width, *(side for p in products for side in p.shape[1:3]))
-    limit = _limit(fine.dtype, hidden1, hidden2, len(products), largest)
+    limit = partial(_limit, fine.dtype, weight2.shape, len(products), largest)
     require_kernel(backend, "head", fine.device, fine.dtype, limit)
-
-
-def _prepare(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3):
-    """The layouts that the kernels read."""
     if fine_weight.stride()[1:] != (fine_weight.shape[2], 1):
         fine_weight = fine_weight.contiguous()
     rest = (_aligned(t.contiguous()) for t in (bias, weight2, bias2, weight3, bias3))
     products = [_aligned(p.contiguous()) for p in products]
-    return fine.contiguous(memory_format=dense_layout(fine)), _aligned(fine_weight), products, *rest
+    fine = fine.contiguous(memory_format=dense_layout(fine))
+    return fine, _aligned(fine_weight), products, *rest, height, width
 
 
 def _aligned(t: Tensor) -> Tensor:
@@ -257,29 +250,25 @@ def _problem(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, 
     }  # fmt: skip
 
 
+@torch.library.impl("dkpnet::head", ("cpu", "cuda"), lib=_library)
 def _forward(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height, width, backend):
-    tail = bias, weight2, bias2, weight3, bias3
-    _check_tail(fine, fine_weight, products, *tail, height, width, backend)
-    arguments = *_prepare(fine, fine_weight, products, *tail), height, width
+    arguments = _prepare(fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height, width, backend)
     if backend == "triton":
-        from .triton import head as kernels
-
-        return kernels.forward(*arguments)
+        return triton.kernels("head").forward(*arguments)
     density = fine.new_empty((fine.shape[0], 1, height, width))
     native.run("head_forward", fine, **_problem(*arguments), density=density)
     return density
 
 
+@torch.library.impl("dkpnet::head_backward", ("cpu", "cuda"), lib=_library)
 def _backward(grad, fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height, width, backend):
-    tail = bias, weight2, bias2, weight3, bias3
-    _check_tail(fine, fine_weight, products, *tail, height, width, backend, grad)
-    arguments = *_prepare(fine, fine_weight, products, *tail), height, width
+    arguments = _prepare(
+        fine, fine_weight, products, bias, weight2, bias2, weight3, bias3, height, width, backend, grad
+    )
     grad, (hidden2, hidden1) = grad.contiguous(), weight2.shape
     sizes = (hidden2 * hidden1, hidden2, hidden2, hidden1, 1)
     if backend == "triton":
-        from .triton import head as kernels
-
-        grad_hidden, partials = kernels.backward(grad, *arguments)
+        grad_hidden, partials = triton.kernels("head").backward(grad, *arguments)
     else:
         grad_hidden = fine.new_empty((fine.shape[0], height, width, hidden1))
         parts = -(-height * width // native.module.HEAD_PART)
@@ -296,33 +285,26 @@ def _backward(grad, fine, fine_weight, products, bias, weight2, bias2, weight3, 
     )  # fmt: skip
 
 
+@torch.library.impl("dkpnet::head_downsample", ("cpu", "cuda"), lib=_library)
 def _downsample(grad, rows, columns, backend):
     if grad.dim() != 4 or 0 in grad.shape[1:] or rows < 1 or columns < 1:
         raise ValueError(
             f"head: downsample needs [B, H, W, C] of sizes of at least 1, got {list(grad.shape)} to {rows} x {columns}"
         )
     batch, height, width, channels = grad.shape
-    limit = _limit(grad.dtype, 64, 32, 1, max(height, width, rows, columns))
+    limit = partial(_limit, grad.dtype, (32, 64), 1, max(height, width, rows, columns))
     require_kernel(backend, "head", grad.device, grad.dtype, limit)
     if channels % 16:
         raise ValueError(f"head: downsample takes a multiple of 16 channels, not {channels}")
     grad = _aligned(grad.contiguous())
     if backend == "triton":
-        from .triton import head as kernels
-
-        return kernels.downsample(grad, rows, columns)
+        return triton.kernels("head").downsample(grad, rows, columns)
     out = grad.new_empty((batch, rows, columns, channels))
     native.run(
         "head_downsample", grad, dtype=grad.dtype, batch=batch, channels=channels, height=height, width=width,
         rows=rows, columns=columns, grad=grad, out=out,
     )  # fmt: skip
     return out
-
-
-for _key in ("CPU", "CUDA"):
-    _library.impl("head", _forward, _key)
-    _library.impl("head_backward", _backward, _key)
-    _library.impl("head_downsample", _downsample, _key)
 
 
 @torch.library.register_fake("dkpnet::head", lib=_library)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import native, reference
+from . import native, reference, triton
 from .backend import check_tensor, choose, dense_layout, forbid_double_backward, register_autograd, require_kernel
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
@@ -66,28 +66,26 @@ def _check_kernel(x: Tensor, attention: Tensor, backend: str, grad: Tensor | Non
     require_kernel(backend, "reweight", x.device, x.dtype)
 
 
+@torch.library.impl("dkpnet::reweight", ("cpu", "cuda"), lib=_library)
 def _forward(x: Tensor, attention: Tensor, backend: str) -> Tensor:
     _check_kernel(x, attention, backend)
     layout = dense_layout(x)
     x, attention = x.contiguous(memory_format=layout), attention.contiguous()
     if backend == "triton":
-        from .triton import reweight as kernels
-
-        return kernels.forward(x, attention)
+        return triton.kernels("reweight").forward(x, attention)
     out = torch.empty_like(x)
     native.run("reweight_forward", x, **_problem(x, attention, layout), out=out)
     return out
 
 
+@torch.library.impl("dkpnet::reweight_backward", ("cpu", "cuda"), lib=_library)
 def _backward(grad: Tensor, x: Tensor, attention: Tensor, backend: str) -> tuple[Tensor, Tensor]:
     _check_kernel(x, attention, backend, grad)
     layout = dense_layout(x)
     x, attention = x.contiguous(memory_format=layout), attention.contiguous()
     grad = grad.contiguous(memory_format=layout)
     if backend == "triton":
-        from .triton import reweight as kernels
-
-        return kernels.backward(grad, x, attention)
+        return triton.kernels("reweight").backward(grad, x, attention)
     problem = _problem(x, attention, layout)
     dx, dattention, workspace = torch.empty_like(x), torch.empty_like(attention), None
     if x.is_cuda and problem["channels_last"]:
@@ -104,11 +102,6 @@ def _problem(x: Tensor, attention: Tensor, layout: torch.memory_format) -> dict[
         "dtype": x.dtype, "batch": batch, "channels": channels, "pixels": height * width,
         "channels_last": layout is torch.channels_last, "x": x, "attention": attention,
     }  # fmt: skip
-
-
-for _key in ("CPU", "CUDA"):
-    _library.impl("reweight", _forward, _key)
-    _library.impl("reweight_backward", _backward, _key)
 
 
 @torch.library.register_fake("dkpnet::reweight", lib=_library)

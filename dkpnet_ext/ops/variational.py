@@ -19,12 +19,13 @@ it adds nothing to dcenters and dprior_logvar.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import native, reference
+from . import native, reference, triton
 from .backend import check_tensor, choose, forbid_double_backward, register_autograd, require_kernel, wide_dtype
 
 _library = torch.library.Library("dkpnet", "FRAGMENT")
@@ -98,10 +99,12 @@ def variational(
         eps = eps.detach().to(mu.dtype)
     if seed is None and (eps is None or (dropout > 0 and centers.shape[1] > 1)):
         seed = torch.randint(torch.iinfo(torch.int64).max, (1,), device=mu.device)
-    backend = choose("variational", mu.device, mu.dtype, _limit(mu.shape[1], centers.shape[0]))
+    backend = choose("variational", mu.device, mu.dtype, partial(_limit, mu.shape[1], centers.shape[0]))
     if backend == "reference":
-        if mu.device.type == "cpu" and not torch.compiler.is_compiling():
-            _check_values(mu, logvar, centers, prior_logvar)
+        if mu.device.type == "cpu" and not torch.compiler.is_compiling():  # as the compiled code does as it goes
+            for name, t in (("mu", mu), ("logvar", logvar), ("centers", centers), ("prior_logvar", prior_logvar)):
+                if t.isnan().any():
+                    raise ValueError(f"variational: {name} contains NaN")
         with torch.autocast(mu.device.type, enabled=False):
             out = reference.variational(
                 mu, logvar, centers, prior_logvar, labels,
@@ -146,20 +149,10 @@ def _check(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dr
         raise ValueError(f"variational: dropout must be in [0, 1), got {dropout}")
 
 
-def _check_values(mu: Tensor, logvar: Tensor, centers: Tensor, prior_logvar: Tensor) -> None:
-    """What the compiled CPU code checks as it goes, for the reference backend."""
-    for name, t in (("mu", mu), ("logvar", logvar), ("centers", centers), ("prior_logvar", prior_logvar)):
-        if t.isnan().any():
-            raise ValueError(f"variational: {name} contains NaN")
-
-
-def _limit(dim: int, domains: int):
-    def limit(backend: str) -> str | None:
-        if backend == "cuda" and (dim > 2048 or domains > 1024):
-            return f"its kernels have d <= 2048 and C <= 1024, not {dim} and {domains}"  # csrc/cuda/variational.cu
-        return None
-
-    return limit
+def _limit(dim: int, domains: int, backend: str) -> str | None:
+    if backend == "cuda" and (dim > 2048 or domains > 1024):
+        return f"its kernels have d <= 2048 and C <= 1024, not {dim} and {domains}"  # csrc/cuda/variational.cu
+    return None
 
 
 def _check_kernel(
@@ -181,7 +174,7 @@ def _check_kernel(
     }  # fmt: skip
     for name, t in upstream.items():
         check_tensor("variational", name, t, *expected[name], mu.device)
-    require_kernel(backend, "variational", mu.device, mu.dtype, _limit(dim, domains))
+    require_kernel(backend, "variational", mu.device, mu.dtype, partial(_limit, dim, domains))
 
 
 def _problem(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, batch_offset) -> dict[str, Any]:
@@ -192,13 +185,12 @@ def _problem(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, 
     }  # fmt: skip
 
 
+@torch.library.impl("dkpnet::variational", ("cpu", "cuda"), lib=_library)
 def _forward(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, batch_offset, backend):
     _check_kernel(mu, logvar, centers, prior_logvar, labels, seed, eps, num_samples, dropout, backend)
     inputs = _contiguous(mu, logvar, centers, prior_logvar, labels, seed, eps)
     if backend == "triton":
-        from .triton import variational as kernels
-
-        return kernels.forward(*inputs, num_samples, dropout, batch_offset)
+        return triton.kernels("variational").forward(*inputs, num_samples, dropout, batch_offset)
     out = _empty_outputs(mu, centers, num_samples)
     results = dict(zip(("z", "kl", "lse", "logdet2", "selected", "probabilities"), out, strict=True))
     native.run("variational_forward", mu, **_problem(*inputs, num_samples, batch_offset), dropout=dropout, **results)
@@ -215,6 +207,7 @@ def _empty_outputs(mu: Tensor, centers: Tensor, num_samples: int) -> tuple[Tenso
     )  # fmt: skip
 
 
+@torch.library.impl("dkpnet::variational_backward", ("cpu", "cuda"), lib=_library)
 def _backward(
     dz, dkl, dlse, dlogdet2, mu, logvar, centers, prior_logvar, labels, seed, eps, selected, probabilities, batch_offset, backend
 ):  # fmt: skip
@@ -228,10 +221,8 @@ def _backward(
     _check_kernel(*inputs, num_samples, 0.0, backend, **upstream)
     inputs, upstream = _contiguous(*inputs), dict(zip(upstream, _contiguous(*upstream.values()), strict=True))
     if backend == "triton":
-        from .triton import variational as kernels
-
         *grads, selected, probabilities = upstream.values()
-        return kernels.backward(*grads, *inputs, selected, probabilities, batch_offset)
+        return triton.kernels("variational").backward(*grads, *inputs, selected, probabilities, batch_offset)
     out = tuple(torch.empty_like(t) for t in inputs[:4])
     results = dict(zip(("dmu", "dlogvar", "dcenters", "dprior_logvar"), out, strict=True))
     workspace = mu.new_empty((num_samples, *mu.shape), dtype=wide)
@@ -244,11 +235,6 @@ def _backward(
 
 def _contiguous(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     return tuple(None if t is None else t.contiguous() for t in tensors)
-
-
-for _key in ("CPU", "CUDA"):
-    _library.impl("variational", _forward, _key)
-    _library.impl("variational_backward", _backward, _key)
 
 
 @torch.library.register_fake("dkpnet::variational", lib=_library)
