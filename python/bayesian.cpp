@@ -1,7 +1,6 @@
 #include "cpu/bayesian.h"
 
 #include "bindings.h"
-#include "cuda/bayesian.h"
 
 namespace dkpnet {
 

@@ -1,7 +1,6 @@
 #include "cpu/density.h"
 
 #include "bindings.h"
-#include "cuda/density.h"
 
 namespace dkpnet {
 

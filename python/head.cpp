@@ -3,7 +3,6 @@
 #include <tuple>
 
 #include "bindings.h"
-#include "cuda/head.h"
 
 namespace dkpnet {
 

@@ -1,7 +1,6 @@
 #include "cpu/reweight.h"
 
 #include "bindings.h"
-#include "cuda/reweight.h"
 
 namespace dkpnet {
 

@@ -1,7 +1,6 @@
 #include "cpu/transport.h"
 
 #include "bindings.h"
-#include "cuda/transport.h"
 
 namespace dkpnet {
 namespace {

@@ -1,7 +1,6 @@
 #include "cpu/variational.h"
 
 #include "bindings.h"
-#include "cuda/variational.h"
 
 namespace dkpnet {
 namespace {

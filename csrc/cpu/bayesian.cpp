@@ -184,20 +184,15 @@ static void one_image(const Forward& args, const Map& map, int64_t image, int th
   const int64_t first = args.offsets[image], heads = args.offsets[image + 1] - first;
   const int64_t rows_each = 1 + 200000 / (heads * map.padded + 1);  // a thread's start is worth some such pairs
   const float* points = args.points + 2 * first;
-  parallel_for(args.height, rows_each, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) nearest_of_row(args, map, image, static_cast<int>(row));
-  });
+  parallel_each(args.height, rows_each, threads,
+                [&](int64_t row) { nearest_of_row(args, map, image, static_cast<int>(row)); });
   double farthest = -1.0;
   for (int row = 0; row < args.height; ++row) farthest = map.farthest[row] > farthest ? map.farthest[row] : farthest;
-  parallel_for(heads, 64, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t head = begin; head < end; ++head) prepare_head(args, map, points + 2 * head, head, farthest);
-  });
-  parallel_for(args.height, rows_each, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) normalise_row(args, map, image, static_cast<int>(row));
-  });
-  parallel_for(heads, 64, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t head = begin; head < end; ++head) map.signs[head] = expected(args, map, points + 2 * head, head);
-  });
+  parallel_each(heads, 64, threads, [&](int64_t head) { prepare_head(args, map, points + 2 * head, head, farthest); });
+  parallel_each(args.height, rows_each, threads,
+                [&](int64_t row) { normalise_row(args, map, image, static_cast<int>(row)); });
+  parallel_each(heads, 64, threads,
+                [&](int64_t head) { map.signs[head] = expected(args, map, points + 2 * head, head); });
   double loss = 0.0, ground = 0.0;
   for (int64_t head = 0; head < heads; ++head) {
     const double excess = map.signs[head] - (args.targets ? args.targets[first + head] : 1.0f);
@@ -209,9 +204,8 @@ static void one_image(const Forward& args, const Map& map, int64_t image, int th
     for (int cell = 0; cell < args.width; ++cell)
       ground += density[int64_t(row) * args.width + cell] * map.ground[int64_t(row) * map.padded + cell];
   args.loss[image] = static_cast<float>(loss + fabs(ground));
-  parallel_for(args.height, rows_each, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) slope_row(args, map, image, static_cast<int>(row), sign_of(ground));
-  });
+  parallel_each(args.height, rows_each, threads,
+                [&](int64_t row) { slope_row(args, map, image, static_cast<int>(row), sign_of(ground)); });
 }
 
 static void forward(const Forward& args, int threads) {

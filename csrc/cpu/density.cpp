@@ -10,19 +10,16 @@ namespace dkpnet::cpu::DKPNET_ISA {
 
 using namespace dkpnet::density;
 
-// Table of weights by distance: an axis then takes additions only, no exponentials.
-struct WeightTable {
-  const float* weights;
-  float operator()(int distance) const { return weights[distance < 0 ? -distance : distance]; }
-};
-
 // Share of a head's mass in each cell that its stamp touches along one axis, into `shares`; returns those cells.
+// `weights` is a table by distance: an axis then takes additions only, no exponentials.
 static Span axis_shares(int center, int radius, int length, int stride, const float* weights, float* shares) {
   const Span stamp = stamp_span(center, radius, length);
   const Span cells{stamp.begin / stride, (stamp.end - 1) / stride + 1};
   float mass = 0.0f;
   for (int cell = cells.begin; cell < cells.end; ++cell) {
-    const float share = span_mass(cell_span(stamp, cell, stride), 1, center, WeightTable{weights});
+    const Span pixels = cell_span(stamp, cell, stride);
+    float share = 0.0f;
+    for (int i = pixels.begin; i < pixels.end; ++i) share += weights[i < center ? center - i : i - center];
     shares[cell - cells.begin] = share;
     mass += share;
   }
@@ -48,11 +45,11 @@ static void one_image(const Forward& args, int64_t image, float* workspace) {
       continue;
     const float sigma = args.sigmas ? args.sigmas[head] : args.sigma;
     const int radius = stamp_radius(sigma, args.truncate, limit);
-    const StampWeight weight = stamp_weight(sigma, radius);
-    if (radius != known_radius || weight.scale != known_scale) {
-      for (int distance = 0; distance <= radius; ++distance) weights[distance] = weight(distance);
+    const float scale = stamp_scale(sigma, radius);
+    if (radius != known_radius || scale != known_scale) {
+      for (int distance = 0; distance <= radius; ++distance) weights[distance] = stamp_weight(scale, distance);
       known_radius = radius;
-      known_scale = weight.scale;
+      known_scale = scale;
     }
     const Span down = axis_shares(y, radius, args.height, args.stride, weights, by_row);
     const Span across = axis_shares(x, radius, args.width, args.stride, weights, by_column);
@@ -66,9 +63,7 @@ static void one_image(const Forward& args, int64_t image, float* workspace) {
 
 static void forward(const Forward& args, int threads) {
   const int64_t each = workspace(args.height, args.width, args.stride);
-  parallel_for(args.batch, 1, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t image = begin; image < end; ++image) one_image(args, image, args.workspace + image * each);
-  });
+  parallel_each(args.batch, 1, threads, [&](int64_t image) { one_image(args, image, args.workspace + image * each); });
 }
 
 const DensityKernels density{forward};

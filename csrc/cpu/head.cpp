@@ -150,32 +150,16 @@ static void multiply_fine(const Problem& problem, Tile& tile) {
   }
 }
 
-// [hidden2, hidden1] -> [hidden1, hidden2]
-static void transpose_weight2(const Problem& problem, float* out) {
-  for (int r = 0; r < problem.hidden2; ++r)
-    for (int c = 0; c < problem.hidden1; ++c) out[c * problem.hidden2 + r] = problem.weight2[r * problem.hidden1 + c];
-}
-
-// Both hidden layers of a tile.
-template <typename T>
-static void compute_hidden(const Problem& problem, const float* weight2_transposed, Tile& tile) {
-  gather<T>(problem, tile);
-  if (problem.channels > 0)
-    multiply_fine<T>(problem, tile);
-  else
-    for (int i = 0; i < kTile * problem.hidden1; ++i) tile.hidden1[i] = relu(tile.hidden1[i]);
-  multiply(kTile, problem.hidden2, problem.hidden1, tile.hidden1, problem.hidden1, 1, weight2_transposed, problem.bias2,
-           0, tile.hidden2, true);
-}
-
-// Calls body(tile, part) for the tiles of every part of every image; one thread computes a part, in order.
+// Calls body(tile, part) for the tiles of every part of every image, once both hidden layers are there; one thread
+// computes a part, in order.
 template <typename T, typename Body>
 static void for_each_tile(const Problem& problem, int threads, const Body& body) {
-  const int pixels = problem.height * problem.width;
+  const int pixels = problem.height * problem.width, width1 = problem.hidden1, width2 = problem.hidden2;
   const int64_t parts = (pixels + kPart - 1) / kPart;
   parallel_for(problem.batch * parts, 1, threads, [&](int64_t begin, int64_t end) {
-    alignas(kAlign) float weight2_transposed[kSide * kSide];
-    transpose_weight2(problem, weight2_transposed);
+    alignas(kAlign) float transposed[kSide * kSide];  // weight2 as [hidden1, hidden2]
+    for (int r = 0; r < width2; ++r)
+      for (int c = 0; c < width1; ++c) transposed[c * width2 + r] = problem.weight2[r * width1 + c];
     Tile tile;
     for (int64_t part = begin; part < end; ++part) {
       tile.image = part / parts;
@@ -183,89 +167,98 @@ static void for_each_tile(const Problem& problem, int threads, const Body& body)
       const int start = int(part % parts) * kPart, stop = smaller(start + kPart, pixels);
       for (tile.first = start; tile.first < stop; tile.first += kTile) {
         tile.pixels = smaller(kTile, stop - tile.first);
-        compute_hidden<T>(problem, weight2_transposed, tile);
+        gather<T>(problem, tile);
+        if (problem.channels > 0)
+          multiply_fine<T>(problem, tile);
+        else
+          for (int i = 0; i < kTile * width1; ++i) tile.hidden1[i] = relu(tile.hidden1[i]);
+        multiply(kTile, width2, width1, tile.hidden1, width1, 1, transposed, problem.bias2, 0, tile.hidden2, true);
         body(tile, part);
       }
     }
   });
 }
 
-template <typename T>
-static void forward_of(const Forward& problem, int threads) {
-  T* density = static_cast<T*>(problem.density);
-  const int64_t pixels = int64_t(problem.height) * problem.width;
-  for_each_tile<T>(problem, threads, [&](const Tile& tile, int64_t) {
-    T* out = density + tile.image * pixels + tile.first;
-    for (int i = 0; i < tile.pixels; ++i) {
-      const float* hidden2 = tile.hidden2 + i * problem.hidden2;
-      Vector sum{};
-      for (int c = 0; c < problem.hidden2; c += kLanes) sum += load(problem.weight3 + c) * load(hidden2 + c);
-      out[i] = narrow<T>(problem.bias3[0] + sum_of_lanes(sum));
-    }
+static void forward(const Forward& problem, int threads) {
+  with_narrow_dtype(problem.dtype, [&](auto type) {
+    using T = decltype(type);
+    T* density = static_cast<T*>(problem.density);
+    const int64_t pixels = int64_t(problem.height) * problem.width;
+    for_each_tile<T>(problem, threads, [&](const Tile& tile, int64_t) {
+      T* out = density + tile.image * pixels + tile.first;
+      for (int i = 0; i < tile.pixels; ++i) {
+        const float* hidden2 = tile.hidden2 + i * problem.hidden2;
+        Vector sum{};
+        for (int c = 0; c < problem.hidden2; c += kLanes) sum += load(problem.weight3 + c) * load(hidden2 + c);
+        out[i] = narrow<T>(problem.bias3[0] + sum_of_lanes(sum));
+      }
+    });
   });
 }
 
-template <typename T>
-static void backward_of(const Backward& problem, int threads) {
-  const T* grad_density = static_cast<const T*>(problem.grad_density);
-  T* grad_hidden = static_cast<T*>(problem.grad_hidden);
-  const int width1 = problem.hidden1, width2 = problem.hidden2, size = gradient_size(width1, width2);
-  const int64_t pixels = int64_t(problem.height) * problem.width;
-  const int64_t parts = (pixels + kPart - 1) / kPart;
-  for_each_tile<T>(problem, threads, [&](Tile& tile, int64_t part) {
-    alignas(kAlign) float grad1[kTile * kSide], grad2[kTile * kSide];
-    double* __restrict bias2 = tile.sums;
-    double* __restrict weight3 = bias2 + width2;
-    double* __restrict bias = weight3 + width2;
-    double* bias3 = bias + width1;
-    float* weight2 = problem.partials + part * size;
-    if (tile.first == int(part % parts) * kPart) memset(weight2, 0, size * sizeof(float));
+static void backward(const Backward& problem, int threads) {
+  with_narrow_dtype(problem.dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* grad_density = static_cast<const T*>(problem.grad_density);
+    T* grad_hidden = static_cast<T*>(problem.grad_hidden);
+    const int width1 = problem.hidden1, width2 = problem.hidden2, size = gradient_size(width1, width2);
+    const int64_t pixels = int64_t(problem.height) * problem.width;
+    const int64_t parts = (pixels + kPart - 1) / kPart;
+    for_each_tile<T>(problem, threads, [&](Tile& tile, int64_t part) {
+      alignas(kAlign) float grad1[kTile * kSide], grad2[kTile * kSide];
+      double* __restrict bias2 = tile.sums;
+      double* __restrict weight3 = bias2 + width2;
+      double* __restrict bias = weight3 + width2;
+      double* bias3 = bias + width1;
+      float* weight2 = problem.partials + part * size;
+      if (tile.first == int(part % parts) * kPart) memset(weight2, 0, size * sizeof(float));
 
-    const int64_t start = tile.image * pixels + tile.first;
-    for (int i = 0; i < kTile; ++i) {
-      const float grad = i < tile.pixels ? widen(grad_density[start + i]) : 0.0f;
-      const float* __restrict hidden2 = tile.hidden2 + i * width2;
-      float* __restrict out = grad2 + i * width2;
-      bias3[0] += grad;
+      const int64_t start = tile.image * pixels + tile.first;
+      for (int i = 0; i < kTile; ++i) {
+        const float grad = i < tile.pixels ? widen(grad_density[start + i]) : 0.0f;
+        const float* __restrict hidden2 = tile.hidden2 + i * width2;
+        float* __restrict out = grad2 + i * width2;
+        bias3[0] += grad;
 #pragma omp simd
-      for (int c = 0; c < width2; ++c) {
-        out[c] = relu_gradient(grad * problem.weight3[c], hidden2[c]);
-        weight3[c] += grad * hidden2[c];
-        bias2[c] += out[c];
+        for (int c = 0; c < width2; ++c) {
+          out[c] = relu_gradient(grad * problem.weight3[c], hidden2[c]);
+          weight3[c] += grad * hidden2[c];
+          bias2[c] += out[c];
+        }
       }
-    }
-    multiply(width2, width1, kTile, grad2, 1, width2, tile.hidden1, weight2, width1, weight2);
-    multiply(kTile, width1, width2, grad2, width2, 1, problem.weight2, kZeros, 0, grad1);
-    for (int i = 0; i < tile.pixels; ++i) {
-      const float* __restrict hidden1 = tile.hidden1 + i * width1;
-      const float* __restrict row = grad1 + i * width1;
-      T* __restrict out = grad_hidden + (start + i) * width1;
+      multiply(width2, width1, kTile, grad2, 1, width2, tile.hidden1, weight2, width1, weight2);
+      multiply(kTile, width1, width2, grad2, width2, 1, problem.weight2, kZeros, 0, grad1);
+      for (int i = 0; i < tile.pixels; ++i) {
+        const float* __restrict hidden1 = tile.hidden1 + i * width1;
+        const float* __restrict row = grad1 + i * width1;
+        T* __restrict out = grad_hidden + (start + i) * width1;
 #pragma omp simd
-      for (int c = 0; c < width1; ++c) {
-        const float grad = relu_gradient(row[c], hidden1[c]);
-        bias[c] += grad;
-        out[c] = narrow<T>(grad);
+        for (int c = 0; c < width1; ++c) {
+          const float grad = relu_gradient(row[c], hidden1[c]);
+          bias[c] += grad;
+          out[c] = narrow<T>(grad);
+        }
       }
-    }
-    float* __restrict rest = weight2 + width2 * width1;
-    for (int i = 0; i < size - width2 * width1; ++i) rest[i] = float(tile.sums[i]);
+      float* __restrict rest = weight2 + width2 * width1;
+      for (int i = 0; i < size - width2 * width1; ++i) rest[i] = float(tile.sums[i]);
+    });
   });
 }
 
-template <typename T>
-static void downsample_of(const Downsample& args, int threads) {
-  const T* grad = static_cast<const T*>(args.grad);
-  T* out = static_cast<T*>(args.out);
-  const int channels = args.channels, height = args.height, width = args.width, rows = args.rows,
-            columns = args.columns;
-  constexpr int kGroup = 64;  // channels at a time
-  parallel_for(args.batch * rows, 1, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t index = begin; index < end; ++index) {
+static void downsample(const Downsample& args, int threads) {
+  with_narrow_dtype(args.dtype, [&](auto type) {
+    using T = decltype(type);
+    const T* grad = static_cast<const T*>(args.grad);
+    T* out = static_cast<T*>(args.out);
+    const int channels = args.channels, height = args.height, width = args.width, rows = args.rows,
+              columns = args.columns;
+    constexpr int kGroup = 64;  // channels at a time
+    parallel_each(args.batch * rows, 1, threads, [&](int64_t index) {
       const int row = int(index % rows);
       const T* image = grad + index / rows * height * width * channels;
-      const Reach down = bilinear_reach(row, rows, height);
+      const Span down = bilinear_reach(row, rows, height);
       for (int column = 0; column < columns; ++column) {
-        const Reach across = bilinear_reach(column, columns, width);
+        const Span across = bilinear_reach(column, columns, width);
         T* target = out + (index * columns + column) * channels;
         for (int start = 0; start < channels; start += kGroup) {
           const int count = smaller(kGroup, channels - start);
@@ -283,20 +276,8 @@ static void downsample_of(const Downsample& args, int threads) {
           for (int c = 0; c < count; ++c) target[start + c] = narrow<T>(sum[c]);
         }
       }
-    }
+    });
   });
-}
-
-static void forward(const Forward& args, int threads) {
-  with_narrow_dtype(args.dtype, [&](auto type) { forward_of<decltype(type)>(args, threads); });
-}
-
-static void backward(const Backward& args, int threads) {
-  with_narrow_dtype(args.dtype, [&](auto type) { backward_of<decltype(type)>(args, threads); });
-}
-
-static void downsample(const Downsample& args, int threads) {
-  with_narrow_dtype(args.dtype, [&](auto type) { downsample_of<decltype(type)>(args, threads); });
 }
 
 const HeadKernels head{forward, backward, downsample};

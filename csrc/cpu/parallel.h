@@ -43,4 +43,12 @@ static void parallel_for(int64_t count, int64_t grain, int threads, const Body& 
     if (failures[p]) std::rethrow_exception(failures[p]);
 }
 
+// The same, item by item: calls body(item) for every item of [0, count).
+template <typename Body>
+static void parallel_each(int64_t count, int64_t grain, int threads, const Body& body) {
+  parallel_for(count, grain, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) body(item);
+  });
+}
+
 }  // namespace dkpnet::cpu

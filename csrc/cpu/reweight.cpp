@@ -15,49 +15,47 @@ constexpr int64_t kChannels = 512;  // channels_last: channels summed side by si
 
 static int64_t per_item(int64_t elements) { return elements > 0 ? (kGrain + elements - 1) / elements : 1; }
 
-template <typename T>
-static void forward_of(const rw::Forward& args, int threads) {
-  const T *x = static_cast<const T*>(args.x), *attention = static_cast<const T*>(args.attention);
-  T* out = static_cast<T*>(args.out);
-  const int64_t batch = args.batch, channels = args.channels, pixels = args.pixels;
-  prefer_huge_pages(out, batch * channels * pixels * int64_t(sizeof(T)));
-  if (args.channels_last) {
-    parallel_for(batch * pixels, per_item(channels), threads, [=](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
+static void forward(const rw::Forward& args, int threads) {
+  with_dtype(args.dtype, [&](auto type) {
+    using T = decltype(type);
+    const T *x = static_cast<const T*>(args.x), *attention = static_cast<const T*>(args.attention);
+    T* out = static_cast<T*>(args.out);
+    const int64_t batch = args.batch, channels = args.channels, pixels = args.pixels;
+    prefer_huge_pages(out, batch * channels * pixels * int64_t(sizeof(T)));
+    if (args.channels_last) {
+      parallel_each(batch * pixels, per_item(channels), threads, [=](int64_t row) {
         const T* y = attention + row / pixels * channels;
         const T* from = x + row * channels;
         T* to = out + row * channels;
 #pragma omp simd
         for (int64_t c = 0; c < channels; ++c) to[c] = rw::scaled(from[c], widen(y[c]));
-      }
-    });
-  } else {
-    parallel_for(batch * channels, per_item(pixels), threads, [=](int64_t begin, int64_t end) {
-      for (int64_t plane = begin; plane < end; ++plane) {
+      });
+    } else {
+      parallel_each(batch * channels, per_item(pixels), threads, [=](int64_t plane) {
         const wide_t<T> y = widen(attention[plane]);
         const T* from = x + plane * pixels;
         T* to = out + plane * pixels;
 #pragma omp simd
         for (int64_t i = 0; i < pixels; ++i) to[i] = rw::scaled(from[i], y);
-      }
-    });
-  }
+      });
+    }
+  });
 }
 
-template <typename T>
-static void backward_of(const rw::Backward& args, int threads) {
-  using W = wide_t<T>;
-  const T *grad = static_cast<const T*>(args.grad), *x = static_cast<const T*>(args.x);
-  const T* attention = static_cast<const T*>(args.attention);
-  T *dx = static_cast<T*>(args.dx), *dattention = static_cast<T*>(args.dattention);
-  const int64_t batch = args.batch, channels = args.channels, pixels = args.pixels;
-  prefer_huge_pages(dx, batch * channels * pixels * int64_t(sizeof(T)));
-  if (args.channels_last) {
-    int64_t most = kChannels;  // fewer where threads would have nothing to do: the sums stay the same
-    while (most > 64 && batch * ((channels + most - 1) / most) < threads) most /= 2;
-    const int64_t groups = (channels + most - 1) / most;
-    parallel_for(batch * groups, per_item(most * pixels), threads, [=](int64_t begin, int64_t end) {
-      for (int64_t item = begin; item < end; ++item) {
+static void backward(const rw::Backward& args, int threads) {
+  with_dtype(args.dtype, [&](auto type) {
+    using T = decltype(type);
+    using W = wide_t<T>;
+    const T *grad = static_cast<const T*>(args.grad), *x = static_cast<const T*>(args.x);
+    const T* attention = static_cast<const T*>(args.attention);
+    T *dx = static_cast<T*>(args.dx), *dattention = static_cast<T*>(args.dattention);
+    const int64_t batch = args.batch, channels = args.channels, pixels = args.pixels;
+    prefer_huge_pages(dx, batch * channels * pixels * int64_t(sizeof(T)));
+    if (args.channels_last) {
+      int64_t most = kChannels;  // fewer where threads would have nothing to do: the sums stay the same
+      while (most > 64 && batch * ((channels + most - 1) / most) < threads) most /= 2;
+      const int64_t groups = (channels + most - 1) / most;
+      parallel_each(batch * groups, per_item(most * pixels), threads, [=](int64_t item) {
         const int64_t b = item / groups, first = item % groups * most;
         const int64_t width = channels - first < most ? channels - first : most;
         const T* y = attention + b * channels + first;
@@ -75,11 +73,9 @@ static void backward_of(const rw::Backward& args, int threads) {
           }
         }
         for (int64_t c = 0; c < width; ++c) dattention[b * channels + first + c] = narrow<T>(W(total[c]));
-      }
-    });
-  } else {
-    parallel_for(batch * channels, per_item(pixels), threads, [=](int64_t begin, int64_t end) {
-      for (int64_t plane = begin; plane < end; ++plane) {
+      });
+    } else {
+      parallel_each(batch * channels, per_item(pixels), threads, [=](int64_t plane) {
         const W y = widen(attention[plane]);
         const T *g = grad + plane * pixels, *from = x + plane * pixels;
         T* to = dx + plane * pixels;
@@ -95,17 +91,9 @@ static void backward_of(const rw::Backward& args, int threads) {
           total += partial;
         }
         dattention[plane] = narrow<T>(W(total));
-      }
-    });
-  }
-}
-
-static void forward(const rw::Forward& args, int threads) {
-  with_dtype(args.dtype, [&](auto type) { forward_of<decltype(type)>(args, threads); });
-}
-
-static void backward(const rw::Backward& args, int threads) {
-  with_dtype(args.dtype, [&](auto type) { backward_of<decltype(type)>(args, threads); });
+      });
+    }
+  });
 }
 
 const ReweightKernels reweight{forward, backward};

@@ -169,14 +169,12 @@ static void forward(const Forward& args, int threads) {
   float* u = across + args.num_points * shape.columns;
   int32_t* windows = reinterpret_cast<int32_t*>(u + args.num_points);
   int32_t* starts = windows + args.num_points;
-  parallel_for(args.batch, 1, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t image = begin; image < end; ++image) {
-      float* own = maps + 3 * image * cells;
-      const int64_t first = args.offsets[image];
-      one_image(args, shape, image,
-                {own, own + cells, own + 2 * cells, down + first * shape.rows, across + first * shape.columns,
-                 u + first, windows + first, starts + image * (args.height + 1)});
-    }
+  parallel_each(args.batch, 1, threads, [&](int64_t image) {
+    float* own = maps + 3 * image * cells;
+    const int64_t first = args.offsets[image];
+    one_image(args, shape, image,
+              {own, own + cells, own + 2 * cells, down + first * shape.rows, across + first * shape.columns, u + first,
+               windows + first, starts + image * (args.height + 1)});
   });
 }
 

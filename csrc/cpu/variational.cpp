@@ -87,12 +87,8 @@ static void select(const va::Forward& args, int64_t b, int64_t* selected) {
     W best = 0;
     selected[c] = 0;
     for (int64_t i = 0; i < args.subs && args.subs > 1; ++i) {
-      W score = dot(mu, centers + (c * args.subs + i) * args.dim, args.dim);
-      if (args.dropout > 0) {
-        const int64_t element = ((args.batch_offset + b) * args.domains + c) * args.subs + i;
-        score = va::dropped(score, static_cast<uint64_t>(*args.seed), static_cast<uint64_t>(element), threshold,
-                            W(1.0 - args.dropout));
-      }
+      const W agreement = dot(mu, centers + (c * args.subs + i) * args.dim, args.dim);
+      const W score = va::dropped(args, b, c, i, threshold, agreement);
       if (i == 0 || score > best) {
         best = score;
         selected[c] = i;
@@ -251,21 +247,16 @@ static void backward_center(const va::Backward& args, int64_t c, int64_t i) {
 static void forward(const va::Forward& args, int threads) {
   with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
-    parallel_for(args.batch, images_per_thread(args), threads, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) forward_image<T>(args, b);
-    });
+    parallel_each(args.batch, images_per_thread(args), threads, [&](int64_t b) { forward_image<T>(args, b); });
   });
 }
 
 static void backward(const va::Backward& args, int threads) {
   with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
-    parallel_for(args.batch, images_per_thread(args), threads, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) backward_image<T>(args, b);
-    });
-    parallel_for(args.domains * args.subs, centers_per_thread(args), threads, [&](int64_t begin, int64_t end) {
-      for (int64_t item = begin; item < end; ++item) backward_center<T>(args, item / args.subs, item % args.subs);
-    });
+    parallel_each(args.batch, images_per_thread(args), threads, [&](int64_t b) { backward_image<T>(args, b); });
+    parallel_each(args.domains * args.subs, centers_per_thread(args), threads,
+                  [&](int64_t item) { backward_center<T>(args, item / args.subs, item % args.subs); });
   });
 }
 

@@ -1,8 +1,8 @@
 // Bayesian loss on the GPU: one launch, a block per image, three passes. First a thread takes a cell and loops over
 // the heads, then a warp takes a head and loops over the cells, then a thread takes a cell again. No array of heads x
 // cells is stored, and every sum has one order. Distances are in double, because their squares nearly cancel.
-#include "cuda/bayesian.h"
 #include "cuda/reduce.cuh"
+#include "math/bayesian.h"
 
 namespace dkpnet::cuda {
 namespace {

@@ -1,8 +1,8 @@
 // Density targets on the GPU, one launch. A block computes a tile of output cells and loops over the heads of its image
 // in order. So every cell is a sum in a fixed order (the same bits in every run) and written once: nothing has to be
 // zeroed, and there are no atomics.
-#include "cuda/density.h"
 #include "cuda/reduce.cuh"
+#include "math/density.h"
 
 namespace dkpnet::cuda {
 namespace {
@@ -17,14 +17,14 @@ constexpr int kGroup = 64;  // heads whose shares are in shared memory at a time
 
 struct Head {
   int x, y, radius;
-  StampWeight weight;
+  float scale;
 };
 
 // Share of a head's mass in one cell along one axis. All lanes of a warp call it for the same head and axis.
 __device__ float axis_share(int center, const Head& head, int length, int stride, int cell, int lane) {
   const Span stamp = stamp_span(center, head.radius, length);
-  const float mass = warp_sum(span_mass({stamp.begin + lane, stamp.end}, 32, center, head.weight));
-  return span_mass(cell_span(stamp, cell, stride), 1, center, head.weight) / mass;
+  const float mass = warp_sum(span_mass({stamp.begin + lane, stamp.end}, 32, center, head.scale));
+  return span_mass(cell_span(stamp, cell, stride), 1, center, head.scale) / mass;
 }
 
 __global__ void __launch_bounds__(kThreads) density_kernel(Forward args, int tiles_down, int tiles_across) {
@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kThreads) density_kernel(Forward args, int til
         pixel_of(args.points[2 * index + 1], args.height, head.y)) {
       const float sigma = args.sigmas ? args.sigmas[index] : args.sigma;
       head.radius = stamp_radius(sigma, args.truncate, limit);
-      head.weight = stamp_weight(sigma, head.radius);
+      head.scale = stamp_scale(sigma, head.radius);
       touches = head.x + head.radius >= column0 * stride && head.x - head.radius < (column0 + kTileColumns) * stride &&
                 head.y + head.radius >= row0 * stride && head.y - head.radius < (row0 + kTileRows) * stride;
     }

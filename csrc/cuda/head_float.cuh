@@ -7,13 +7,17 @@
 namespace dkpnet::cuda {
 namespace {
 
-struct Eight {
-  float value[8];
-};
-
-__device__ __forceinline__ Eight load_eight(const float* from) {
+// sum[c][i] += weight(c) * from[i]
+template <int Channels, typename Weight>
+__device__ __forceinline__ void add_products(float (&sum)[Channels][8], const float* from, const Weight& weight) {
   const float4 a = reinterpret_cast<const float4*>(from)[0], b = reinterpret_cast<const float4*>(from)[1];
-  return Eight{{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
+  const float values[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+  for (int c = 0; c < Channels; ++c) {
+    const float by = weight(c);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum[c][i] += values[i] * by;
+  }
 }
 
 __device__ __forceinline__ void store_eight(float* to, const float (&from)[8]) {
@@ -27,7 +31,6 @@ struct FloatTile {
   static constexpr int kDepth = 32;             // channels of the fine branch at a time
   static constexpr int kPitch = kPixels + 4;    // of shared rows of pixels, still 16-byte aligned
   static constexpr int kPitch2 = kHidden2 + 1;  // odd: lanes that read one column of many rows use different banks
-  static constexpr int kSums = 2 * kHidden2 + kHidden1 + 1;  // of a part: bias2 | weight3 | bias | bias3
   static constexpr bool kBackward = Backward;
   using Type = float;
 
@@ -48,9 +51,6 @@ struct FloatTile {
   float weight3[2];
   // Of rows ty * 4 + r and columns tx + 16 c of weight2, and of the thread's own channels.
   float weight2_sum[4][4] = {}, bias2_sum[2] = {}, weight3_sum[2] = {}, bias_sum[4] = {}, bias3_sum = 0.0f;
-
-  __device__ __forceinline__ FloatTile(const Problem& all, Shared& memory, int64_t of, int)
-      : problem(all), shared(memory), image(of) {}
 
   // A tile begins with a barrier before these are read.
   __device__ __forceinline__ void load_weights() {
@@ -74,7 +74,7 @@ struct FloatTile {
   }
 
   // hidden += fine_weight^T fine
-  __device__ __forceinline__ void multiply_fine(int first) {
+  __device__ __forceinline__ void multiply_fine(int first, bool) {
     float* fine = shared.hidden1;                           // [channel][pixel]
     float* fine_weight = shared.hidden1 + kDepth * kPitch;  // [channel][hidden1]
     const float* source = static_cast<const float*>(problem.fine) + image * problem.fine_batch;
@@ -93,13 +93,9 @@ struct FloatTile {
         fine_weight[i] = source_weight[start * kHidden1 + i];
       __syncthreads();
       for (int k = 0; k < depth; ++k) {
-        const Eight a = load_eight(fine + k * kPitch + 8 * ty);
         const float4 b = *reinterpret_cast<const float4*>(fine_weight + k * kHidden1 + 4 * tx);
         const float weights[4] = {b.x, b.y, b.z, b.w};
-#pragma unroll
-        for (int c = 0; c < 4; ++c)
-#pragma unroll
-          for (int i = 0; i < 8; ++i) hidden[c][i] += weights[c] * a.value[i];
+        add_products(hidden, fine + k * kPitch + 8 * ty, [&](int c) { return weights[c]; });
       }
     }
   }
@@ -119,15 +115,9 @@ struct FloatTile {
 #pragma unroll
       for (int i = 0; i < 8; ++i) hidden2[c][i] = bias2;
     }
-    for (int k = 0; k < kHidden1; ++k) {
-      const Eight a = load_eight(shared.hidden1 + k * kPitch + 8 * ty);
-#pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        const float weight = shared.weight2[k * kPitch2 + 2 * tx + c];
-#pragma unroll
-        for (int i = 0; i < 8; ++i) hidden2[c][i] += weight * a.value[i];
-      }
-    }
+    for (int k = 0; k < kHidden1; ++k)
+      add_products(hidden2, shared.hidden1 + k * kPitch + 8 * ty,
+                   [&](int c) { return shared.weight2[k * kPitch2 + 2 * tx + c]; });
   }
 
   __device__ __forceinline__ void store_density(float* density, int first) {
@@ -138,12 +128,6 @@ struct FloatTile {
       const int pixel = first + 8 * ty + i;
       if (tx == i && pixel < pixels) density[image * pixels + pixel] = sum + problem.bias3[0];
     }
-  }
-
-  __device__ __forceinline__ void backward(const float* grad_density, float* grad_hidden, int first) {
-    backward_hidden2(grad_density, first);
-    backward_hidden1(grad_hidden, first);
-    add_weight2_gradient();
   }
 
   // grad2 = the gradient at hidden2 before its ReLU; bias2's, weight3's and bias3's gradients are sums of it.
@@ -173,15 +157,9 @@ struct FloatTile {
   // grad_hidden = ReLU'(hidden1) * (gradient at hidden2) weight2, and its sum, bias' gradient.
   __device__ __forceinline__ void backward_hidden1(float* grad_hidden, int first) {
     float grad[4][8] = {};
-    for (int k = 0; k < kHidden2; ++k) {
-      const Eight a = load_eight(shared.grad2 + k * kPitch + 8 * ty);
-#pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        const float weight = shared.weight2[(4 * tx + c) * kPitch2 + k];
-#pragma unroll
-        for (int i = 0; i < 8; ++i) grad[c][i] += weight * a.value[i];
-      }
-    }
+    for (int k = 0; k < kHidden2; ++k)
+      add_products(grad, shared.grad2 + k * kPitch + 8 * ty,
+                   [&](int c) { return shared.weight2[(4 * tx + c) * kPitch2 + k]; });
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
 #pragma unroll
@@ -213,7 +191,8 @@ struct FloatTile {
     }
   }
 
-  __device__ __forceinline__ void store_partials(float* partial) {
+  // Returns the other sums of each of the eight rows of threads.
+  __device__ __forceinline__ const float* store_weight2_gradient(float* partial) {
 #pragma unroll
     for (int r = 0; r < 4; ++r)
 #pragma unroll
@@ -226,11 +205,7 @@ struct FloatTile {
     for (int c = 0; c < 4; ++c) mine[2 * kHidden2 + 4 * tx + c] = bias_sum[c];
     if (tx == 0) mine[kSums - 1] = bias3_sum;
     __syncthreads();
-    for (int i = threadIdx.x; i < kSums; i += kThreads) {
-      float sum = 0.0f;
-      for (int y = 0; y < kThreads / 16; ++y) sum += shared.hidden1[y * kSums + i];
-      partial[kHidden2 * kHidden1 + i] = sum;
-    }
+    return shared.hidden1;
   }
 };
 

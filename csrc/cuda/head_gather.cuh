@@ -1,16 +1,37 @@
 // The sources of a pixel in the coarser products: the taps of bilinear upsampling.
 #pragma once
 
-#include "cuda/head.h"
 #include "cuda/runtime.h"
+#include "math/head.h"
+
+#ifdef __CUDACC__
+#include "cuda/mma.h"
+#endif
 
 namespace dkpnet::cuda {
 namespace {
 
 using namespace dkpnet::head;
 
-constexpr int kHidden1 = 64, kHidden2 = 32;  // the only widths that are compiled
+constexpr int kHidden1 = 64, kHidden2 = 32;         // the only widths that are compiled
+constexpr int kSums = 2 * kHidden2 + kHidden1 + 1;  // of a part: bias2 | weight3 | bias | bias3
 constexpr unsigned kAll = 0xffffffffu;
+
+// Calls body(i, value) for each of the values that 16 bytes hold.
+template <typename T, typename Body>
+__device__ __forceinline__ void for_each_value(const uint4& vector, const Body& body) {
+  const uint32_t words[4] = {vector.x, vector.y, vector.z, vector.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == 4) {
+      body(i, __uint_as_float(words[i]));
+    } else {
+      const float2 pair = unpack<T>(words[i]);
+      body(2 * i, pair.x);
+      body(2 * i + 1, pair.y);
+    }
+  }
+}
 
 // The taps of one pixel in one product. A row is hidden1 channels of one source pixel, counted within the image.
 struct Taps {

@@ -8,10 +8,6 @@
 
 #include "cuda/head_gather.cuh"
 
-#ifdef __CUDACC__
-#include "cuda/mma.h"
-#endif
-
 namespace dkpnet::cuda {
 namespace {
 
@@ -47,7 +43,6 @@ struct TensorTile {
   static constexpr int kPitch2 = kHidden2 + 8;
   static constexpr int kPitchPixels = kPixels + 8;
   static constexpr int kFine = kPixels * kPitch1 > kDepth* kPitchPixels ? kPixels * kPitch1 : kDepth * kPitchPixels;
-  static constexpr int kSums = 2 * kHidden2 + kHidden1 + 1;  // of a part: bias2 | weight3 | bias | bias3
   static constexpr bool kBackward = Backward;
   using Type = T;
 
@@ -63,7 +58,6 @@ struct TensorTile {
   const Problem& problem;
   Shared& shared;
   const int64_t image;
-  const int begin;  // of the part
   const int pixels = problem.height * problem.width;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const int row8 = lane % 8, low = lane / 8 % 2 * 8, high = lane / 16 * 8;  // of load_matrices' addresses
@@ -72,9 +66,6 @@ struct TensorTile {
   float hidden2[4][4];     // C fragments of hidden2 before its ReLU
   uint32_t left[2][4];     // gradient at hidden2 before its ReLU as A fragments
   float weight2_sum[2][4] = {};
-
-  __device__ __forceinline__ TensorTile(const Problem& all, Shared& memory, int64_t of, int start)
-      : problem(all), shared(memory), image(of), begin(start) {}
 
   __device__ __forceinline__ void load_weights() {
     for (int i = threadIdx.x; i < kHidden2 * kHidden1; i += kThreads)
@@ -102,14 +93,8 @@ struct TensorTile {
     gather<T, 2>(problem, image, first + warp * 16, at, [&](int half, const T* row, float weight) {
 #pragma unroll
       for (int side = 0; side < 2; ++side) {
-        const uint4 value = *reinterpret_cast<const uint4*>(row + 32 * side + 8 * t);
-        const uint32_t words[4] = {value.x, value.y, value.z, value.w};
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float2 pair = unpack<T>(words[i]);
-          hidden[4 * side + i][2 * half] += weight * pair.x;
-          hidden[4 * side + i][2 * half + 1] += weight * pair.y;
-        }
+        for_each_value<T>(*reinterpret_cast<const uint4*>(row + 32 * side + 8 * t),
+                          [&](int i, float value) { hidden[4 * side + i / 2][2 * half + i % 2] += weight * value; });
       }
     });
   }
@@ -150,8 +135,8 @@ struct TensorTile {
     }
   }
 
-  // hidden += fine_weight^T fine
-  __device__ __forceinline__ void multiply_fine(int first) {
+  // hidden += fine_weight^T fine; `fresh`: the part's first tile, before which nothing is staged.
+  __device__ __forceinline__ void multiply_fine(int first, bool fresh) {
     const bool channels_last = problem.fine_channel == 1;
     const T* source = static_cast<const T*>(problem.fine) + image * problem.fine_batch;
     for (int start = 0; start < problem.channels; start += kDepth) {
@@ -164,7 +149,7 @@ struct TensorTile {
       else
         stage(kPitchPixels, source + start * problem.fine_channel + first, problem.fine_channel, depth, kPixels, valid,
               pixels - first);
-      if (first == begin || problem.channels > kDepth) stage_weights(start, valid, depth);
+      if (fresh || problem.channels > kDepth) stage_weights(start, valid, depth);
       __syncthreads();
       for (int k = 0; k < depth; k += 16) {
         uint32_t a[4], b[4];
@@ -218,12 +203,6 @@ struct TensorTile {
     const int pixel = pixel_of(first, t);
     if (t < 2 && pixel < pixels)
       density[image * pixels + pixel] = narrow<T>((t == 0 ? sum[0] : sum[1]) + problem.bias3[0]);
-  }
-
-  __device__ __forceinline__ void backward(const T* grad_density, T* grad_hidden, int first) {
-    backward_hidden2(grad_density, first);
-    backward_hidden1(grad_hidden, first);
-    add_weight2_gradient();
   }
 
   // The gradient at hidden2 before its ReLU, and the sums of it that are bias2's, weight3's and bias3's gradients.
@@ -327,18 +306,14 @@ struct TensorTile {
     }
   }
 
-  // The barriers of the last tile order the warps' sums before this.
-  __device__ __forceinline__ void store_partials(float* partial) {
+  // Returns the other sums of each of the eight warps; the barriers of the last tile order them before this.
+  __device__ __forceinline__ const float* store_weight2_gradient(float* partial) {
 #pragma unroll
     for (int m = 0; m < 2; ++m)
 #pragma unroll
       for (int i = 0; i < 4; ++i)
         partial[(m * 16 + g + i / 2 * 8) * kHidden1 + channel_of(warp) + i % 2] = weight2_sum[m][i];
-    for (int i = threadIdx.x; i < kSums; i += kThreads) {
-      float sum = 0.0f;
-      for (int w = 0; w < kWarps; ++w) sum += shared.sums[w * kSums + i];
-      partial[kHidden2 * kHidden1 + i] = sum;
-    }
+    return shared.sums;
   }
 };
 

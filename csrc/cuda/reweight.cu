@@ -1,6 +1,6 @@
 // reweight on the GPU: 16-byte accesses wherever the arrays are 16-byte aligned, single elements elsewhere.
 #include "cuda/reduce.cuh"
-#include "cuda/reweight.h"
+#include "math/reweight.h"
 
 namespace dkpnet::cuda {
 
@@ -81,10 +81,11 @@ __global__ void __launch_bounds__(kThreads, 2)
     int64_t head = (begin + V - 1) / V * V;
     head = head < end ? head : end;
     const int64_t tail = head + (end - head) / V * V;
-    for (int64_t e = begin + t; e < head; e += team) {
+    const auto single = [&](int64_t e) {
       dx[e] = rw::scaled(grad[e], y);
       sum += rw::share(grad[e], x[e]);
-    }
+    };
+    for (int64_t e = begin + t; e < head; e += team) single(e);
     for (int64_t e = head + int64_t(t) * V; e < tail; e += int64_t(team) * V) {
       const Pack<T, V> g = *reinterpret_cast<const Pack<T, V>*>(grad + e);
       const Pack<T, V> in = *reinterpret_cast<const Pack<T, V>*>(x + e);
@@ -96,10 +97,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       }
       store(dx + e, result);
     }
-    for (int64_t e = tail + t; e < end; e += team) {
-      dx[e] = rw::scaled(grad[e], y);
-      sum += rw::share(grad[e], x[e]);
-    }
+    for (int64_t e = tail + t; e < end; e += team) single(e);
   }
   sum = WARPS == 1 ? warp_sum(sum) : block_sum(sum, partial);
   if (plane < planes && t == 0) dattention[plane] = narrow<T>(sum);
@@ -168,50 +166,52 @@ static unsigned blocks(int64_t items, int64_t per_block) {
 }
 
 template <typename... Pointers>
-static bool aligned(const Pointers*... pointers) {
+static bool aligned(Pointers... pointers) {
   return ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
 }
 
 template <typename T, int V, typename Index>
-static void launch_forward(const T* x, const T* attention, T* out, int64_t total, int64_t channels, int64_t pixels,
-                           bool channels_last, cudaStream_t stream) {
+static void launch_forward(const rw::Forward& args, int64_t total, cudaStream_t stream) {
+  const T *x = static_cast<const T*>(args.x), *attention = static_cast<const T*>(args.attention);
+  T* out = static_cast<T*>(args.out);
   const unsigned grid = blocks(total, int64_t(kThreads) * V);
-  if (channels_last)
-    scale_rows_kernel<T, V, Index>
-        <<<grid, kThreads, 0, stream>>>(x, attention, out, Index(total), Index(channels), Index(pixels));
+  const Index count = Index(total), channels = Index(args.channels), pixels = Index(args.pixels);
+  if (args.channels_last)
+    scale_rows_kernel<T, V, Index><<<grid, kThreads, 0, stream>>>(x, attention, out, count, channels, pixels);
   else
-    scale_planes_kernel<T, V, Index><<<grid, kThreads, 0, stream>>>(x, attention, out, Index(total), Index(pixels));
+    scale_planes_kernel<T, V, Index><<<grid, kThreads, 0, stream>>>(x, attention, out, count, pixels);
 }
 
 int reweight_forward(const rw::Forward& args, void* stream) {
-  const int64_t channels = args.channels, pixels = args.pixels, total = args.batch * channels * pixels;
-  const bool channels_last = args.channels_last;
+  const int64_t total = args.batch * args.channels * args.pixels;
   if (total == 0) return 0;
   with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
     constexpr int V = kVector<T>;
-    const T *from = static_cast<const T*>(args.x), *y = static_cast<const T*>(args.attention);
-    T* to = static_cast<T*>(args.out);
     const auto s = static_cast<cudaStream_t>(stream);
-    const bool vectors = aligned(from, to) && (channels_last ? channels % V == 0 && aligned(y) : pixels >= V);
+    const bool vectors = aligned(args.x, args.out) &&
+                         (args.channels_last ? args.channels % V == 0 && aligned(args.attention) : args.pixels >= V);
     const bool small = total < (int64_t(1) << 31);  // then 32-bit divisions suffice
     if (vectors && small)
-      launch_forward<T, V, uint32_t>(from, y, to, total, channels, pixels, channels_last, s);
+      launch_forward<T, V, uint32_t>(args, total, s);
     else if (vectors)
-      launch_forward<T, V, int64_t>(from, y, to, total, channels, pixels, channels_last, s);
+      launch_forward<T, V, int64_t>(args, total, s);
     else
-      launch_forward<T, 1, int64_t>(from, y, to, total, channels, pixels, channels_last, s);
+      launch_forward<T, 1, int64_t>(args, total, s);
   });
-  return static_cast<int>(cudaGetLastError());
+  return cudaGetLastError();
 }
 
 template <typename T, int V>
-static void launch_backward(const T* grad, const T* x, const T* attention, T* dx, T* dattention, wide_t<T>* workspace,
-                            int64_t batch, int64_t channels, int64_t pixels, bool channels_last, cudaStream_t stream) {
-  const int64_t planes = batch * channels;
-  if (channels_last) {
+static void launch_backward(const rw::Backward& args, cudaStream_t stream) {
+  const T *grad = static_cast<const T*>(args.grad), *x = static_cast<const T*>(args.x);
+  const T* attention = static_cast<const T*>(args.attention);
+  T *dx = static_cast<T*>(args.dx), *dattention = static_cast<T*>(args.dattention);
+  const int64_t channels = args.channels, pixels = args.pixels, planes = args.batch * channels;
+  if (args.channels_last) {
+    auto* workspace = static_cast<wide_t<T>*>(args.workspace);
     const int64_t splits = rw::splits(pixels);
-    const unsigned grid = static_cast<unsigned>(batch * splits) * blocks(channels, kLanes * V);
+    const unsigned grid = static_cast<unsigned>(args.batch * splits) * blocks(channels, kLanes * V);
     backward_rows_kernel<T, V>
         <<<grid, kThreads, 0, stream>>>(grad, x, attention, dx, workspace, channels, pixels, splits);
     sum_splits_kernel<T>
@@ -226,24 +226,16 @@ static void launch_backward(const T* grad, const T* x, const T* attention, T* dx
 }
 
 int reweight_backward(const rw::Backward& args, void* stream) {
-  const int64_t batch = args.batch, channels = args.channels, pixels = args.pixels;
-  const bool channels_last = args.channels_last;
-  if (batch * channels == 0) return 0;
+  if (args.batch * args.channels == 0) return 0;
   with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
     constexpr int V = kVector<T>;
-    const T *g = static_cast<const T*>(args.grad), *from = static_cast<const T*>(args.x);
-    const T* y = static_cast<const T*>(args.attention);
-    T *to = static_cast<T*>(args.dx), *dy = static_cast<T*>(args.dattention);
-    auto* sums = static_cast<wide_t<T>*>(args.workspace);
-    const auto s = static_cast<cudaStream_t>(stream);
-    const bool vectors = aligned(g, from, to) && (!channels_last || (channels % V == 0 && aligned(y)));
-    if (vectors)
-      launch_backward<T, V>(g, from, y, to, dy, sums, batch, channels, pixels, channels_last, s);
-    else
-      launch_backward<T, 1>(g, from, y, to, dy, sums, batch, channels, pixels, channels_last, s);
+    const bool vectors = aligned(args.grad, args.x, args.dx) &&
+                         (!args.channels_last || (args.channels % V == 0 && aligned(args.attention)));
+    const auto launch = vectors ? launch_backward<T, V> : launch_backward<T, 1>;
+    launch(args, static_cast<cudaStream_t>(stream));
   });
-  return static_cast<int>(cudaGetLastError());
+  return cudaGetLastError();
 }
 
 #endif  // __CUDACC__

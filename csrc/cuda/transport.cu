@@ -3,7 +3,7 @@
 // gather K v from their windows. Both are sums in a fixed order: no atomics, the same bits in every run. All arithmetic
 // is in double, since u and v span 32 orders of magnitude.
 #include "cuda/reduce.cuh"
-#include "cuda/transport.h"
+#include "math/transport.h"
 
 namespace dkpnet::cuda {
 namespace {

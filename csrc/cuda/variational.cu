@@ -1,7 +1,7 @@
 // variational on the GPU. Forward: one block per image. Backward: one block per image (dmu, dlogvar, and z for the
 // second kernel), then one block per centre and 32 coordinates, which sums over the images in a fixed order.
 #include "cuda/reduce.cuh"
-#include "cuda/variational.h"
+#include "math/variational.h"
 
 namespace dkpnet::cuda {
 
@@ -45,12 +45,8 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(va::Forward args, 
     if (args.subs > 1) {
       W best = 0;
       for (int i = 0; i < args.subs; ++i) {
-        W score = warp_dot(mu, centers + (c * args.subs + i) * args.dim, args.dim);
-        if (args.dropout > 0) {
-          const int64_t element = ((args.batch_offset + b) * args.domains + c) * args.subs + i;
-          score = va::dropped(score, static_cast<uint64_t>(*args.seed), static_cast<uint64_t>(element), threshold,
-                              W(1.0 - args.dropout));
-        }
+        const W agreement = warp_dot(mu, centers + (c * args.subs + i) * args.dim, args.dim);
+        const W score = va::dropped(args, b, c, i, threshold, agreement);
         if (i == 0 || score > best) {
           best = score;
           best_index = i;
@@ -204,7 +200,7 @@ int variational_forward(const va::Forward& args, void* stream) {
     forward_kernel<T><<<static_cast<unsigned>(args.batch), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
         args, static_cast<uint32_t>(args.dropout * 4294967296.0));
   });
-  return static_cast<int>(cudaGetLastError());
+  return cudaGetLastError();
 }
 
 int variational_backward(const va::Backward& args, void* stream) {
@@ -216,7 +212,7 @@ int variational_backward(const va::Backward& args, void* stream) {
     const int64_t blocks = args.domains * args.subs * ((args.dim + kLanes - 1) / kLanes);
     backward_centers_kernel<T><<<static_cast<unsigned>(blocks), kLanes * kRows, 0, s>>>(args);
   });
-  return static_cast<int>(cudaGetLastError());
+  return cudaGetLastError();
 }
 
 #endif  // __CUDACC__

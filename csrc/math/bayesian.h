@@ -48,3 +48,7 @@ DKPNET_HD double background_distance(double nearest, double reach, Form form) {
 DKPNET_HD double sign_of(double x) { return (x > 0.0) - (x < 0.0); }
 
 }  // namespace dkpnet::bayesian
+
+namespace dkpnet::cuda {  // see cuda/common.h
+int bayesian_forward(const bayesian::Forward& args, void* stream);
+}

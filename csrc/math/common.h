@@ -35,6 +35,11 @@ DKPNET_HD To bit_cast(From from) {
   return to;
 }
 
+// Positions begin ... end - 1.
+struct Span {
+  int begin, end;
+};
+
 // The type arithmetic is done in: float64 for float64, float32 for the rest.
 template <typename T>
 struct Wide {

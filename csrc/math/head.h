@@ -25,16 +25,12 @@ DKPNET_HD Tap bilinear_tap(int position, int in, int out) {
   return Tap{low, low + 1 < in ? low + 1 : in - 1, float(shifted - uint32_t(low) * step) / float(step)};
 }
 
-// The output positions [begin, end) that read source position `source` with a weight above 0, or are clamped to it.
-struct Reach {
-  int begin, end;
-};
-
-DKPNET_HD Reach bilinear_reach(int source, int in, int out) {
+// The output positions that read source position `source` with a weight above 0, or are clamped to it.
+DKPNET_HD Span bilinear_reach(int source, int in, int out) {
   // source - 1 < (position + 1/2) * in / out - 1/2 < source + 1; the first and last source also take what is clamped.
   const uint32_t first = uint32_t(out) * uint32_t(2 * source - 1), last = uint32_t(out) * uint32_t(2 * source + 3);
   const uint32_t size = uint32_t(in);
-  return Reach{
+  return Span{
       source == 0 || first < size ? 0 : int((first - size) / (2 * size)) + 1,
       source == in - 1 || (last + size - 1) / (2 * size) >= uint32_t(out) ? out : int((last + size - 1) / (2 * size))};
 }
@@ -102,3 +98,9 @@ struct Downsample {
 DKPNET_HD int gradient_size(int hidden1, int hidden2) { return hidden2 * hidden1 + 2 * hidden2 + hidden1 + 1; }
 
 }  // namespace dkpnet::head
+
+namespace dkpnet::cuda {  // see cuda/common.h
+int head_forward(const head::Forward& args, void* stream);
+int head_backward(const head::Backward& args, void* stream);
+int head_downsample(const head::Downsample& args, void* stream);
+}  // namespace dkpnet::cuda

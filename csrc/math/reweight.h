@@ -39,3 +39,8 @@ DKPNET_HD wide_t<T> share(T grad, T x) {
 }
 
 }  // namespace dkpnet::reweight
+
+namespace dkpnet::cuda {  // see cuda/common.h
+int reweight_forward(const reweight::Forward& args, void* stream);
+int reweight_backward(const reweight::Backward& args, void* stream);
+}  // namespace dkpnet::cuda

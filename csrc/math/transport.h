@@ -74,3 +74,7 @@ DKPNET_HD double factor(double coordinate, int cell, double regularisation, doub
 }
 
 }  // namespace dkpnet::transport
+
+namespace dkpnet::cuda {  // see cuda/common.h
+int transport_forward(const transport::Forward& args, void* stream);
+}

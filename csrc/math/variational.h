@@ -70,10 +70,18 @@ DKPNET_HD W lse_gradient(W a, W p, bool own) {
   return a * (own ? p - W(1) : p);
 }
 
-// A score u . mu (Eq. 8) after dropout; `element` is the index of (image, domain, sub-component).
+// The score u . mu (Eq. 8) of image b and sub-component i of domain c, after dropout.
 template <typename W>
-DKPNET_HD W dropped(W score, uint64_t seed, uint64_t element, uint32_t threshold, W keep) {
-  return kept(seed, element, threshold) ? score / keep : W(0);
+DKPNET_HD W dropped(const Forward& args, int64_t b, int64_t c, int64_t i, uint32_t threshold, W score) {
+  if (args.dropout <= 0) return score;
+  const int64_t element = ((args.batch_offset + b) * args.domains + c) * args.subs + i;
+  const bool keep = kept(static_cast<uint64_t>(*args.seed), static_cast<uint64_t>(element), threshold);
+  return keep ? score / W(1.0 - args.dropout) : W(0);
 }
 
 }  // namespace dkpnet::variational
+
+namespace dkpnet::cuda {  // see cuda/common.h
+int variational_forward(const variational::Forward& args, void* stream);
+int variational_backward(const variational::Backward& args, void* stream);
+}  // namespace dkpnet::cuda

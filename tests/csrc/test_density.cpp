@@ -30,9 +30,9 @@ void test_radius() {
   CHECK(stamp_radius(1.0f, 0.5f, 1000) == 1);
   CHECK(stamp_radius(kInfinity, 1.75f, 1000) == 1000 && stamp_radius(1e30f, 1.75f, 1000) == 1000);
   for (float point : {0.0f, -3.0f, kNaN, -kInfinity}) CHECK(stamp_radius(point, 1.75f, 1000) == 0);
-  CHECK(stamp_weight(kInfinity, 1000)(999) == 1.0f);  // flat
-  CHECK(stamp_weight(0.0f, 0)(0) == 1.0f && stamp_weight(kNaN, 0)(0) == 1.0f);
-  CHECK_NEAR(stamp_weight(4.0f, 7)(-7), exp(-49.0 / 32.0), 1e-7);
+  CHECK(stamp_weight(stamp_scale(kInfinity, 1000), 999) == 1.0f);  // flat
+  for (float sigma : {0.0f, kNaN}) CHECK(stamp_weight(stamp_scale(sigma, 0), 0) == 1.0f);
+  CHECK_NEAR(stamp_weight(stamp_scale(4.0f, 7), -7), exp(-49.0 / 32.0), 1e-7);
 }
 
 void test_spans() {
@@ -45,11 +45,11 @@ void test_spans() {
   const Span first = cell_span(middle, 10, 4), last = cell_span(middle, 14, 4), none = cell_span(middle, 15, 4);
   CHECK(first.begin == 43 && first.end == 44 && last.begin == 56 && last.end == 58 && none.begin >= none.end);
   // The lanes of a warp together take what one thread takes alone.
-  const StampWeight weight = stamp_weight(20.0f, 50);
+  const float scale = stamp_scale(20.0f, 50);
   const Span wide = stamp_span(10, 50, 100);
   float lanes = 0.0f;
-  for (int lane = 0; lane < 32; ++lane) lanes += span_mass({wide.begin + lane, wide.end}, 32, 10, weight);
-  CHECK_NEAR(lanes, span_mass(wide, 1, 10, weight), 1e-4);
+  for (int lane = 0; lane < 32; ++lane) lanes += span_mass({wide.begin + lane, wide.end}, 32, 10, scale);
+  CHECK_NEAR(lanes, span_mass(wide, 1, 10, scale), 1e-4);
 }
 
 void test_compensation() {

@@ -31,7 +31,7 @@ void check_bilinear() {
   for (const auto& size : sizes) {
     const int in = size[0], out = size[1], step = in > 1000 ? 997 : 1;
     for (int source = 0; source < in; source += step) {
-      const Reach reach = bilinear_reach(source, in, out);
+      const Span reach = bilinear_reach(source, in, out);
       CHECK(reach.begin >= 0 && reach.end <= out);
       for (int position = 0; position < out; position += step) {
         const double expected = definition(position, source, in, out);

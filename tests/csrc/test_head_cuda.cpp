@@ -22,8 +22,8 @@ void launch_emulated(const Problem& problem, const T* grad, T* density, T* grad_
   const unsigned blocks = unsigned(problem.batch * ((problem.height * problem.width + kPart - 1) / kPart));
   const T* none = nullptr;
   float* no_partials = nullptr;
-  using Forward = typename cuda::TileOf<T, false>::type;
-  using Backward = typename cuda::TileOf<T, true>::type;
+  using Forward = cuda::TileOf<T, false>;
+  using Backward = cuda::TileOf<T, true>;
   emulation::launch(blocks, Forward::kThreads, cuda::tail_kernel<Forward>, problem, none, density, no_partials);
   emulation::launch(blocks, Backward::kThreads, cuda::tail_kernel<Backward>, problem, grad, grad_hidden, partials);
 }
