@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   __shared__ typename Tile::Shared shared;
   const int pixels = problem.height * problem.width, parts = (pixels + kPart - 1) / kPart;
   const int begin = blockIdx.x % parts * kPart, end = begin + kPart < pixels ? begin + kPart : pixels;
-  Tile tile{problem, shared, blockIdx.x / parts};
+  Tile tile(problem, shared, blockIdx.x / parts);
   tile.load_weights();
   for (int first = begin; first < end; first += Tile::kPixels) {
     tile.interpolate(first);

@@ -52,6 +52,9 @@ struct FloatTile {
   // Of rows ty * 4 + r and columns tx + 16 c of weight2, and of the thread's own channels.
   float weight2_sum[4][4] = {}, bias2_sum[2] = {}, weight3_sum[2] = {}, bias_sum[4] = {}, bias3_sum = 0.0f;
 
+  __device__ __forceinline__ FloatTile(const Problem& all, Shared& memory, int64_t of)
+      : problem(all), shared(memory), image(of) {}
+
   // A tile begins with a barrier before these are read.
   __device__ __forceinline__ void load_weights() {
     for (int i = threadIdx.x; i < kHidden2 * kHidden1; i += kThreads)

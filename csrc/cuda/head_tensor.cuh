@@ -67,6 +67,9 @@ struct TensorTile {
   uint32_t left[2][4];     // gradient at hidden2 before its ReLU as A fragments
   float weight2_sum[2][4] = {};
 
+  __device__ __forceinline__ TensorTile(const Problem& all, Shared& memory, int64_t of)
+      : problem(all), shared(memory), image(of) {}
+
   __device__ __forceinline__ void load_weights() {
     for (int i = threadIdx.x; i < kHidden2 * kHidden1; i += kThreads)
       shared.weight2[position_of(i % kHidden1) * kPitch2 + i / kHidden1] = narrow<T>(problem.weight2[i]);
