@@ -29,7 +29,7 @@ class Example(NamedTuple):
     points: Tensor  # float32 [n, 2] (x, y)
     label: int
     name: str
-    side: int  # pixels, the shortest of the picture that it was cut from
+    side: float  # pixels of the crop, the shortest of the picture that it was cut from
     targets: Tensor | None = None  # float32 [n], what is expected of each point; None: 1
 
 
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     offsets: Tensor  # int64 [B + 1]: image b has points[offsets[b] : offsets[b + 1]]
     labels: Tensor  # int64 [B]
     names: list[str]
-    sides: Tensor  # float32 [B], pixels: the shortest of the picture that each was cut from
+    sides: Tensor  # float32 [B], pixels of the crop: the shortest of the picture that each was cut from
     targets: Tensor | None = None  # float32 [M], what is expected of each point; None: 1
 
 
@@ -80,12 +80,15 @@ class CrowdDataset(Dataset[Example]):
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(int(state))
             picture, targets = item.read(), None
-            if self.border == "points":
-                image, points = self.transform(picture, item.points)
+            side: float = min(picture.shape[:2])
+            if hasattr(self.transform, "placed"):
+                image, points, window = cast(Placing, self.transform).placed(picture, item.points)
+                side *= sum(window.scale) / 2  # as the points, in pixels of the crop
+                if self.border != "points":
+                    points, targets = map(torch.from_numpy, at_border(item.points, window, self.border))
             else:
-                image, _, window = cast(Placing, self.transform).placed(picture, item.points)
-                points, targets = map(torch.from_numpy, at_border(item.points, window, self.border))
-        return Example(image, points, self.labels[index], item.name, min(picture.shape[:2]), targets)
+                image, points = self.transform(picture, item.points)
+        return Example(image, points, self.labels[index], item.name, side, targets)
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -98,6 +101,6 @@ def collate(examples: Sequence[Example]) -> Batch:
         counts.cumsum(0),
         torch.tensor([example.label for example in examples]),
         [example.name for example in examples],
-        torch.tensor([float(example.side) for example in examples]),
+        torch.tensor([example.side for example in examples]),
         torch.cat(targets) if targets else None,
     )

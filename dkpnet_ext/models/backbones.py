@@ -104,6 +104,17 @@ class TimmFeatures(nn.Module):
         self.net = net
         self.reductions = tuple(net.feature_info.reduction())
         self.channels = tuple(net.feature_info.channels())
+        expected = [(c, 64 // r, 64 // r) for r, c in zip((4, 8, 16), self.channels, strict=False)]
+        try:
+            with torch.no_grad():
+                given = [tuple(f.shape[1:]) for f in net.eval()(torch.zeros(1, 3, 64, 64))]
+        except Exception as error:  # networks for one size of image, and timm's own faults
+            raise UserError(f"backbone {name}: does not take images of any size ({error})") from None
+        if given != expected:
+            raise UserError(
+                f"backbone {name}: its features for 64 x 64 pixels are {given}, not {expected}; choose another network"
+            )
+        net.train()
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """x [B, 3, H, W] -> one [B, C_j, H/r_j, W/r_j] per reduction r_j, finest first."""
@@ -139,7 +150,8 @@ def stages(backbone: Any) -> list[list[nn.Module]]:
     stem = list(parts.values())
     if isinstance(blocks, nn.Module):
         return [stem, *([block] for block in blocks.children())]
-    return [[part] for part in stem]
+    first = next((i for i, name in enumerate(parts) if name.startswith(("layer", "stage", "block"))), 1)
+    return [stem[:first], *([part] for part in stem[first:])]
 
 
 def freeze_stages(backbone: Any, count: int) -> None:
@@ -183,8 +195,11 @@ def load_backbone_weights(backbone: nn.Module, name: str, weights: str | Path) -
     target = backbone.net if isinstance(backbone, TimmFeatures) else backbone
     known = set(timm.create_model(name, pretrained=False).state_dict())
     own = target.state_dict()
+    # timm's features of some networks call "stages.0.weight" "stages_0.weight".
+    state = {k if k in own else k.replace(".", "_", 1) if k.replace(".", "_", 1) in own else k: state[k] for k in state}
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unknown = [k for k in state if k not in known]
+    # torchvision calls the layers behind a VGG's features so.
+    unknown = [k for k in state if k not in known and k not in own and not k.startswith("classifier.")]
     wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
     for problem, names in (("lacks", missing), ("has unknown", unknown), ("has other shapes for", wrong)):
         if names:
@@ -201,11 +216,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpicklable, truncated, not a checkpoint
         raise UserError(f"weights {path}: not a readable weight file ({type(error).__name__})") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"weights {path}: holds no dictionary of tensors")
-    return {k.removeprefix("module."): v for k, v in state.items()}
+    return {str(k).removeprefix("module."): v for k, v in state.items()}

@@ -131,6 +131,7 @@ class Calibration:
                 centres, whitening = (file.get_tensor(name) for name in ("centres", "whitening"))
             names, limit = tuple(values["names"]), values["limit"]
             quantiles = {int(level): dict(known) for level, known in values["quantiles"].items()}
+            pictures = dict(values["pictures"])
             count, size = centres.shape
             numbers = [q for known in quantiles.values() for q in known.values()] + [limit or 1.0]
             finite = bool(torch.isfinite(centres).all() and torch.isfinite(whitening).all())
@@ -146,7 +147,7 @@ class Calibration:
         if values.get("weights") != _weights_mark(folder):
             warnings.warn(f"{path} belongs to other weights and is not used; run evaluate --calibrate", stacklevel=3)
             return None
-        return Calibration(names, centres, whitening, limit or math.inf, quantiles, dict(values["pictures"]))
+        return Calibration(names, centres, whitening, limit or math.inf, quantiles, pictures)
 
     def card(self) -> str:
         """Markdown for the model card."""

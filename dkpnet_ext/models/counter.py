@@ -233,6 +233,7 @@ class CrowdCounter(SavedNetwork):
         """
         if self.calibration is None:
             return None
-        count = self.count(image) if count is None else count
-        with self.evaluating():
-            return self.calibration.assess(describe(self, image), count)
+        pixels = to_tensor(image)
+        count = self.count(pixels) if count is None else count
+        with self.evaluating():  # prepared, as training pictures are
+            return self.calibration.assess(describe(self, self.prepare(pixels)), count)

@@ -55,6 +55,8 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
     """Names under which the class is registered (see `registry.register`)."""
     added: ClassVar[Mapping[str, Any]] = {"link": "relu", "fold_norms": False, "neck": "paper"}
     """Constructor arguments that came after the first checkpoints, with the values of a config.json that lacks them."""
+    without_attention: ClassVar[str] = "none"
+    """What the card says of the attention of a network whose constructor takes none."""
     folded: bool = False
     """Whether `CrowdCounter.for_inference` changed the network, which config.json then no longer describes."""
     calibration: Calibration | None = None
@@ -136,7 +138,7 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
             _CARD.format(
                 kind=type(self).__name__,
                 backbone=self.backbone_name,
-                attention=self.arguments.get("attention", "none, one head per domain"),
+                attention=self.arguments.get("attention", self.without_attention),
                 parameters=sum(p.numel() for p in self.parameters()),
                 stride=self.out_stride,
                 notes=self.notes,

@@ -41,7 +41,13 @@ def locate(density: ArrayLike | Tensor, stride: int) -> tuple[np.ndarray, np.nda
     cells = np.asarray(density.detach().cpu() if isinstance(density, Tensor) else density, np.float64)
     if cells.ndim != 2 or not np.isfinite(cells).all():
         raise ValueError(f"locate: a finite density [h, w] is expected, got shape {list(cells.shape)}")
-    left = np.pad(cells.clip(min=0), 2)
+    # A head's mass is spread over pixels, not cells: cells of a pixel or two are put together (a pixel's to 8, as SFCN and
+    # DSSINet compute cells of 8 and enlarge them).
+    together = {1: 8, 2: 2, 3: 2}.get(stride, 1)
+    height, width = (-(-side // together) * together for side in cells.shape)
+    cells = np.pad(cells.clip(min=0), ((0, height - cells.shape[0]), (0, width - cells.shape[1])))
+    cells = cells.reshape(height // together, together, width // together, together).sum((1, 3))
+    left = np.pad(cells, 2)
     count = round(float(left.sum()))
     score = _scores(left)
     points, scores = np.empty((count, 2)), np.empty(count)
@@ -59,7 +65,7 @@ def locate(density: ArrayLike | Tensor, stride: int) -> tuple[np.ndarray, np.nda
         points[i] = x + dx - 1.5, y + dy - 1.5  # 2 of padding, and half a cell to its centre
         block -= taken.reshape(3, 3)
         score[y - 2 : y + 3, x - 2 : x + 3] -= (_SPREAD @ taken).reshape(5, 5)
-    return points * stride, scores
+    return points * stride * together, scores
 
 
 def to_picture(points: np.ndarray, counted: Sequence[int], size: Sequence[int]) -> np.ndarray:

@@ -28,6 +28,8 @@ class MultiBranch(CrowdCounter):
         ValueError: an argument of another type or out of its range.
     """
 
+    without_attention = "none, one head per domain"
+
     def __init__(
         self,
         backbone: str = "hrnet_w40",

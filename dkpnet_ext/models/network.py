@@ -164,7 +164,7 @@ class Network(nn.Module):
         if images.dtype == torch.uint8:
             return images.to(self.pixel_mean.dtype, copy=True).div_(255).sub_(self.pixel_mean).div_(self.pixel_std)
         _check_range(images)
-        return (images - self.pixel_mean) / self.pixel_std
+        return (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
 
     def unscale(self, output: Tensor) -> Tensor:
         """Density in heads per cell from the head's output: the link, then the scale.
@@ -199,6 +199,11 @@ class Network(nn.Module):
             batch_offset: index of the batch's first image in the global batch of all processes (for the noise).
         """
         raise NotImplementedError
+
+    @property
+    def last_layers(self) -> tuple[str, ...]:
+        """How the names of the layers in `pooling_head` begin that give the output: they belong to its link."""
+        return "conv3.", "out."
 
     @property
     def pooling_head(self) -> AttendedHead | FPNHead:

@@ -115,6 +115,12 @@ class PublishedNetwork(CrowdCounter):
         return self.network if attention == "none" else f"{self.network}-{attention}"
 
     @property
+    def last_layers(self) -> tuple[str, ...]:
+        """See `Network.last_layers`: here the last convolution; none where the backbone gives the density."""
+        names = [name for name, part in self.head.named_modules() if isinstance(part, nn.Conv2d)]
+        return tuple(f"{name}." if name else "" for name in names[-1:])
+
+    @property
     def pooling_head(self) -> Any:
         """The head: what a second stage takes over from the first, beside the backbone."""
         return self.head

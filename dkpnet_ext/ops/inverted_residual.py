@@ -14,7 +14,7 @@ both factors rounded, by the processor's dot products where it has them (AVX512_
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -102,6 +102,10 @@ class InvertedResidual:
         self._packed: dict[torch.dtype, _Packed] = {}
         self._tables: dict[torch.dtype, Tensor] = {}
         self.calls: dict[tuple, _Call] = {}  # by shape, layout and padding of features that they were checked for
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, also in other processes: the calls have addresses of this one's tensors."""
+        return self.__dict__ | {"calls": {}}
 
     @property
     def in_channels(self) -> int:

@@ -14,6 +14,8 @@ processor's dot products where it has them (AVX512_BF16), unless the result is f
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -50,6 +52,10 @@ class Projection:
         self.activation, self.dtype = activation, dtype
         self._packed: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
         self.calls: dict[tuple, _Call] = {}  # by shapes and dtypes of features that they were checked for
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, also in other processes: the calls have addresses of this one's tensors."""
+        return self.__dict__ | {"calls": {}}
 
     def packed(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Weight and bias for features of a dtype, as csrc/math/projection.h describes them. They are not expected to

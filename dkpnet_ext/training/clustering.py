@@ -50,6 +50,8 @@ def cluster_attention(
             "give the KL less weight, or lower the learning rate",
             stacklevel=2,
         )
+    if num_clusters == 1:
+        return np.zeros(count, np.int64)
     points = PCA(min(_COMPONENTS, count, vectors.shape[1]), random_state=seed).fit_transform(vectors.astype(np.float64))
     points /= max(points[:, 0].std(), 1e-12)  # attention of an early model varies little; the scale means nothing
     if method == "gmm":
@@ -60,7 +62,8 @@ def cluster_attention(
     else:
         neighbours = min(5, count - 1)
         distances, _ = NearestNeighbors(n_neighbors=neighbours + 1).fit(points).kneighbors(points)
-        labels = DBSCAN(eps=float(np.quantile(distances[:, -1], 0.75)), min_samples=neighbours).fit_predict(points)
+        radius = max(float(np.quantile(distances[:, -1], 0.75)), 1e-9)  # 0: all are the same
+        labels = DBSCAN(eps=radius, min_samples=neighbours).fit_predict(points)
         found, sizes = np.unique(labels[labels >= 0], return_counts=True)
         if len(found) < num_clusters:
             raise UserError(f"clustering: DBSCAN finds {len(found)} clusters, not {num_clusters}; use gmm or kmeans")

@@ -233,7 +233,7 @@ class Config:
             raise UserError(f"--min-side {data.min_side}: is above --max-side {data.max_side}")
         if data.ratio and not any(data.ratio):
             raise UserError(f"--ratio {_shown(data.ratio)}: at least one share must be above 0")
-        if not 0.05 <= data.scale[0] <= data.scale[1] <= 20:
+        if len(data.scale) != 2 or not 0.05 <= data.scale[0] <= data.scale[1] <= 20:
             raise UserError(
                 f"--scale {_shown(data.scale)}: give two magnifications from 0.05 to 20, the lower one first"
             )

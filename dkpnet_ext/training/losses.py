@@ -36,7 +36,7 @@ class Annotation(NamedTuple):
 
     points: Tensor  # float32 [M, 2], (x, y) in pixels, image after image
     offsets: Tensor  # int64 [B + 1]: image b has points[offsets[b] : offsets[b + 1]]
-    sides: Tensor  # float32 [B], pixels: the shortest side of the picture that a crop was cut from
+    sides: Tensor  # float32 [B], pixels of the crop: the shortest side of the picture that a crop was cut from
     size: tuple[int, int]  # (H, W) of the crops in pixels
     stride: int  # pixels per density cell
     targets: Tensor | None = None  # float32 [M], of ``bayesian``: what is expected of each point; None: 1

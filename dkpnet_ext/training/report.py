@@ -60,7 +60,8 @@ def finish(
     """
     model = load_model(best).to(fabric.device).for_inference("torch")
     tested = {d.name: d.test for d in domains if d.test}
-    shown = tested or {d.name: [item for item in data.val if item.domain == d.name] for d in domains}
+    held_out = {d.name: [item for item in data.val if item.domain == d.name] for d in domains}
+    shown = tested or {name: items for name, items in held_out.items() if items}
     counts = {name: predict_all(fabric, model, items, "fp32") for name, items in shown.items()}
     if fabric.is_global_zero:
         held = {item.name for item in data.val}
@@ -104,6 +105,8 @@ def results(rows: Mapping[str, Metrics], domains: Sequence[Domain]) -> str:
             "There are no test images (a list or folder called test). These are the validation images, which chose the "
             "model: errors on new images will be larger."
         )
+        without = [d.name for d in domains if d.name not in rows]
+        what += f" Of {', '.join(without)} no picture is held out." if without else ""
     else:
         what = "Test images:" + (f" ({', '.join(untested)} has none)" if untested else "")
     judged = [judge(rows, d.name) for d in domains if d.name + MEAN in rows]

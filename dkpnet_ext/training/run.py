@@ -250,15 +250,19 @@ def build_model(config: Config, stage: int, domains: list[str]) -> CrowdCounter:
 
 
 def start_from(model: CrowdCounter, trained: CrowdCounter) -> None:
-    """Give a model the backbone and the density head of a trained one; attention that this one has not begins without effect,
-    and the last layer of a network with another link anew, since its outputs mean something else.
+    """Give a model the backbone and the density head of a trained one; DKPNet's attention that this one has not begins without
+    effect, and the last layer of a network with another link anew, since its outputs mean something else.
 
     Raises:
         UserError: they are built otherwise.
     """
     head = trained.pooling_head.state_dict()
     if model.link != trained.link:
-        head |= {k: v for k, v in model.pooling_head.state_dict().items() if k.startswith(("conv3.", "out."))}
+        if not model.last_layers:
+            raise UserError(
+                f"weights: a {model.system} begins with one of the same link only ({trained.link}); choose its loss"
+            )
+        head |= {k: v for k, v in model.pooling_head.state_dict().items() if k.startswith(model.last_layers)}
     try:
         model.backbone.load_state_dict(trained.backbone.state_dict())
         model.pooling_head.load_state_dict(head)
