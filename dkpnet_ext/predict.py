@@ -50,7 +50,7 @@ class Arguments:
 def main() -> None:
     """Parse, count, print."""
     args = parse(Arguments, "predict", description=__doc__)
-    if not args.inputs:
+    if not args.inputs or not all(map(str, args.inputs)):  # "$FILE" of a variable that is not set
         raise UserError("nothing to count: name pictures, videos or folders")
     from .counting.ground import parse_points, read_ground
     from .counting.prediction import predict_files

@@ -57,7 +57,7 @@ def parse(arguments: list[str]) -> tuple[list[str], Arguments]:
     from .reproduction.tables import PAGES
 
     names: list[str] = []
-    preset = "small" if "--data" in arguments else "scratch"
+    preset = "small" if any(word.partition("=")[0] == "--data" for word in arguments) else "scratch"
     while arguments and not arguments[0].startswith("-"):
         word, *arguments = arguments
         if word in PRESETS:
@@ -92,6 +92,7 @@ def parse(arguments: list[str]) -> tuple[list[str], Arguments]:
     )
     if not parsed.seeds or not all(0 <= seed < 2**32 - 1 for seed in parsed.seeds):
         raise UserError("--seeds: give at least one, each from 0 to 4294967294")
+    parsed.seeds = tuple(dict.fromkeys(parsed.seeds))
     parsed.config.check()
     return list(dict.fromkeys(names)), parsed
 

@@ -26,7 +26,7 @@ from ..data.images import BadFile
 from ..data.readers import find_layout
 from ..data.readers.base import as_points, is_file, natural, read_json
 from ..data.readers.lists import beside, elsewhere, image_of, list_points
-from ..data.readers.tree import Pictures, split_of, walk_pictures
+from ..data.readers.tree import Pictures, split_of, split_of_folders, walk_pictures
 from ..errors import UserError
 from ..files import output_folder, remove_partial, write_atomically
 
@@ -218,7 +218,7 @@ class Store:
 
     def _write_list(self, name: str, labels: Labels) -> None:
         inside = (split for split in SPLITS if name in self.listed[split])
-        split = next(inside, None) or split_of(Path(name).parent.as_posix()) or "train"
+        split = next(inside, None) or split_of_folders(Path(name).parent) or "train"
         entries = dict(self.listed[split])
         row = entries.pop(name, {"image": name})  # its own name for the picture stays
         if labels.done:

@@ -244,8 +244,11 @@ def on_ground(both: Planes, size: tuple[float, float], places: np.ndarray, heads
     side = min(SQUARE, *size)
     window = [max(1, round(side / length * n)) for length, n in zip(size, bins, strict=True)]
     area = float(np.prod(window * step))
-    whole = _squares(seen, window) > np.prod(window) - 0.5
-    squares = np.where(whole, _squares(grid, window), -1.0)
+    people, visible = _squares(grid, window), _squares(seen, window)
+    whole = visible > np.prod(window) - 0.5
+    if not whole.any():  # on a narrow place that the picture's edge cuts: people on what is seen of a square
+        whole, people = visible > 0.5, people * np.prod(window) / np.maximum(visible, 0.5)
+    squares = np.where(whole, people, -1.0)
     row, column = np.unravel_index(int(squares.argmax()), squares.shape)
     x0, y0 = np.array([column, row]) * step
     x1, y1 = [x0, y0] + np.array(window) * step

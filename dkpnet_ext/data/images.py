@@ -137,6 +137,9 @@ def _inspect(image: ImageFile.ImageFile, path: Path) -> ImageInfo:
     if image.mode == "F":
         raise BadFile(path, "floating-point pixels: save it with 8 bits per channel")
     orientation = _orientation(image)
+    size = (
+        (width, height) if _is_swapped(image) else (height, width)
+    )  # before pixels are decoded, which closes the file
     suffixes = SUFFIXES[image.format or ""]
     deep = image.mode.startswith("I") or any("16" in str(tile[3]) for tile in image.tile)
     notes = {
@@ -150,7 +153,6 @@ def _inspect(image: ImageFile.ImageFile, path: Path) -> ImageInfo:
         largest = _largest(image, path)
         notes["12 bits in 16, brightened"] = 255 < largest < 4096
         notes["8 bits in 16, brightened"] = largest < 256
-    size = (width, height) if _is_swapped(image) else (height, width)
     return ImageInfo(size, orientation, tuple(note for note, holds in notes.items() if holds), suffixes[0])
 
 

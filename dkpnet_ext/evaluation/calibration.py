@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..files import write_atomically
 from ..models import load_model
 from ..models.calibration import ALL, LEVELS, Calibration, describe
-from ..models.hub import CARD_SECTION, find_checkpoint
+from ..models.hub import CARD_SECTION, STARTER, find_checkpoint
 from .inference import predict_counts, shown
 
 if TYPE_CHECKING:
@@ -105,6 +105,10 @@ def calibrate_checkpoint(
         UserError: not enough pictures; a folder that cannot be written.
     """
     folder = find_checkpoint(source)
+    if folder == STARTER:
+        raise UserError(
+            "calibrate: the packaged model keeps its intervals; calibrate a copy: load_model().save_pretrained(FOLDER)"
+        )
     parts = {d.name: (d.train, d.val) if d.val else split_validation(d.train) for d in domains}
     train, val = ({name: part[i] for name, part in parts.items()} for i in (0, 1))
     model = load_model(folder).to(device).for_inference("torch")

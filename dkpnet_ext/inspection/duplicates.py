@@ -51,7 +51,7 @@ def _hash(item: Item) -> list[np.ndarray]:
     import imagehash
 
     gray = Image.fromarray(item.read()).convert("L")
-    if np.std(gray) < _ONE_COLOUR:
+    if np.std(np.asarray(gray)) < _ONE_COLOUR:
         return [np.zeros(_BITS)] * 2
     small = gray.resize((32, 32), Image.Resampling.LANCZOS)  # as `phash` does, but once
     pictures = (small, small.transpose(Image.Transpose.FLIP_LEFT_RIGHT))

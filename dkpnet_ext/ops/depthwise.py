@@ -180,7 +180,7 @@ def fused(x: Tensor, weight: Tensor, bias: Tensor, padding: int, stride: int, gr
     """oneDNN's convolution, which applies the activation as it stores; torch.compile calls it so, too. All in one dtype."""
     name, scalars = _ATTRIBUTES[activation]
     return torch.ops.mkldnn._convolution_pointwise(
-        x, weight, bias, [padding] * 2, [stride] * 2, [1, 1], groups, name, scalars, ""
+        x, weight, bias.contiguous(), [padding] * 2, [stride] * 2, [1, 1], groups, name, scalars, ""
     )
 
 

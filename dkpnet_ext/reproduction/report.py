@@ -113,8 +113,12 @@ def write_page(
         for name in names:
             say(f"writing {name}")
             trained = [system for system in needs[name] if context.of(system)]
-            body = PAGES[name].write(context, name, trained) if trained else "Needs at least three data sets."
+            body = PAGES[name].write(context, name, trained) if trained else _missing(needs[name])
             write_atomically(output / f"{name}.md", f"# {PAGES[name].title}\n\n{body}\n")
             parts.append(f"## {PAGES[name].title}\n\n{body}")
         write_atomically(page, "\n\n".join(parts) + "\n")
     return page
+
+
+def _missing(systems: Sequence[object]) -> str:
+    return "Not trained yet; the same command goes on." if systems else "Needs at least three data sets."

@@ -161,9 +161,13 @@ def _unseen(config: Config, folder: Path, specs: Sequence[str]) -> dict[str, np.
 
 def validation_error(folder: Path) -> float:
     """The lowest validation error of a run's last stage, that of the model that it kept."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    found = [(record["stage"], record["val"]) for record in records if "val" in record]
-    last = max(stage for stage, _ in found)
+    path = folder / "metrics.jsonl"
+    try:
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        found = [(record["stage"], record["val"]) for record in records if "val" in record]
+        last = max(stage for stage, _ in found)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; delete {folder}, and the same command trains it again") from None
     return min(error for stage, error in found if stage == last)
 
 

@@ -138,3 +138,11 @@ def test_to_tensor_refuses_other_shapes_and_types():
     ):
         with pytest.raises(ValueError, match="expected"):
             to_tensor(bad)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_the_size_of_16_bits(tmp_path, suffix):
+    """Their values are looked at, too, after which a PNG's file is closed."""
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.full((20, 30), 40000, np.uint16)).save(path)
+    assert inspect_image(path).size == (20, 30) and "16-bit" in inspect_image(path).notes

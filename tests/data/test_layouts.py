@@ -612,3 +612,27 @@ def test_one_export_of_train_and_test(tmp_path, write):
     records, report = read_domain("X", tmp_path / "root", progress=False)
     found = {split: sorted(record.image.name[0] for record in rows) for split, rows in records.items() if rows}
     assert report.bad == [] and found["test"] == ["1", "3"] and set(found.get("train", [])) <= {"2", "4"}
+
+
+def test_other_xml_beside_a_picture_is_no_annotation(tmp_path):
+    """At commit 25e2632 such pictures were labelled, with nobody."""
+    for number in "12":
+        layouts.picture(tmp_path / "data" / f"{number}.jpg")
+        (tmp_path / "data" / f"{number}.xml").write_text('<people><person x="10" y="12"/></people>')
+    with pytest.raises(UserError, match="no known data set layout"):
+        read_domain("X", tmp_path / "data", progress=False)
+
+
+def test_equal_names_with_a_file_each_beside_them(tmp_path):
+    """At commit 25e2632 three of the four were left out without a word."""
+    for number, folder in enumerate((".", "day", "night", "day/night")):
+        layouts.picture(tmp_path / "data" / folder / "1.jpg")
+        head = {
+            "type": "Feature",
+            "geometry": {"type": "Point", "coordinates": [number, 5]},
+            "properties": {"label": "head"},
+        }
+        text = json.dumps({"type": "FeatureCollection", "features": [head]})
+        (tmp_path / "data" / folder / "1.geojson").write_text(text)
+    records, report = read_domain("X", tmp_path / "data", progress=False)
+    assert report.bad == [] and sorted(record.points[0, 0] for record in records["train"]) == [0, 1, 2, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import timm
@@ -85,3 +86,17 @@ def test_other_networks(name):
 
 def test_batch_norms_that_are_not_folded_keep_their_blocks():
     assert not any(isinstance(m, FusedBlock) for m in fused(lite0()).modules())
+
+
+def test_a_copy_of_a_prepared_model_has_its_own_memory():
+    """At commit 25e2632 it kept addresses of the first one's weights: wrong counts, or the end of the process."""
+    first = load_model().for_inference("torch")
+    image = torch.randint(256, (3, 256, 256), dtype=torch.uint8)
+    expected = first.count(image)
+    blocks = [part for part in first.modules() for part in vars(part).values() if getattr(part, "calls", None)]
+    assert blocks
+    second, third = copy.deepcopy(first), pickle.loads(pickle.dumps(first))
+    for part in (part for model in (second, third) for part in model.modules()):
+        assert not any(getattr(value, "calls", None) for value in vars(part).values())
+    del first, blocks
+    assert second.count(image) == third.count(image) == pytest.approx(expected, rel=1e-6)

@@ -79,3 +79,13 @@ def test_points_lie_in_the_picture_as_it_was_given(tmp_path):
     assert points[:, 0].max() > 150 and points[:, 1].max() > 100  # spread over the picture, not over its smaller copy
     np.testing.assert_array_equal(model.locate([tmp_path / "x.png"])[0], points)
     assert len(model.locate(picture, as_is=True)) == round(model.count(picture, as_is=True))
+
+
+@pytest.mark.parametrize("stride, side", [(1, 8), (2, 2), (3, 2)])
+def test_cells_of_a_pixel_or_two_are_put_together(stride, side):
+    """A network that repeats each cell says the same. At commit 25e2632 both heads came out of the first cell."""
+    cells = np.zeros((9, 11))
+    cells[4, 3], cells[4, 8] = 1, 0.9
+    fine = np.kron(cells, np.ones((side, side))) / side**2
+    for ours, expected in zip(locate(fine, stride), locate(cells, stride * side), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-9)

@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import timm
 import torch
 from counters import alive
 from safetensors.torch import save_file
 
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.models import DKPNet, MultiBranch, load_model
-from dkpnet_ext.models.backbones import create_backbone, load_backbone_weights
+from dkpnet_ext.models.backbones import create_backbone, load_backbone_weights, stages
 
 SMALL = "hrnet_w18_small"
 
@@ -226,3 +227,23 @@ def test_for_inference_counts_the_same():
     fast = model.for_inference()
     assert fast is model and not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.backbone.modules())
     assert count > 0 and fast.count(image) == pytest.approx(count, rel=1e-4)
+
+
+def test_a_pyramid_that_timm_gives_at_other_sizes_is_refused():
+    """At commit 25e2632 a network with DLA counted the upper left quarter of a picture."""
+    with pytest.raises(UserError, match="backbone dla34: its features for 64 x 64 pixels are"):
+        create_backbone("dla34")
+
+
+def test_a_backbone_takes_timms_own_weights(tmp_path):
+    """timm's features have other names than its networks; torchvision's VGG brings its classifier."""
+    state = timm.create_model("convnext_atto").state_dict()
+    torch.save(state, tmp_path / "weights.pth")
+    own = create_backbone("convnext_atto", tmp_path / "weights.pth").state_dict()
+    assert torch.equal(own["net.stages_0.blocks.0.mlp.fc1.weight"], state["stages.0.blocks.0.mlp.fc1.weight"])
+
+
+@pytest.mark.parametrize("name, stem", [("resnet18", 4), ("convnext_atto", 2)])
+def test_the_stem_is_one_stage(name, stem):
+    """At commit 25e2632 --frozen-stages 3 froze a convolution and its norm."""
+    assert [len(stage) for stage in stages(create_backbone(name))] == [stem, 1, 1, 1]

@@ -310,3 +310,11 @@ def test_torch_compile():
     compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
     for got, want in zip(results(compiled, inputs), results(function, inputs), strict=True):
         assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("bias", [torch.arange(16.0)[::2], torch.ones(1).expand(8)])
+def test_a_bias_of_any_stride(bias):
+    """At commit 25e2632 oneDNN read it as if it were dense."""
+    x, weight = torch.randn(1, 8, 9, 9), torch.randn(8, 1, 3, 3)
+    ours = depthwise(x, weight, bias, padding=1, activation="relu6")
+    torch.testing.assert_close(ours, F.conv2d(x, weight, bias, padding=1, groups=8).clamp(0, 6))

@@ -16,6 +16,7 @@ from dkpnet_ext.train import parse
 from dkpnet_ext.training import train
 from dkpnet_ext.training.average import averaged
 from dkpnet_ext.training.config import DataConfig, OptimConfig
+from dkpnet_ext.training.convolutions import depthwise_in_float32
 from dkpnet_ext.training.losses import count_cells, poisson_loss
 from dkpnet_ext.training.run import start_from
 from dkpnet_ext.training.schedule import learning_rate
@@ -224,3 +225,14 @@ def test_training_begins_with_a_trained_counter(domains, tmp_path):
         train(parse([*small, "--channels", "16", "--output", str(tmp_path / "c")]))
     with pytest.raises(UserError, match="no such file or checkpoint"):
         train(parse([*small, "--weights", str(tmp_path / "absent"), "--output", str(tmp_path / "d")]))
+
+
+def test_the_average_has_depthwise_convolutions_of_its_own():
+    """At commit 25e2632 those of a copy ran with the weights of the trained model."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3, groups=4))
+    depthwise_in_float32(model)
+    average, x = averaged(model, 0.9), torch.rand(1, 4, 8, 8)
+    expected = average(x)
+    torch.nn.init.zeros_(model[0].weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(average(x), expected) and not torch.equal(model(x), expected)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...errors import printable
 from .. import matlab
 from ..images import BadFile
 from .base import (
@@ -104,9 +105,17 @@ def read_csv(path: Path) -> np.ndarray:
     return read_xy_text(path) if numbers else read_xy_csv(path)
 
 
+_CELL_COUNTER = "CellCounter_Marker_File"
+
+
 def read_cell_counter(path: Path) -> np.ndarray:
     """Points of ImageJ's Cell Counter, markers of any type. Raises `BadFile`."""
-    markers = read_xml(path).iter("Marker")
+    root = read_xml(path)
+    if root.tag != _CELL_COUNTER:
+        raise BadFile(
+            path, f"XML of a kind that is not read ({printable(root.tag)[:40]}); of points only ImageJ's Cell Counter"
+        )
+    markers = root.iter("Marker")
     try:
         return as_points([[float(marker.findtext(f"Marker{axis}", "")) for axis in "XY"] for marker in markers], path)
     except ValueError:
@@ -144,6 +153,8 @@ def read_annotation(path: Path) -> np.ndarray | Heads:
 def holds_points(path: Path) -> bool:
     """Whether an annotation's beginning is that of points; False for boxes as YOLO writes them, and density maps as CSV."""
     first = [line.replace(",", " ").split() for line in peek_lines(path, 1)] if path.suffix in (".txt", ".csv") else []
+    if path.suffix == ".xml":
+        return any(_CELL_COUNTER in line for line in peek_lines(path))
     if path.suffix == ".csv":
         return not first or len(first[0]) < 4 or not all(re.fullmatch(r"-?[\d.e-]+", field) for field in first[0])
     return all(len(fields) in (2, 3) or (len(fields) == 1 and fields[0].isdigit()) for fields in first)

@@ -90,7 +90,7 @@ def _image(path: Path, content: Any, pictures: Pictures, split: str) -> Path | N
     named = [content[key] for key in ("item", "metadata") if isinstance(content, dict) and key in content]
     names = [own["name"] for own in named if isinstance(own, dict) and isinstance(own.get("name"), str)]
     stem = re.sub("|".join(f"{kind}$" for kind in _CITYSCAPES), "_leftImg8bit", path.stem)
-    found = [pictures.find(name, split) for name in (*names, stem) if name.strip()]
+    found = [pictures.find(name, split, path.parent) for name in (*names, stem) if name.strip()]
     return next((image for image in found if is_file(image)), found[0] if names else None)
 
 

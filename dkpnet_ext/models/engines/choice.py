@@ -20,7 +20,7 @@ from torch import Tensor
 from ..._version import __version__
 from ...device import Precision, autocast
 from ...errors import UserError
-from ...files import OutputError, write_atomically
+from ...files import OutputError, write_atomically, writing
 from ...memory import keep_freed_memory
 from ...ops import native
 from ..blocks import fuse_blocks, read_bytes
@@ -116,7 +116,7 @@ def _fastest(model: Network, precision: Precision, anew: bool = False) -> tuple[
     choice = None if anew else _read(path)
     if choice is None:
         choice = _measure(model, present, precision, setting)
-        with suppress(OutputError):  # a cache that cannot be written: it is measured anew the next time
+        with suppress(OutputError), writing(path):  # a cache that cannot be written: it is measured anew the next time
             folder().mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(choice._asdict(), indent=2) + "\n")
     return cast(EngineName, choice.engine), choice
