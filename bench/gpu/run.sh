@@ -16,14 +16,15 @@
 #   reproduce tables 1, 3 and 4 on real images, three seeds side by side                    at most 540 s; calling again goes on
 #
 # All together end within 25 minutes ($DKPNET_MINUTES): what is left of them limits every stage; `reproduce` runs only where it is
-# named. A stage that fails or runs out of time does not stop the others, and keeps what it measured until then. Where a call has
-# ten minutes: `OUT build test`, `OUT build sanitize`, `OUT build bench`, `OUT build train`, `OUT build`, `OUT reproduce`.
+# named. A stage that fails or runs out of time does not stop the others; its rows are written when pytest ends, also when it is interrupted.
+# Where a call has ten minutes, with DKPNET_MINUTES=9 (a whole number) before each: `OUT build test`, `OUT build sanitize`, `OUT build bench`,
+# `OUT build train`, `OUT build`, `OUT reproduce`. A call replaces summary.json and log.txt of the one before.
 #
 # reproduce takes its images from $DKPNET_IMAGES, a folder that pack.py wrote (SHA, SHB and BRT take 60 MB), and EfficientNet-Lite0's
 # weights from the file $DKPNET_WEIGHTS; without them it says so. Its runs lie in build/reproduction until they are whole.
 #
-# Needs a python3 (or $PYTHON) with torch, triton, pytest, pytest-benchmark, hypothesis, timm, cmake, ninja, pybind11 and
-# setuptools; DKPNET_WHEELS=FOLDER adds wheels, DKPNET_COMMIT names the commit where there is no git. Installs into a
+# Needs a python3 (or $PYTHON) with torch, triton, pytest, pytest-benchmark, hypothesis, timm, tyro, cattrs, cmake, ninja, pybind11
+# and setuptools; DKPNET_WHEELS=FOLDER adds wheels, DKPNET_COMMIT names the commit where there is no git. Installs into a
 # temporary folder only. Without a GPU it says so and rehearses: small sizes, the CPU's backend, OUT in build/.
 #
 # OUT gets summary.json, info.txt, bench.json, profile.md, predictions.md, train.json, train-compiled.json, tests.xml, log.txt
@@ -180,9 +181,12 @@ stage_reproduce() {
         log="build/reproduction-$seed.log"
         echo "seed $seed: $(tr '\r' '\n' <"$log" | grep '^run ' | tail -n 1); $(tr '\r' '\n' <"$log" | tail -n 1)"
     done
-    [ $status -eq 0 ] || return $status
-    limited 120 "${tables[@]}" --seeds 0 1 2 || return
-    mkdir -p "$out/reproduction" && cp build/reproduction/{README.md,*.csv,*.png} "$out/reproduction"
+    if [ $status -eq 0 ]; then
+        limited 120 "${tables[@]}" --seeds 0 1 2 || status=$?
+    fi
+    # Whatever there is: the machine may be gone before the next call.
+    mkdir -p "$out/reproduction" && cp build/reproduction/{README.md,*.csv,*.png} "$out/reproduction" 2>/dev/null
+    return $status
 }
 
 main() {

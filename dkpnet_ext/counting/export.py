@@ -7,6 +7,7 @@ Outputs ``density`` [batch, 1, ceil(height / stride), ceil(width / stride)] in h
 from __future__ import annotations
 
 import copy
+import io
 import json
 import warnings
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..files import writing
+from ..files import write_atomically, writing
 from ..models import CrowdCounter, DKPNet
 from ..models.engines.graph import fix_padding, save_onnx
 from ..models.fpn import FPNHead
@@ -132,10 +133,12 @@ def export_model(model: CrowdCounter, path: Path) -> None:
         program = torch.export.export(graph, (example,), dynamic_shapes=(shapes,))
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == ".pt2":
-                torch.export.save(program, path, extra_files={"metadata.json": json.dumps(metadata(model))})
-            else:
-                save_onnx(program, path, ["images"], ["density", "count"], metadata(model))
+        if path.suffix == ".pt2":  # PyTorch ends the process where the disk is full: into memory first
+            buffer = io.BytesIO()
+            torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(metadata(model))})
+            write_atomically(path, buffer.getvalue())
+        else:
+            write_atomically(path, lambda p: save_onnx(program, p, ["images"], ["density", "count"], metadata(model)))
 
 
 def run_exported(path: Path, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -223,7 +223,7 @@ def find_files(inputs: Sequence[Path], suffixes: frozenset[str], skip: Path) -> 
             found += _inside(path, suffixes, skip)
         elif os.path.exists(path):
             found.append(path)
-        elif re.match(r"[a-z]+:/", str(path)):
+        elif re.match(r"(?i)[a-z][a-z0-9+.-]*:/", str(path)):
             raise UserError(f"{path}: an address; download the picture or video and name its file")
         elif str(path).isdecimal():
             raise UserError(f"{path}: no such file; a camera's number is not read: record a video and name its file")
@@ -231,7 +231,8 @@ def find_files(inputs: Sequence[Path], suffixes: frozenset[str], skip: Path) -> 
             named = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
             if not named:
                 raise UserError(f"{path}: no file fits this pattern")
-            found += [p for p in named if os.path.isfile(p)]
+            for name in named:
+                found += _inside(name, suffixes, skip) if os.path.isdir(name) else [name] * os.path.isfile(name)
         else:
             found.append(path)  # a missing one is reported like any other unreadable file
     return list(dict.fromkeys(found))
@@ -244,6 +245,9 @@ def _inside(folder: Path, suffixes: frozenset[str], skip: Path) -> list[Path]:
         p
         for p in sorted(folder.rglob("*"))
         if p.suffix.lower() in suffixes
+        and not any(
+            part.startswith((".", "__MACOSX")) for part in p.relative_to(folder).parts
+        )  # thumbnails, as for patterns
         and not os.path.isdir(p)
         and (searched or results not in Path(os.path.realpath(p)).parents)
     ]

@@ -210,3 +210,16 @@ def test_heads_outside_agree_with_the_reader(folder):
     store.put("1.jpg", labels, UNTOUCHED.version)
     records, _ = read_domain("mine", folder, progress=False)
     assert 0 < len(records["train"][0].points) == labels.heads < 200
+
+
+def test_a_name_that_begins_with_a_space(tmp_path):
+    """At commit 25e2632 its labels were gone when the folder was opened again."""
+    layouts.picture(tmp_path / " 1.jpg")
+    Store(tmp_path).put(" 1.jpg", Labels([[3, 4]], [], True), UNTOUCHED.version)
+    assert Store(tmp_path).get(" 1.jpg").points == [[3, 4]]
+
+
+def test_the_first_folder_that_tells_a_split_counts(tmp_path):
+    layouts.picture(tmp_path / "test" / "train station" / "1.jpg")
+    Store(tmp_path).put("test/train station/1.jpg", Labels([[3, 4]], [], True), UNTOUCHED.version)
+    assert (tmp_path / "test.json").is_file() and not (tmp_path / "train.json").exists()

@@ -636,3 +636,16 @@ def test_equal_names_with_a_file_each_beside_them(tmp_path):
         (tmp_path / "data" / folder / "1.geojson").write_text(text)
     records, report = read_domain("X", tmp_path / "data", progress=False)
     assert report.bad == [] and sorted(record.points[0, 0] for record in records["train"]) == [0, 1, 2, 3]
+
+
+def test_a_name_that_a_deeper_folder_has_too(tmp_path):
+    """COCO's 1.jpg is images/1.jpg, not images/a/1.jpg. At commit 25e2632 it was unusable."""
+    names = ["1.jpg", "a/1.jpg", "b/1.jpg"]
+    for name in names:
+        layouts.picture(tmp_path / "data" / "images" / name, (64, 48))
+    images = [{"id": i, "file_name": name, "width": 64, "height": 48} for i, name in enumerate(names)]
+    marks = [{"id": i, "image_id": i, "category_id": 1, "bbox": [10 * i, 5, 4, 4]} for i in range(3)]
+    content = {"images": images, "annotations": marks, "categories": [{"id": 1, "name": "head"}]}
+    (tmp_path / "data" / "annotations.json").write_text(json.dumps(content))
+    records, report = read_domain("X", tmp_path / "data", progress=False)
+    assert report.bad == [] and sorted(record.points[0, 0] for record in records["train"]) == [2, 12, 22]

@@ -95,7 +95,9 @@ def ignored(value: Any, path: Path, where: str) -> np.ndarray:
 
 def beside(listing: Path, name: str) -> Path:
     """The file that a list calls ``name``. A list written on Windows has back slashes."""
-    path = listing.parent / posixpath.normpath(name.strip())
+    path = listing.parent / posixpath.normpath(name)
+    if name != name.strip() and not exists(path):
+        path = listing.parent / posixpath.normpath(name.strip())
     if "\\" in name and not exists(path):
         path = listing.parent / posixpath.normpath(name.strip().replace("\\", "/"))
     return path

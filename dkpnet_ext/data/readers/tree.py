@@ -101,6 +101,8 @@ class Pictures:
         found = [p for p in found if p.parent == near] or found
         if len(found) > 1:
             found = [p for p in found if split_of(p.relative_to(self.root).parent.as_posix()) == split] or found
+        if len(found) > 1:  # the one that is called so and lies in no other folder
+            found = [p for p in found if relative(p, self.root).lower() == "/".join(parts).lower()] or found
         if len(found) > 1:
             raise BadFile(
                 found[0], f"{name} may be {found[0].relative_to(self.root)} or {found[1].relative_to(self.root)}"
