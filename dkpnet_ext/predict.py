@@ -78,8 +78,10 @@ def main() -> None:
     )
     with closing(results):  # predictions.json is written however this ends
         for found in results:
-            for problem in ([found.error] if found.error else []) + [f"{found.file}: {s}" for s in found.skipped]:
-                say(f"error: {problem}", error=True)
+            problems = [found.error] if found.error else []
+            for problem in problems + found.skipped:
+                named = problem if found.file in problem else f"{found.file}: {problem}"
+                say(f"error: {named}", error=True)
             failed += found.error is not None
             if found.count is not None:
                 say(line(found))

@@ -240,3 +240,12 @@ def test_a_system_of_ones_own(tmp_path):
     refused("mine", "unknown; dkpnet", registry.get)
     with pytest.raises(TypeError, match="no system takes chanels"):
         registry.create("dkpnet", chanels=3)
+
+
+def test_others_may_read_a_saved_model(tmp_path):
+    """safetensors leaves its files to their owner alone: the account that serves a model could not read it."""
+    model = load_model()
+    model.save_pretrained(tmp_path)
+    (tmp_path / "usual").touch()
+    usual = (tmp_path / "usual").stat().st_mode
+    assert model.calibration is not None and {path.stat().st_mode for path in tmp_path.iterdir()} == {usual}
