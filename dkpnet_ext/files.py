@@ -45,7 +45,6 @@ def write_atomically(
         with writing(path):
             if callable(content):
                 content(partial)
-                let_others_read(partial)
             elif isinstance(content, str):  # names of files may not be UTF-8; escaped so, JSON reads them again
                 partial.write_bytes(content.encode(errors="backslashreplace"))
             else:
@@ -58,13 +57,6 @@ def write_atomically(
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-
-
-def let_others_read(path: Path) -> None:
-    """Give a file the mode that new files have here; safetensors leaves its own to their owner alone."""
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
 
 
 def create_folder(final: Path, fill: Callable[[Path], object]) -> None:

@@ -49,8 +49,10 @@ class Arguments:
 
 def main() -> None:
     """Parse, count, print."""
+    if "" in sys.argv[1:]:  # as a path it would be the current folder
+        raise UserError('an empty argument: perhaps a variable that is not set, such as "$FILE"')
     args = parse(Arguments, "predict", description=__doc__)
-    if not args.inputs or not all(map(str, args.inputs)):  # "$FILE" of a variable that is not set
+    if not args.inputs:
         raise UserError("nothing to count: name pictures, videos or folders")
     from .counting.ground import parse_points, read_ground
     from .counting.prediction import predict_files

@@ -220,7 +220,9 @@ def find_files(inputs: Sequence[Path], suffixes: frozenset[str], skip: Path) -> 
     for path in inputs:
         # os.path, which says no of what may not be looked at; pathlib raises.
         if os.path.isdir(path):
-            found += _inside(path, suffixes, skip)
+            if not (inside := _inside(path, suffixes, skip)):
+                raise UserError(f"{path}: no picture or video in this folder")
+            found += inside
         elif os.path.exists(path):
             found.append(path)
         elif re.match(r"(?i)[a-z][a-z0-9+.-]*:/", str(path)):
@@ -229,28 +231,25 @@ def find_files(inputs: Sequence[Path], suffixes: frozenset[str], skip: Path) -> 
             raise UserError(f"{path}: no such file; a camera's number is not read: record a video and name its file")
         elif glob.has_magic(str(path)):
             named = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-            if not named:
+            fitting = [p for p in named if os.path.isfile(p)]
+            fitting += [p for folder in named if os.path.isdir(folder) for p in _inside(folder, suffixes, skip)]
+            if not fitting:
                 raise UserError(f"{path}: no file fits this pattern")
-            for name in named:
-                found += _inside(name, suffixes, skip) if os.path.isdir(name) else [name] * os.path.isfile(name)
+            found += fitting
         else:
             found.append(path)  # a missing one is reported like any other unreadable file
     return list(dict.fromkeys(found))
 
 
 def _inside(folder: Path, suffixes: frozenset[str], skip: Path) -> list[Path]:
+    """The files with these suffixes in a folder; hidden ones are thumbnails and the like, and no pattern names them either."""
     real, results = (Path(os.path.realpath(path)) for path in (folder, skip))
     searched = real.is_relative_to(results)
-    inside = [  # a link to nothing or a pipe is named like any other file that cannot be read
+    return [  # a link to nothing or a pipe is named like any other file that cannot be read
         p
         for p in sorted(folder.rglob("*"))
         if p.suffix.lower() in suffixes
-        and not any(
-            part.startswith((".", "__MACOSX")) for part in p.relative_to(folder).parts
-        )  # thumbnails, as for patterns
+        and not any(part.startswith((".", "__MACOSX")) for part in p.relative_to(folder).parts)
         and not os.path.isdir(p)
         and (searched or results not in Path(os.path.realpath(p)).parents)
     ]
-    if not inside:
-        raise UserError(f"{folder}: no picture or video in this folder")
-    return inside

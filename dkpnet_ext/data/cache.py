@@ -24,9 +24,8 @@ from ..files import OutputError, write_atomically
 from .images import BadFile, decode
 from .regions import paint_outside
 
-_VERSION = (
-    3  # of what decoding gives; 1 left 12 bits in 16 nearly black, 2 squashed turned TIFFs and took frames for others
-)
+# Of what decoding gives. 1 left 12 bits in 16 nearly black; 2 squashed turned TIFFs and took frames for others.
+_VERSION = 3
 # Of a compressed file this many bytes are hashed at either end; its size and time stamp stand for the middle. Frames that are
 # not compressed may have black borders and one size: all of them is hashed.
 _HASHED = 1 << 16

@@ -137,9 +137,8 @@ def _inspect(image: ImageFile.ImageFile, path: Path) -> ImageInfo:
     if image.mode == "F":
         raise BadFile(path, "floating-point pixels: save it with 8 bits per channel")
     orientation = _orientation(image)
-    size = (
-        (width, height) if _is_swapped(image) else (height, width)
-    )  # before pixels are decoded, which closes the file
+    # Before pixels are decoded, which closes the file.
+    size = (width, height) if _is_swapped(image) else (height, width)
     suffixes = SUFFIXES[image.format or ""]
     deep = image.mode.startswith("I") or any("16" in str(tile[3]) for tile in image.tile)
     notes = {

@@ -196,7 +196,8 @@ def load_backbone_weights(backbone: nn.Module, name: str, weights: str | Path) -
     known = set(timm.create_model(name, pretrained=False).state_dict())
     own = target.state_dict()
     # timm's features of some networks call "stages.0.weight" "stages_0.weight".
-    state = {k if k in own else k.replace(".", "_", 1) if k.replace(".", "_", 1) in own else k: state[k] for k in state}
+    flat = {k: k.replace(".", "_", 1) for k in state}
+    state = {flat[k] if k not in own and flat[k] in own else k: v for k, v in state.items()}
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     # torchvision calls the layers behind a VGG's features so.
     unknown = [k for k in state if k not in known and k not in own and not k.startswith("classifier.")]

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..data.images import limited_size, resize, to_tensor
@@ -113,7 +113,7 @@ class Calibration:
         }  # fmt: skip
         tensors = {"centres": self.centres.contiguous(), "whitening": self.whitening.contiguous()}
         metadata = {"calibration": json.dumps(values)}
-        write_atomically(folder / FILE, lambda path: save_file(tensors, path, metadata=metadata))
+        write_atomically(folder / FILE, save(tensors, metadata))
 
     @staticmethod
     def load(folder: Path) -> Calibration | None:

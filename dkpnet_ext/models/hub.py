@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import let_others_read
 from .calibration import FILE as CALIBRATION
 from .calibration import Calibration
 from .network import Network
@@ -87,7 +86,10 @@ class SavedNetwork(Network, PyTorchModelHubMixin, library_name="dkpnet_ext", tag
             raise UserError("a model made ready by for_inference cannot be saved; save it before, or load it anew")
         config = config or {"system": self.system, **self.arguments}
         pushed = super().save_pretrained(save_directory, config=config, **kwargs)
-        let_others_read(Path(save_directory) / _WEIGHTS)
+        weights = Path(save_directory) / _WEIGHTS  # safetensors leaves its files to their owner alone: written anew
+        content = weights.read_bytes()
+        weights.unlink()
+        weights.write_bytes(content)
         if self.calibration is not None:
             self.calibration.save(Path(save_directory))
         else:  # of other weights that lay here

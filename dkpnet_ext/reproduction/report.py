@@ -120,5 +120,6 @@ def write_page(
     return page
 
 
-def _missing(systems: Sequence[object]) -> str:
+def _missing(systems: Sequence[str]) -> str:
+    """What a page says that has no run yet; ``systems``: that it needs."""
     return "Not trained yet; the same command goes on." if systems else "Needs at least three data sets."

@@ -281,6 +281,18 @@ def test_patterns_and_folders_name_each_file_once(model, photo, tmp_path):
     assert [Path(f.file).name for f in found] == ["a.png", "b.png", "[c].png"]
 
 
+def test_folders_among_what_a_pattern_names(model, photo, tmp_path):
+    """Their pictures are counted; one without any is passed over, and so are hidden files, which no pattern names either."""
+    (tmp_path / "in" / "pictures" / ".thumbnails").mkdir(parents=True)
+    for name in ("in/pictures/a.png", "in/pictures/.thumbnails/b.png", "in/photo.png"):
+        photo(name)
+    (tmp_path / "in" / "papers").mkdir()
+    found = list(predict_files(model, [tmp_path / "in" / "p*"], tmp_path / "out"))
+    assert sorted(Path(f.file).name for f in found) == ["a.png", "photo.png"]
+    with pytest.raises(UserError, match="no file fits this pattern"):
+        list(predict_files(model, [tmp_path / "in" / "pap*"], tmp_path / "out"))
+
+
 def test_links_in_a_folder(model, photo, tmp_path):
     """One to nothing is named, not left out; one to itself ended the command in a traceback."""
     photo("in/a.png")

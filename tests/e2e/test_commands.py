@@ -186,6 +186,7 @@ def test_large_pictures_are_tiled(run, checkpoint, photo, monkeypatch):
     ("arguments", "message"),
     [
         ([], "nothing to count"),
+        ([""], "an empty argument"),
         (["EMPTY"], "no picture or video in this folder"),
         (["PHOTO", "--checkpoint", "nowhere"], "no such folder"),
         (["PHOTO", "--checkpoint", "EMPTY"], "config.json"),
