@@ -254,6 +254,7 @@ def build_loader(fabric: Fabric, data: StageData, sampler: MixSampler, config: C
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=d.workers,
+        persistent_workers=d.workers > 0,  # else an epoch begins with new processes and an empty queue
         pin_memory=fabric.device.type == "cuda",
         generator=torch.Generator(),  # else each epoch would draw from the generator that makes the model's noise
     )
