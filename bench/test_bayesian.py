@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from heads import SIZES, STRIDE, both_ways, crowd, one_thread  # noqa: F401
+from heads import SIZES, STRIDE, both_ways, crowd, images_of, one_by_one, one_thread  # noqa: F401
 from measure import backends, both_errors
 from torch import Tensor
 
@@ -45,16 +45,15 @@ def test_bayesian(compare, device, tiny, heads, cells):
         heads, cells = min(heads, 3), 8
     density, points, offsets = crowd(heads, cells, device)
     own = {name: both_ways(ours(name, points, offsets), density) for name in backends(device, triton=False)}
-    plain = {"the usual code": lambda d: usual(points, d)}
+    plain = {"the usual code": one_by_one(usual, points)}
     if (heads, cells) == SIZES[0]:
-        fused = torch.compile(usual, dynamic=False)
-        plain["the usual code, torch.compile"] = lambda d: fused(points, d)
+        plain["the usual code, torch.compile"] = one_by_one(torch.compile(usual, dynamic=False), points)
     plain = {name: both_ways(run, density) for name, run in plain.items()}
-    truth = both_ways(lambda d: usual(points, d), density.double())()
+    truth = both_ways(one_by_one(usual, points), density.double())()
     first = backends(device)[0]
     compare(
         "bayesian",
-        f"{heads} heads, {cells} x {cells} cells of {STRIDE} px, form of 2021, float32, one thread; error: of the loss and "
+        f"{images_of(device)} image(s), {heads} heads each, {cells} x {cells} cells of {STRIDE} px, form of 2021, float32, one thread; error: of the loss and "
         "its gradient against the usual code in float64",
         own,
         plain,

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
-from heads import SIZES, STRIDE, both_ways, crowd, one_thread  # noqa: F401
+from heads import SIZES, STRIDE, both_ways, crowd, images_of, one_by_one, one_thread  # noqa: F401
 from measure import backends, both_errors
 from torch import Tensor
 
@@ -78,19 +79,16 @@ def test_transport(compare, device, tiny, heads, cells):
         heads, cells = min(heads, 3), 8
     density, points, offsets = crowd(heads, cells, device)
     own = {name: both_ways(ours(name, points, offsets), density) for name in backends(device, triton=False)}
-    plain = {
-        "the usual code": lambda d: usual(points, d),
-        "separable": lambda d: separable(points, d),
-    }
+    plain = {"the usual code": one_by_one(usual, points), "separable": one_by_one(separable, points)}
     if (heads, cells) == SIZES[0]:
         step = torch.compile(iteration, dynamic=False)  # unrolling a hundred of them takes minutes
-        plain["separable, torch.compile"] = lambda d: separable(points, d, step)
+        plain["separable, torch.compile"] = one_by_one(partial(separable, step=step), points)
     plain = {name: both_ways(run, density) for name, run in plain.items()}
-    truth = both_ways(lambda d: usual(points, d), density.double())()
+    truth = both_ways(one_by_one(usual, points), density.double())()
     first = backends(device)[0]
     compare(
         "transport",
-        f"{heads} heads, {cells} x {cells} cells of {STRIDE} px, {ITERATIONS} iterations, float32, one thread; "
+        f"{images_of(device)} image(s), {heads} heads each, {cells} x {cells} cells of {STRIDE} px, {ITERATIONS} iterations, float32, one thread; "
         "error: of the objective and its gradient against the usual code in float64",
         own,
         plain,
