@@ -35,7 +35,9 @@ class Window(NamedTuple):
     def place(self, points: np.ndarray) -> np.ndarray:
         """(x, y) in the picture [N, 2] -> float32 in the crop; points outside stay outside."""
         x, y = (points - (self.left, self.top)).T * np.array(self.scale)[:, None]
-        return np.stack([self.width * self.scale[0] - x if self.mirrored else x, y], 1).astype(np.float32)
+        if self.mirrored:  # in float32, a little less: a head on the left edge of its pixel stays in that pixel
+            x = np.nextafter(np.float32(self.width * self.scale[0]) - x.astype(np.float32), np.float32(-np.inf))
+        return np.stack([x, y], 1).astype(np.float32)
 
 
 def box_sides(points: np.ndarray, rule: Rule) -> np.ndarray:

@@ -105,7 +105,9 @@ class CoveringCrops:
         mirrored = float(torch.rand(())) < self.flip
         if mirrored:
             pixels = pixels.flip(2)
-            heads = torch.stack((size[1] - heads[:, 0], heads[:, 1]), 1)
+            # A little less, so that a head on the left edge of its pixel, as whole numbers are, stays in that pixel.
+            across = torch.nextafter(size[1] - heads[:, 0], torch.zeros(()))
+            heads = torch.stack((across, heads[:, 1]), 1)
         if self.jitter:
             pixels = self.recolour(pixels, min(self.jitter * (2 if empty else 1), 1.0))
         if size != (self.crop, self.crop):

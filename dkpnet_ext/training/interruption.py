@@ -47,6 +47,19 @@ class Stop:
             self._deferring = False
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def outlive_stop(worker: int) -> None:
+    """In a process that prepares batches: a signal to all of a run's processes, as Slurm sends it, ends this one 30 seconds later.
+
+    The run needs its workers until it has saved its state, and ends them itself.
+    """
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: signal.alarm(30))
+
+
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
     """Handle Ctrl-C, SIGTERM and SIGHUP (one that nohup ignores stays ignored); in other threads than the main one
@@ -55,7 +68,7 @@ def stop_signals() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    numbers = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, stop.handle) for number in numbers}
     try:
         yield stop

@@ -30,7 +30,7 @@ from .batch_norm import recalibrate, set_train_mode
 from .checkpoint import belongs, fingerprint, load_state, restore, restore_rng, save_model, save_state
 from .config import Config, DataConfig
 from .convolutions import speed_up_convolutions
-from .interruption import Interrupted, Stop
+from .interruption import Interrupted, Stop, outlive_stop
 from .log import Record, say_beside_bar
 from .losses import Annotation, density_loss, loss_terms
 from .monitor import LatentMonitor
@@ -255,6 +255,7 @@ def build_loader(fabric: Fabric, data: StageData, sampler: MixSampler, config: C
         collate_fn=collate,
         num_workers=d.workers,
         persistent_workers=d.workers > 0,  # else an epoch begins with new processes and an empty queue
+        worker_init_fn=outlive_stop,
         pin_memory=fabric.device.type == "cuda",
         generator=torch.Generator(),  # else each epoch would draw from the generator that makes the model's noise
     )

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -93,11 +94,20 @@ def test_stage_two_is_inva_on_the_clusters(whole):
     assert load_model(whole[0] / "stage1" / "best").attention.centers.shape[:2] == (2, 1)
 
 
-def stop_in_second_epoch(process: subprocess.Popen, number: int) -> str:
-    """Send a signal in the middle of the second epoch (16 images an epoch, 4 a step; the bar counts images)."""
+def stop_in_second_epoch(process: subprocess.Popen, number: int, workers: bool = False) -> str:
+    """Send a signal in the middle of the second epoch (16 images an epoch, 4 a step; the bar counts images).
+
+    ``workers``: before, and to the processes that prepare batches, too.
+    """
     seen = ""
     while (character := process.stderr.read(1)) and not re.search(r"stage1:.*\b20/48", seen):
         seen += character
+    if workers:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert children
+        for child in children:
+            os.kill(int(child), number)
+        time.sleep(0.2)
     process.send_signal(number)
     rest = process.stderr.read()
     process.wait()
@@ -131,6 +141,18 @@ def test_a_signal_saves_in_mid_epoch_and_resumes_exactly(whole, command, tmp_pat
     # The interrupted epoch's mean loss covers only its rest; all that follows from the weights is the same.
     kept = [{k: v for k, v in r.items() if not k.startswith(("loss/", "latent/"))} for r in records(folder)]
     assert kept == [{k: v for k, v in r.items() if not k.startswith(("loss/", "latent/"))} for r in records(whole[0])]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_of_a_run_saves(command, tmp_path, number):
+    """As Slurm sends it. At commit 3418349 SIGTERM killed the workers first: a full disk or lack of memory, said the line."""
+    folder = tmp_path / "run"
+    process = command("--epochs", 3, "--workers", 1, "--output", folder)
+    began = time.monotonic()
+    rest = stop_in_second_epoch(process, number, workers=True)
+    assert process.returncode == 130, rest
+    assert rest.splitlines()[-1] == f"stopped, and saved; go on with: python -m dkpnet_ext.train --resume {folder}"
+    assert time.monotonic() - began < 60, "waited for its workers"
 
 
 @pytest.mark.parametrize("system", ["va", "se", "jt", "mb"])
