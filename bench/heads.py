@@ -38,9 +38,7 @@ def one_by_one(loss: Callable[[Tensor, Tensor], Tensor], points: Tensor) -> Call
     """The sum over a batch of a loss of (points, density) that takes one image, as the usual codes do; equal numbers of heads."""
 
     def run(density: Tensor) -> Tensor:
-        return torch.stack(
-            [loss(p, d[None]) for p, d in zip(points.chunk(len(density)), density, strict=True)]
-        ).sum()
+        return torch.stack([loss(p, d[None]) for p, d in zip(points.chunk(len(density)), density, strict=True)]).sum()
 
     return run
 

@@ -94,10 +94,15 @@ def _refusal(backend: str, op: str, device: torch.device | str, dtype: torch.dty
     return limit(backend) if reason is None and limit is not None and backend != "reference" else reason
 
 
+class BackendRefused(UserError, RuntimeError):
+    """The backend that was asked for cannot run an operator on such tensors; the message says why."""
+
+
 def require(backend: str, op: str, device: torch.device | str, dtype: torch.dtype, limit: Limit | None = None) -> None:
-    """Raise RuntimeError, saying why, where ``backend`` cannot run ``op`` on such tensors."""
+    """Raise `BackendRefused`, a RuntimeError, where ``backend`` cannot run ``op`` on such tensors."""
     if reason := _refusal(backend, op, device, dtype, limit):
-        raise RuntimeError(f"dkpnet_ext: {op} cannot run on the backend {backend!r}: {reason}")
+        hint = "; unset DKPNET_BACKEND" if os.environ.get("DKPNET_BACKEND") == backend == _forced else ""
+        raise BackendRefused(f"dkpnet_ext: {op} cannot run on the backend {backend!r}: {reason}{hint}")
 
 
 def require_kernel(

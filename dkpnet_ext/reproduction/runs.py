@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..evaluation.metrics import Metrics, summarize
+from ..files import create_folder
 from ..models import registry
 from ..training import Config
 from .systems import System
@@ -138,7 +139,8 @@ def _share_stage1(config: Config, others: Sequence[Config]) -> None:
         same = other.model.system == config.model.system and digest(other, stage1=True) == digest(config, stage1=True)
         if same and other is not config and _finished(other):
             assert other.output is not None and config.output is not None
-            shutil.copytree(other.output / "stage1", config.output / "stage1")
+            source = other.output / "stage1"
+            create_folder(config.output / "stage1", lambda work: shutil.copytree(source, work, dirs_exist_ok=True))
             return
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -305,6 +306,17 @@ def test_a_model_that_cannot_be_traced_is_counted_by_pytorch(monkeypatch):
         copy.deepcopy(model).for_inference("openvino")
     chosen = model.for_inference().choice
     assert chosen.engine == "torch" and set(chosen.passed_over) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_stays_in_its_process(name, monkeypatch):
+    """At commit 3418349 OpenVINO waited for ever after a fork, and pickle's error named an object of the runtime."""
+    model = build("starter").for_inference(name)
+    with pytest.raises(TypeError, match="pickle the model, and call for_inference where it is read"):
+        pickle.dumps(model)
+    monkeypatch.setattr(runtimes.os, "getpid", lambda: 0)
+    with pytest.raises(RuntimeError, match="cannot count in a forked process: call for_inference there"):
+        model.count(image((64, 64)))
 
 
 def test_a_model_is_not_moved_after_for_inference():

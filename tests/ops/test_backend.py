@@ -10,6 +10,7 @@ import warnings
 
 import pytest
 import torch
+from PIL import Image
 
 from dkpnet_ext import _version
 from dkpnet_ext.ops import backend, native, reweight
@@ -114,6 +115,25 @@ def test_a_wrong_environment_variable_is_one_line_in_a_command():
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: DKPNET_BACKEND: unknown backend 'metal'")
     assert "Traceback" not in done.stderr
+
+
+def test_a_backend_that_cannot_run_is_one_line_in_a_command(tmp_path):
+    """At commit 3418349: a traceback."""
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
+    command = [
+        sys.executable,
+        "-m",
+        "dkpnet_ext.predict",
+        str(tmp_path / "photo.png"),
+        "--engine",
+        "torch",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, env=os.environ | {"DKPNET_BACKEND": "cuda"}, capture_output=True, text=True)
+    assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
+    line = next(line for line in done.stderr.splitlines() if "cannot run on the backend 'cuda'" in line)
+    assert line.startswith("error: ") and line.endswith("it runs on cuda tensors, not on cpu; unset DKPNET_BACKEND")
 
 
 class FakeModule:

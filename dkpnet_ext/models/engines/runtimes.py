@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -146,6 +147,7 @@ class Engine(nn.Module):
         self.features, self.whole = trunk.features, trunk.whole
         self.exact = (exact,)  # in a tuple: no part of this module, which has no parameters
         self.start, self.threads, self.starting = start, torch.get_num_threads(), threading.Lock()
+        self.process = os.getpid()
         self.runtimes = {self.threads: start(self.threads, 1)}
 
     @property
@@ -163,6 +165,7 @@ class Engine(nn.Module):
 
         Raises:
             ValueError: x on another device than the engine's.
+            RuntimeError: in a forked process, where the runtime's threads are missing, so that it would wait for ever.
         """
         sizes = zip(self.features, self.channels, self.reductions, strict=True)
         return list(self._run(x, {name: self._map(x, c, r) for name, c, r in sizes}).values())
@@ -179,6 +182,10 @@ class Engine(nn.Module):
         return x.shape[0], channels, x.shape[2] // reduction, x.shape[3] // reduction
 
     def _run(self, x: Tensor, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        if os.getpid() != self.process:
+            raise RuntimeError(
+                "a model on another runtime cannot count in a forked process: call for_inference there, or start processes with spawn"
+            )
         runtime = self.runtime
         if x.device.type != runtime.device.type:
             raise ValueError(
@@ -186,6 +193,11 @@ class Engine(nn.Module):
                 "for_inference, not after it"
             )
         return runtime(x.detach().float().contiguous(), shapes)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError(
+            "a model on another runtime cannot be pickled: pickle the model, and call for_inference where it is read"
+        )
 
     def __deepcopy__(self, memo: dict) -> Engine:
         return self  # it has no state
