@@ -53,7 +53,8 @@ def test_bayesian(compare, device, tiny, heads, cells):
     first = backends(device)[0]
     compare(
         "bayesian",
-        f"{images_of(device)} image(s), {heads} heads each, {cells} x {cells} cells of {STRIDE} px, form of 2021, float32, one thread; error: of the loss and "
+        f"{images_of(device)} image(s), {heads} heads each, "
+        f"{cells} x {cells} cells of {STRIDE} px, form of 2021, float32, one thread; error: of the loss and "
         "its gradient against the usual code in float64",
         own,
         plain,

@@ -88,7 +88,8 @@ def test_transport(compare, device, tiny, heads, cells):
     first = backends(device)[0]
     compare(
         "transport",
-        f"{images_of(device)} image(s), {heads} heads each, {cells} x {cells} cells of {STRIDE} px, {ITERATIONS} iterations, float32, one thread; "
+        f"{images_of(device)} image(s), {heads} heads each, "
+        f"{cells} x {cells} cells of {STRIDE} px, {ITERATIONS} iterations, float32, one thread; "
         "error: of the objective and its gradient against the usual code in float64",
         own,
         plain,

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -139,8 +140,8 @@ def _share_stage1(config: Config, others: Sequence[Config]) -> None:
         same = other.model.system == config.model.system and digest(other, stage1=True) == digest(config, stage1=True)
         if same and other is not config and _finished(other):
             assert other.output is not None and config.output is not None
-            source = other.output / "stage1"
-            create_folder(config.output / "stage1", lambda work: shutil.copytree(source, work, dirs_exist_ok=True))
+            copy_whole = partial(shutil.copytree, other.output / "stage1", dirs_exist_ok=True)
+            create_folder(config.output / "stage1", copy_whole)
             return
 
 

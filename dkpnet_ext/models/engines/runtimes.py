@@ -184,7 +184,7 @@ class Engine(nn.Module):
     def _run(self, x: Tensor, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
         if os.getpid() != self.process:
             raise RuntimeError(
-                "a model on another runtime cannot count in a forked process: call for_inference there, or start processes with spawn"
+                "a model on another runtime cannot count in a forked process: call for_inference there, or use spawn"
             )
         runtime = self.runtime
         if x.device.type != runtime.device.type:
