@@ -100,7 +100,7 @@ def predict_files(
                         job.finish(future.result, done)
             raise
         finally:
-            new = [asdict(found) | {"path": os.path.abspath(found.file)} for found in done]
+            new = [_entry(found, output, earlier) for found in done]
             listed = _others(earlier, [found.file for found in done]) + new
             write_atomically(output / LISTING, json.dumps(listed, indent=2) + "\n")
 
@@ -162,7 +162,7 @@ def _read_listing(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        if all(isinstance(e["file"], str) and isinstance(e["outputs"], list) for e in entries):
+        if all(isinstance(e["file"], str) and isinstance(_written(e), list) for e in entries):
             return entries
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         pass
@@ -176,15 +176,26 @@ def _others(entries: Sequence[dict[str, Any]], files: Sequence[str]) -> list[dic
     return [entry for entry in entries if (entry.get("path") or os.path.abspath(entry["file"])) not in paths]
 
 
+def _entry(found: Prediction, output: Path, earlier: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A file's entry in the listing; under ``older`` what other options wrote of it before, which is not of this count."""
+    before = {name for entry in earlier if not _others([entry], [found.file]) for name in _written(entry)}
+    older = [name for name in sorted(before.difference(found.outputs)) if (output / name).exists()]
+    return asdict(found) | {"path": os.path.abspath(found.file)} | ({"older": older} if older else {})
+
+
+def _written(entry: dict[str, Any]) -> list[str]:
+    return [*entry["outputs"], *entry.get("older", [])]
+
+
 class _Names:
     """Names of results in the output folder, each taken once."""
 
     def __init__(self, output: Path, files: Sequence[Path], earlier: Sequence[dict[str, Any]]) -> None:
         self.output = output
         others = _others(earlier, [str(path) for path in files])
-        self.taken = {name for entry in others for name in entry["outputs"]}
+        self.taken = {name for entry in others for name in _written(entry)}
         # What an earlier call wrote about the same files may be replaced.
-        self.free = {name for entry in earlier for name in entry["outputs"]} - self.taken
+        self.free = {name for entry in earlier for name in _written(entry)} - self.taken
         self.inputs = {os.path.realpath(path) for path in files}  # unlike `resolve` it takes links to themselves
 
     def choose(self, path: Path, outputs: Callable[[str], list[str]]) -> str:

@@ -69,6 +69,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
         # An AVI has no times but the packets' places, in the order of decoding; its frames come in the order of the scene.
         places: deque[float] | None = deque() if container.format.name == "avi" else None
         index, start = 0, None
+        broken = False  # since the last whole key frame: what follows a damaged one is built on it
         try:
             for packet in container.demux(stream):
                 if places is not None and packet.size and packet.dts is not None:
@@ -88,8 +89,12 @@ def read_frames(path: Path) -> Iterator[Frame]:
                     else:
                         start = time if start is None else start  # a part of a stream begins late
                         time -= start
-                    if frame.is_corrupt:
-                        yield Frame(index, time, None, "is damaged")
+                    if frame.key_frame:
+                        broken = frame.is_corrupt
+                    if frame.is_corrupt or broken:
+                        yield Frame(
+                            index, time, None, "is damaged" if frame.is_corrupt else "follows a damaged key frame"
+                        )
                     else:
                         upright = np.rot90(frame.to_ndarray(format="rgb24"), _rotation(frame) // 90)
                         yield Frame(index, time, np.ascontiguousarray(upright))

@@ -185,6 +185,19 @@ def test_a_second_call_keeps_what_the_first_said(model, photo, tmp_path):
     assert sorted(entry["outputs"][0] for entry in entries) == ["x-2-density.png", "x-density.png", "y-density.png"]
 
 
+def test_other_options_keep_the_name(model, photo, tmp_path):
+    """At commit 3418349 the third call wrote photo-2, since photo-points.csv was nobody's after the second."""
+    path, output = photo("photo.png"), tmp_path / "out"
+    with_points = None
+    for points in (True, False, True):
+        (found,) = predict_files(model, [path], output, points=points)
+        assert not found.notes or "written as" not in " ".join(found.notes)
+        entry = listed(output)["photo.png"]
+        with_points = with_points or entry["outputs"]
+        assert sorted(entry["outputs"] + entry.get("older", [])) == sorted(with_points)
+    assert sorted(p.name for p in output.iterdir() if not p.name.startswith(".")) == sorted([LISTING, *with_points])
+
+
 def test_stopped_in_the_middle(model, photo, tmp_path, monkeypatch):
     files = [photo(f"{name}.png") for name in "abc"]
     with closing(predict_files(model, files, tmp_path / "out")) as results:

@@ -136,6 +136,27 @@ def test_a_damaged_frame_is_skipped(model, video, tmp_path):
     assert [int(row["frame"]) for row in rows] == [0, 1, 3, 4, 5]
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_what_follows_a_damaged_key_frame_is_not_counted(model, tmp_path, codec):
+    """Up to the next key frame the decoder goes on from a broken picture; at commit 3418349 frames 4 and 5 were counted."""
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV does not write {codec}")
+    path = tmp_path / "clip.mkv"
+    write_video(path, frames_of((96, 128), 9), codec, gop=3)
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
+        assert [i for i, packet in enumerate(packets) if packet.is_keyframe] == [0, 3, 6]
+        begin, size = packets[3].pos + packets[3].size // 2, packets[3].size // 4
+    data = bytearray(path.read_bytes())
+    data[begin : begin + size] = bytes(value ^ 0x5A for value in data[begin : begin + size])
+    path.write_bytes(data)
+    found = count_video(model, path, tmp_path, "clip", {})
+    assert found.frames == 6
+    assert [line.split(" (")[0] for line in found.skipped] == [
+        "frame 3 is damaged", "frame 4 follows a damaged key frame", "frame 5 follows a damaged key frame",
+    ]  # fmt: skip
+
+
 def test_a_rotated_video_is_upright(tmp_path, monkeypatch):
     write_video(tmp_path / "x.avi", frames_of((48, 64), 1))
     plain = next(read_frames(tmp_path / "x.avi")).pixels
