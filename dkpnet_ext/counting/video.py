@@ -25,7 +25,9 @@ from .workers import Workers
 
 if TYPE_CHECKING:
     from ..models import CrowdCounter
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"})
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".wmv", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"}
+)
 
 
 class Frame(NamedTuple):

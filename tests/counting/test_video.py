@@ -12,6 +12,7 @@ from PIL import Image
 
 from dkpnet_ext.counting.ground import read_ground
 from dkpnet_ext.counting.pictures import count_pixels
+from dkpnet_ext.counting.prediction import predict_files
 from dkpnet_ext.counting.video import count_video, read_frames
 from dkpnet_ext.errors import UserError
 from dkpnet_ext.files import OutputError
@@ -46,6 +47,15 @@ def video(tmp_path):
     path = tmp_path / "crowd.avi"
     write_video(path, frames_of())
     return path
+
+
+@pytest.mark.parametrize("suffix", [".3gp", ".MTS", ".wmv"])
+def test_videos_of_phones_and_camcorders_are_found_in_a_folder(model, video, tmp_path, suffix):
+    """At commit 3418349 a folder of them held no video."""
+    (tmp_path / "in").mkdir()
+    video.rename(tmp_path / "in" / f"clip{suffix}")
+    (found,) = predict_files(model, [tmp_path / "in"], tmp_path / "out")
+    assert found.error is None and found.frames == FRAMES
 
 
 def test_every_frame_is_counted(model, video, tmp_path):
