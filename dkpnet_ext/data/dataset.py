@@ -50,8 +50,8 @@ class CrowdDataset(Dataset[Example]):
 
     The same pair gives the same bits in any worker, process or order, so runs resume exactly. A plain index
     counts as its own key. ``labels`` (one int per item; the domain at first, the cluster in stage II) may be
-    replaced between epochs, where the loader's workers are not persistent. ``border`` says what is expected of heads at a crop's border, see `boxes`; other than
-    ``points`` it needs a transform that is `Placing`.
+    replaced between epochs, where the loader's workers are not persistent. ``border`` says what is expected of heads at
+    a crop's border, see `boxes`; other than ``points`` it needs a transform that is `Placing`.
     """
 
     def __init__(
