@@ -162,7 +162,10 @@ def _read_listing(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        if all(isinstance(e["file"], str) and isinstance(_written(e), list) for e in entries):
+        if all(
+            isinstance(e["file"], str) and isinstance(e["outputs"], list) and isinstance(e.get("older", []), list)
+            for e in entries
+        ):
             return entries
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         pass
